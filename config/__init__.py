@@ -1,0 +1,1 @@
+"""Configuration files become settings here, and only here."""

@@ -1,0 +1,1 @@
+"""The leasing service: which node may work on which shard, for how long, under which fencing token."""

@@ -1,0 +1,98 @@
+"""How far a shard got, as the store keeps it, and the account of its records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from model.ids import FencingToken, NodeId, Position, ShardKey
+
+
+class Ledger(msgspec.Struct, omit_defaults=False):
+    """Account of one shard's records since its first checkpoint. Counts only grow, except `in_flight`.
+
+    Invariant 1 of the architecture: every polled record ends in exactly one of the other columns.
+    """
+
+    polled: int = 0
+    delivered: int = 0
+    filtered: int = 0
+    destination: int = 0
+    dropped: int = 0
+    parked: int = 0
+    in_flight: int = 0  # held by the inbox, a batch or a delivery right now; 0 in a stored ledger
+
+    @property
+    def imbalance(self) -> int:
+        """Records unaccounted for: 0 when the ledger balances."""
+        finished = self.delivered + self.filtered + self.destination + self.dropped + self.parked
+        return self.polled - finished - self.in_flight
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every polled record is accounted for."""
+        return self.imbalance == 0
+
+    def plus(self, other: Ledger) -> Ledger:
+        """Return the sum, column by column."""
+        return Ledger(*(getattr(self, f) + getattr(other, f) for f in self.__struct_fields__))
+
+
+class ShardState(StrEnum):
+    """What a shard's holder is doing with it, for `status`."""
+
+    STARTING = "starting"
+    READING = "reading"
+    RETRYING = "retrying"
+    WAITING = "waiting"  # the source or the target cannot be reached, or throttles
+    DRAINING = "draining"
+    DRAINED = "drained"  # read to the end of a closed shard
+    FAILED = "failed"  # someone must act; see last_error
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What the holder tells operators about a shard. Never holds a secret."""
+
+    state: ShardState = ShardState.STARTING
+    lag_records: int | None = None
+    lag_s: float | None = None  # iterator age: age of the oldest record not yet finished
+    last_result: str = "No records processed"  # AWS's LastProcessingResult texts
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardProgress:
+    """The fenced state of a shard, as read back from the store."""
+
+    position: Position | None = None  # the checkpoint; None: nothing finished yet
+    token: FencingToken | None = None  # of the last writer
+    node: NodeId | None = None  # of the last writer
+    ledger: Ledger = field(default_factory=Ledger)
+    state: bytes = b""  # opaque to the store: retry counts, ranges finished ahead, windows
+    report: ShardReport = field(default_factory=ShardReport)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressUpdate:
+    """One fenced write. `position` None leaves the stored checkpoint as it is."""
+
+    key: ShardKey
+    token: FencingToken
+    node: NodeId
+    position: Position | None
+    ledger: Ledger
+    report: ShardReport
+    state: bytes = b""
+
+
+class SaveResult(StrEnum):
+    """What the store did with a `ProgressUpdate`."""
+
+    SAVED = "saved"
+    STALE = "stale"  # a newer token exists: the lease is lost, nothing was written
+    BACKWARD = "backward"  # the position lies before the stored checkpoint, nothing was written

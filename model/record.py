@@ -1,0 +1,41 @@
+"""Records on their way from a source to a function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Record(msgspec.Struct, gc=False):
+    """One record, already in the form it has inside the event.
+
+    The JSON is made once when the record leaves the filter; batches, retries and bisected halves reuse the bytes.
+    """
+
+    position: int  # place in the shard: Kafka offset, Kinesis sequence number
+    arrival_ms: int  # when the source took it, epoch milliseconds
+    fragment: bytes  # the record's JSON in the event
+    key: bytes | str | None  # what must stay in order among lanes; None: no key
+    item_id: Any  # what a partial batch response names: see the source's envelope
+
+
+class Batch(msgspec.Struct, gc=False):
+    """Records that go to the function in one invocation, in order."""
+
+    records: list[Record]
+    size: int  # bytes of the whole event
+
+    @property
+    def first(self) -> Record:
+        """The first record; a batch is never empty."""
+        return self.records[0]
+
+    @property
+    def last(self) -> Record:
+        """The last record."""
+        return self.records[-1]
+
+
+MAX_EVENT_BYTES = 6 * 1024 * 1024 + 100
+"""Largest synchronous invocation payload, 6,291,556 bytes (spec section 2)."""

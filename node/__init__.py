@@ -1,0 +1,1 @@
+"""One running node: commands, wiring, HTTP surface, telemetry and embedded servers."""

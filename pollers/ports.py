@@ -1,0 +1,107 @@
+"""What the pollers need from the outside, as small interfaces. `node.wiring` chooses who provides them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.ids import Position, ShardId, ShardKey
+    from model.outcome import Outcome
+    from model.record import Record
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """Consecutive records of one shard as the source gave them: never empty."""
+
+    raws: list[Any]  # the source's own record type; only its envelope looks inside
+    positions: list[int]  # of each, rising
+    size: int  # bytes held, for back-pressure
+
+
+class Lag(msgspec.Struct, frozen=True, gc=False):
+    """How far a reader is behind its shard's end, as of its last answer from the source."""
+
+    records: int | None
+    seconds: float | None = None
+
+
+class ShardReader(Protocol):
+    """One shard of a source, being read from one position on."""
+
+    async def read(self) -> Chunk | None:
+        """Wait for the next records. None: the shard was closed by the source and is read to its end.
+
+        Cancelling loses no records: the next call returns them. Raises `SourceUnavailableError` (the caller backs
+        off and calls again on the same reader) or `SourceRefusedError`.
+        """
+
+    def buffered(self) -> int:
+        """Records read ahead from the source and not yet returned by `read`; not counted as polled."""
+
+    def lag(self) -> Lag:
+        """How far behind the end of the shard the last returned record is."""
+
+    def checkpointed(self, position: Position) -> None:
+        """Learn that everything before `position` is finished and durably noted; mirror it lazily (Kafka group commit)."""
+
+    async def close(self) -> None:
+        """Stop reading; push out the mirror of the last checkpoint if that can be done soon. Never raises."""
+
+
+class Source(Protocol):
+    """A mapping's source on this node: one connection, shared by the readers of all its leased shards."""
+
+    async def shards(self) -> Sequence[ShardId]:
+        """Discover which shards exist now. Raises as `ShardReader.read`."""
+
+    async def reader(self, shard: ShardId, start: Position | None) -> ShardReader:
+        """Open a shard after its checkpoint, or where the mapping's StartingPosition says when `start` is None."""
+
+    async def close(self) -> None:
+        """Close the connection and every reader. Never raises."""
+
+
+class Envelope(Protocol):
+    """How one source's records look inside the event and to filters (spec sections 5.1 to 5.3). Pure."""
+
+    def encode(self, raws: Sequence[Any], positions: Sequence[int]) -> list[Record]:
+        """Turn raw records into records with their JSON made."""
+
+    def event(self, records: Sequence[Record]) -> bytes:
+        """Assemble the complete event."""
+
+    def overhead(self) -> int:
+        """Bytes of an event beyond the sum of (fragment + 1) over its records."""
+
+
+class Filter(Protocol):
+    """The compiled FilterCriteria of one mapping, knowing its source's data key and drop/keep table (spec 5.5)."""
+
+    def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
+        """Return for each raw record whether it goes on to the function. Never raises on bad data."""
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """One attempt at one batch, as a target sees it."""
+
+    event: bytes
+    mapping: str  # the mapping's name
+    shard: ShardKey
+    token: int
+    batch_id: str  # the same for every attempt at the same records
+    attempt: int  # 1 for the first
+
+
+class Target(Protocol):
+    """A function somewhere."""
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Call the function once and classify what came back. Raises nothing but CancelledError.
+
+        Never answers `PartlyFailed`: whether a body means partial failure depends on the mapping. `Delivered` carries
+        the body for `pollers.retrying` to read.
+        """

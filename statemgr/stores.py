@@ -1,0 +1,117 @@
+"""Interfaces of the fleet's shared memory. One conformance suite (`tests/conformance`) judges every implementation.
+
+All methods raise `StoreUnavailableError` when the store cannot be reached, times out, or cannot write; then nothing
+may be assumed about whether the write happened. Expiry is judged by the store's own clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from model.ids import FencingToken, MappingId, NodeId, ShardKey
+    from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
+    from model.mapping import MappingRecord, MappingState
+    from model.progress import ProgressUpdate, SaveResult, ShardProgress
+
+
+class LeaseStore(Protocol):
+    """Membership and leases.
+
+    A membership is a session: one heartbeat keeps the membership and all its leases, whatever their number. A lease
+    is live while its holder is a member. So a tick costs one round trip, and a dead node's leases end together.
+    """
+
+    async def join(self, member: Member, *, ttl_s: float) -> TickReply:
+        """Make `member.node` a member for `ttl_s`. Joining twice under one id is a tick that also updates the facts."""
+
+    async def tick(self, member: Member, *, ttl_s: float) -> TickReply:
+        """Extend the membership and update its facts; first remove all memberships that have expired, this one included.
+
+        `TickReply.member` is False, and nothing was extended, when this membership had expired, was never made, or
+        was forgotten by a wiped store. The node then holds nothing any more and must join under a new id.
+        Other members are woken (`wakes`) when an expiry, or a change of `draining` or `roles`, changed the snapshot.
+        """
+
+    async def leave(self, node: NodeId) -> None:
+        """End the membership and all its leases now. Wakes the others. No error if it was no member."""
+
+    async def snapshot(self) -> FleetSnapshot:
+        """Read members, wanted shards and live holdings in one step."""
+
+    async def acquire(
+        self, node: NodeId, keys: Sequence[ShardKey], *, floor: FencingToken, ttl_s: float
+    ) -> Mapping[ShardKey, tuple[Lease, ShardProgress]]:
+        """Take those of `keys` that are wanted and free, each under a new token; return them with their progress.
+
+        Free: no live holder, and not released less than `ttl_s` ago to another live, non-draining successor.
+        Nothing is taken unless `node` is a member. Holding one already returns it again under its present token.
+        A new token exceeds every token the shard ever had, `floor`, and the store's time in microseconds, so that it
+        stays monotonic across a wiped store.
+        """
+
+    async def release(self, leases: Sequence[Lease], *, successor: Mapping[ShardKey, NodeId] | None = None) -> None:
+        """Give up leases, naming who should come next. Leases that are not held under that token are left alone."""
+
+    def wakes(self) -> AsyncIterator[None]:
+        """Yield whenever another node changed the snapshot or the mappings; coalesced, best effort.
+
+        Never raises on a lost connection: it reconnects, and yields once after reconnecting since something may have
+        been missed. Ends only by cancellation or `aclose()`.
+        """
+
+
+class ProgressStore(Protocol):
+    """Fenced state of shards. Every write carries the token; an older one is refused atomically."""
+
+    async def load(self, keys: Sequence[ShardKey]) -> Mapping[ShardKey, ShardProgress]:
+        """Read progress; a shard without any is absent from the answer."""
+
+    async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
+        """Write several shards' progress in one round trip, each on its own terms; results in the order given.
+
+        STALE when the shard has a token newer than the update's. BACKWARD when the update's position lies before the
+        stored one; equal is fine. A shard unknown to the store (wiped) takes the update and its token.
+        """
+
+    async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
+        """Read the progress of every shard of a mapping, also of shards no longer wanted."""
+
+
+class MappingStore(Protocol):
+    """The mappings, and which shards each wants held."""
+
+    async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
+        """Create or replace; returns the record as stored, with its new revision and time.
+
+        A mapping gets its tracker shard wanted in the same step. Putting an identical document over a mapping that is
+        not being deleted changes nothing, keeps its state and wakes nobody. Raises `ConflictError` when
+        `expected_revision` (0: must not exist) is not the present one, or when another mapping has the name.
+        """
+
+    async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
+        """Return the mappings revision and all records, ordered by name."""
+
+    async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
+        """Move the state, on behalf of the mapping's tracker. False: the tracker's token is stale, nothing was written."""
+
+    async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
+        """Replace the mapping's wanted source shards (its tracker stays). Wakes the fleet if anything changed.
+
+        False: the tracker's token is stale, nothing was written. Progress of shards no longer wanted is kept.
+        """
+
+    async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
+        """Delete the mapping, its wanted shards, its holdings and its progress. False as above."""
+
+
+class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
+    """All of it: what `statemgr.memory_store` and `statemgr.redis_store` provide."""
+
+    async def ping(self) -> None:
+        """Return when the store answers and can be written to."""
+
+    async def aclose(self) -> None:
+        """Close connections. Safe to call twice."""
