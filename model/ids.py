@@ -11,7 +11,7 @@ ShardId = NewType("ShardId", str)
 """A shard's name inside its mapping: `orders-3` (Kafka), `shardId-000000000000` (Kinesis), `tracker`."""
 
 NodeId = NewType("NodeId", str)
-"""One uninterrupted membership of one process in the fleet. A node that lost its membership comes back under a new id."""
+"""One uninterrupted membership of one process in the fleet. Who lost its membership comes back under a new id."""
 
 FencingToken = NewType("FencingToken", int)
 """Grows with every change of a shard's owner, also across a wiped store. Fits 53 bits."""

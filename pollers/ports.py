@@ -40,13 +40,13 @@ class ShardReader(Protocol):
         """
 
     def buffered(self) -> int:
-        """Records read ahead from the source and not yet returned by `read`; not counted as polled."""
+        """Count the records read ahead and not yet returned by `read`; they are not polled yet."""
 
     def lag(self) -> Lag:
         """How far behind the end of the shard the last returned record is."""
 
     def checkpointed(self, position: Position) -> None:
-        """Learn that everything before `position` is finished and durably noted; mirror it lazily (Kafka group commit)."""
+        """Learn that everything before `position` is finished and durably noted; mirror it lazily (group commit)."""
 
     async def close(self) -> None:
         """Stop reading; push out the mirror of the last checkpoint if that can be done soon. Never raises."""

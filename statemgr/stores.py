@@ -28,7 +28,7 @@ class LeaseStore(Protocol):
         """Make `member.node` a member for `ttl_s`. Joining twice under one id is a tick that also updates the facts."""
 
     async def tick(self, member: Member, *, ttl_s: float) -> TickReply:
-        """Extend the membership and update its facts; first remove all memberships that have expired, this one included.
+        """Extend the membership and update its facts, after removing all memberships that have expired, also this one.
 
         `TickReply.member` is False, and nothing was extended, when this membership had expired, was never made, or
         was forgotten by a wiped store. The node then holds nothing any more and must join under a new id.
@@ -95,7 +95,7 @@ class MappingStore(Protocol):
         """Return the mappings revision and all records, ordered by name."""
 
     async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
-        """Move the state, on behalf of the mapping's tracker. False: the tracker's token is stale, nothing was written."""
+        """Move the state, on behalf of the mapping's tracker. False: its token is stale, nothing was written."""
 
     async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
         """Replace the mapping's wanted source shards (its tracker stays). Wakes the fleet if anything changed.
