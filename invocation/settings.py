@@ -1,0 +1,61 @@
+"""What a node must know to call a function. `config` fills these from YAML (contract section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from model.secret import SecretText
+
+
+@dataclass(frozen=True, slots=True)
+class UrlFunction:
+    """A plain HTTP endpoint that takes the event as a POST."""
+
+    name: str
+    url: str
+    timeout_s: float = 30.0
+    headers: Mapping[str, SecretText] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LambdaFunction:
+    """A function behind a Lambda-compatible Invoke API.
+
+    With `endpoint` the request goes there, unsigned unless `signed`; without, to AWS Lambda in the ARN's region.
+    """
+
+    name: str
+    function: str  # name, name:qualifier or ARN, as put into the request path
+    endpoint: str | None = None
+    signed: bool = False
+    timeout_s: float = 910.0  # AWS's longest function timeout plus the way there and back
+
+
+@dataclass(frozen=True, slots=True)
+class RieFunction:
+    """Containers with the Lambda Runtime Interface Emulator, each taking one invocation at a time."""
+
+    name: str
+    endpoints: tuple[str, ...]
+    timeout_s: float = 910.0
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFunction:
+    """Code that runs in a sandbox of a node."""
+
+    name: str
+    handler: str
+    code: str
+    runtime: str = "python3"
+    timeout_s: float = 3.0
+    memory_mb: int = 128
+    concurrency: int | None = None
+    environment: Mapping[str, SecretText] = field(default_factory=dict)
+
+
+FunctionSettings = UrlFunction | LambdaFunction | RieFunction | HandlerFunction
