@@ -9,7 +9,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model.ids import Position, ShardId, ShardKey
+    from model.ids import Position, ShardId
+    from model.invocation import Invocation
     from model.outcome import Outcome
     from model.record import Record
 
@@ -83,17 +84,6 @@ class Filter(Protocol):
 
     def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
         """Return for each raw record whether it goes on to the function. Never raises on bad data."""
-
-
-class Invocation(msgspec.Struct, frozen=True):
-    """One attempt at one batch, as a target sees it."""
-
-    event: bytes
-    mapping: str  # the mapping's name
-    shard: ShardKey
-    token: int
-    batch_id: str  # the same for every attempt at the same records
-    attempt: int  # 1 for the first
 
 
 class Target(Protocol):
