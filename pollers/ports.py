@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from model.ids import Position, ShardId
     from model.invocation import Invocation
@@ -33,8 +33,19 @@ class Lag(msgspec.Struct, frozen=True, gc=False):
 class ShardReader(Protocol):
     """One shard of a source, being read from one position on."""
 
-    async def read(self) -> Chunk | None:
-        """Wait for the next records. None: the shard was closed by the source and is read to its end.
+    @property
+    def start(self) -> Position | None:
+        """Where reading began, as a checkpoint; None when that is the shard's very beginning.
+
+        Resolved before the first `read` returns, so that a LATEST or AT_TIMESTAMP start is noted durably before
+        anything was delivered, and a crash cannot move it.
+        """
+
+    def after(self, last: int) -> Position:
+        """Return the checkpoint that says: everything up to and including the record at `last` is finished."""
+
+    async def read(self, max_records: int) -> Chunk | None:
+        """Wait for the next records, at most `max_records`. None: the source closed the shard and it is read out.
 
         Cancelling loses no records: the next call returns them. Raises `SourceUnavailableError` (the caller backs
         off and calls again on the same reader) or `SourceRefusedError`.
@@ -77,6 +88,9 @@ class Envelope(Protocol):
 
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1) over its records."""
+
+    def parse_item_id(self, identifier: object) -> Hashable | None:
+        """Return the `Record.item_id` that an itemIdentifier of a partial batch response names; None if malformed."""
 
 
 class Filter(Protocol):
