@@ -62,11 +62,10 @@ class WantedShard:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Who holds a shard now, or held it last. A holder that is no member any more does not count."""
+    """Who holds a shard now. A holder that is no member any more does not count."""
 
     node: NodeId
     token: FencingToken
-    successor: NodeId | None = None  # named by the last holder when it released the shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,8 @@ class FleetSnapshot:
     version: int  # grows whenever anything below changes
     members: tuple[Member, ...] = ()
     wanted: tuple[WantedShard, ...] = ()
-    holdings: Mapping[ShardKey, Holding] = field(default_factory=dict)  # live ones only
+    holdings: Mapping[ShardKey, Holding] = field(default_factory=dict)  # live ones only: held right now
+    reserved: Mapping[ShardKey, NodeId] = field(default_factory=dict)  # released ones, kept for a live successor
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from model.ids import TRACKER, ShardKey
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from model.ids import FencingToken, MappingId, NodeId, ShardKey
+    from model.ids import FencingToken, MappingId, NodeId
     from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
     from model.progress import ProgressUpdate, SaveResult, ShardProgress
@@ -58,8 +60,9 @@ class LeaseStore(Protocol):
     def wakes(self) -> AsyncIterator[None]:
         """Yield whenever another node changed the snapshot or the mappings; coalesced, best effort.
 
-        Never raises on a lost connection: it reconnects, and yields once after reconnecting since something may have
-        been missed. Ends only by cancellation or `aclose()`.
+        Yields once as soon as it listens, also after each reconnecting, since something may have been missed before.
+        May also yield for the listener's own changes. Never raises on a lost connection: it reconnects. Ends only by
+        cancellation or `aclose()`.
         """
 
 
@@ -86,25 +89,32 @@ class MappingStore(Protocol):
     async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
         """Create or replace; returns the record as stored, with its new revision and time.
 
-        A mapping gets its tracker shard wanted in the same step. Putting an identical document over a mapping that is
-        not being deleted changes nothing, keeps its state and wakes nobody. Raises `ConflictError` when
-        `expected_revision` (0: must not exist) is not the present one, or when another mapping has the name.
+        A mapping gets its tracker shard wanted in the same step. Putting an identical document changes nothing, keeps
+        the state and wakes nobody, unless just one of the two, present or put, is in the state Deleting: so deletion is
+        asked for, and taken back. Raises `ConflictError` when `expected_revision` (0: must not exist) is not the
+        present one, or when another mapping has the name.
         """
 
     async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
         """Return the mappings revision and all records, ordered by name."""
 
     async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
-        """Move the state, on behalf of the mapping's tracker. False: its token is stale, nothing was written."""
+        """Move the state, on behalf of the mapping's tracker.
+
+        False: its token is stale, or the mapping is gone (removed, or the store was wiped); nothing was written.
+        """
 
     async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
         """Replace the mapping's wanted source shards (its tracker stays). Wakes the fleet if anything changed.
 
-        False: the tracker's token is stale, nothing was written. Progress of shards no longer wanted is kept.
+        False as above. Progress of shards no longer wanted is kept, and so are their leases until they are released.
         """
 
     async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
-        """Delete the mapping, its wanted shards, its holdings and its progress. False as above."""
+        """Delete the mapping, its wanted shards, its holdings and its progress. False as above.
+
+        A write under a lease from before is refused as stale ever after, so a late one brings nothing back.
+        """
 
 
 class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
@@ -115,3 +125,18 @@ class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
 
     async def aclose(self) -> None:
         """Close connections. Safe to call twice."""
+
+
+def wanted_sources(mapping: MappingId, shards: Sequence[WantedShard]) -> dict[ShardKey, WantedShard]:
+    """Index a mapping's wanted source shards. Raises ValueError for another mapping's shard, or its tracker."""
+    wanted = {shard.key: shard for shard in shards}
+    for key in wanted:
+        if key.mapping != mapping or key.shard == TRACKER:
+            raise ValueError(f"{key} is no source shard of {mapping}")
+    return wanted
+
+
+def check_tracker(tracker: Lease, mapping: MappingId) -> None:
+    """Raise ValueError when this is not a lease of the mapping's tracker: a mistake in the program."""
+    if tracker.key != ShardKey(mapping, TRACKER):
+        raise ValueError(f"{tracker.key} is not the tracker of {mapping}")

@@ -1,0 +1,339 @@
+"""The fleet's shared memory inside one process: for tests, simulations and the conformance suite's second opinion.
+
+Several nodes of one test share one `MemoryStore`. No method suspends, so each is one atomic step. Time comes from the
+clock it is given, so fast-forwarded loop time works. Nothing survives the process: a real fleet uses `redis_store`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from model.errors import ConflictError
+from model.ids import TRACKER, FencingToken, ShardKey, position_key
+from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
+from model.mapping import MappingRecord, MappingState
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardProgress
+from statemgr.stores import check_tracker, wanted_sources
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+    from model.ids import MappingId, NodeId
+
+
+@dataclass(slots=True)
+class _Session:
+    """One membership: the member's facts and until when they hold."""
+
+    member: Member
+    ttl_s: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    """A released shard, kept for a while for the node its last holder named."""
+
+    successor: NodeId
+    released_at: float
+
+
+class MemoryStore:
+    """A `statemgr.stores.Store` in plain dictionaries. Its `clock` counts seconds, from wherever it likes."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._listeners: set[asyncio.Event] = set()
+        self._forget()
+
+    def wipe(self) -> None:
+        """Forget everything, as a Redis does that restarts without its files. Nobody is woken."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._incarnation = uuid.uuid4().hex
+        self._version = 0
+        self._mappings_revision = 0
+        self._highest_token = 0  # ever given out or seen, over all shards
+        self._sessions: dict[NodeId, _Session] = {}
+        self._mappings: dict[MappingId, MappingRecord] = {}
+        self._removed: dict[MappingId, int] = {}  # every token below is stale: late writers cannot bring it back
+        self._wanted: dict[ShardKey, WantedShard] = {}
+        self._holdings: dict[ShardKey, Holding] = {}
+        self._reserved: dict[ShardKey, _Reservation] = {}
+        self._tokens: dict[ShardKey, int] = {}
+        self._progress: dict[ShardKey, ShardProgress] = {}
+
+    # Membership and leases
+
+    async def join(self, member: Member, *, ttl_s: float) -> TickReply:
+        """See `LeaseStore.join`."""
+        self._reap()
+        return self._beat(member, ttl_s)
+
+    async def tick(self, member: Member, *, ttl_s: float) -> TickReply:
+        """See `LeaseStore.tick`."""
+        self._reap()
+        if member.node not in self._sessions:
+            return self._reply(member.node)
+        return self._beat(member, ttl_s)
+
+    async def leave(self, node: NodeId) -> None:
+        """See `LeaseStore.leave`."""
+        if node in self._sessions:
+            self._end([node])
+
+    async def snapshot(self) -> FleetSnapshot:
+        """See `LeaseStore.snapshot`."""
+        self._reap()
+        now = self._clock()
+        members = [
+            replace(session.member, heartbeat_age_s=max(0.0, now - session.expires_at + session.ttl_s))
+            for _, session in sorted(self._sessions.items())
+        ]
+        reserved = {
+            key: kept.successor
+            for key, kept in self._reserved.items()
+            if (session := self._sessions.get(kept.successor)) is not None
+            and not session.member.draining
+            and now < kept.released_at + session.ttl_s
+        }
+        wanted = tuple(shard for _, shard in sorted(self._wanted.items()))
+        return FleetSnapshot(self._version, tuple(members), wanted, dict(self._holdings), reserved)
+
+    async def acquire(
+        self, node: NodeId, keys: Sequence[ShardKey], *, floor: FencingToken, ttl_s: float
+    ) -> Mapping[ShardKey, tuple[Lease, ShardProgress]]:
+        """See `LeaseStore.acquire`."""
+        self._reap()
+        taken: dict[ShardKey, tuple[Lease, ShardProgress]] = {}
+        if node not in self._sessions:
+            return taken
+        changed = False
+        for key in keys:
+            if key not in self._wanted:
+                continue
+            holding = self._holdings.get(key)
+            if holding is None or (holding.node == node and holding.token < self._token_of(key)):
+                if self._is_reserved(key, node, ttl_s):
+                    continue
+                holding = Holding(node, self._new_token(floor))
+                self._holdings[key] = holding
+                self._tokens[key] = holding.token
+                self._reserved.pop(key, None)
+                changed = True
+            if holding.node == node:
+                taken[key] = (Lease(key, node, holding.token), _copy(self._progress.get(key, ShardProgress())))
+        if changed:
+            self._snapshot_changed()
+        return taken
+
+    async def release(self, leases: Sequence[Lease], *, successor: Mapping[ShardKey, NodeId] | None = None) -> None:
+        """See `LeaseStore.release`."""
+        changed = False
+        for lease in leases:
+            if self._holdings.get(lease.key) != Holding(lease.node, lease.token):
+                continue
+            del self._holdings[lease.key]
+            if successor is not None and lease.key in successor:
+                self._reserved[lease.key] = _Reservation(successor[lease.key], self._clock())
+            changed = True
+        if changed:
+            self._snapshot_changed()
+
+    async def wakes(self) -> AsyncIterator[None]:
+        """See `LeaseStore.wakes`. Also yields for changes made by the one who listens."""
+        changed = asyncio.Event()
+        changed.set()
+        self._listeners.add(changed)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                yield
+        finally:
+            self._listeners.discard(changed)
+
+    # Progress
+
+    async def load(self, keys: Sequence[ShardKey]) -> Mapping[ShardKey, ShardProgress]:
+        """See `ProgressStore.load`."""
+        return {key: _copy(self._progress[key]) for key in keys if key in self._progress}
+
+    async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
+        """See `ProgressStore.save`."""
+        return [self._save(update) for update in updates]
+
+    async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
+        """See `ProgressStore.load_mapping`."""
+        return {key: _copy(progress) for key, progress in self._progress.items() if key.mapping == mapping}
+
+    # Mappings
+
+    async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
+        """See `MappingStore.put_mapping`."""
+        present = self._mappings.get(record.id)
+        revision = 0 if present is None else present.revision
+        if expected_revision is not None and expected_revision != revision:
+            raise ConflictError(f"mapping {record.name}: its revision is {revision}, not {expected_revision}")
+        if any(other.name == record.name and other.id != record.id for other in self._mappings.values()):
+            raise ConflictError(f"another mapping has the name {record.name}")
+        if (
+            present is not None
+            and (present.document, present.name) == (record.document, record.name)
+            and (present.state is MappingState.DELETING) == (record.state is MappingState.DELETING)
+        ):
+            return present
+        stored = replace(record, revision=revision + 1, modified_time=self._clock())
+        self._mappings[record.id] = stored
+        tracker = ShardKey(record.id, TRACKER)
+        if tracker not in self._wanted:
+            self._wanted[tracker] = WantedShard(tracker, ShardKind.TRACKER)
+            self._version += 1
+        self._mappings_changed()
+        return stored
+
+    async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
+        """See `MappingStore.mappings`."""
+        return self._mappings_revision, sorted(self._mappings.values(), key=lambda record: record.name)
+
+    async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
+        """See `MappingStore.set_mapping_state`."""
+        if not self._speaks_for(tracker, mapping):
+            return False
+        present = self._mappings[mapping]
+        if (present.state, present.state_reason) != (state, reason):
+            self._mappings[mapping] = replace(present, state=state, state_reason=reason, modified_time=self._clock())
+            self._mappings_changed()
+        return True
+
+    async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
+        """See `MappingStore.set_wanted`."""
+        wanted = wanted_sources(mapping, shards)
+        if not self._speaks_for(tracker, mapping):
+            return False
+        present = {key: shard for key, shard in self._wanted.items() if key.mapping == mapping and key.shard != TRACKER}
+        if present != wanted:
+            for key in present.keys() - wanted.keys():
+                del self._wanted[key]
+                self._reserved.pop(key, None)
+            self._wanted.update(wanted)
+            self._snapshot_changed()
+        return True
+
+    async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
+        """See `MappingStore.remove_mapping`."""
+        if not self._speaks_for(tracker, mapping):
+            return False
+        del self._mappings[mapping]
+        _drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress)
+        self._highest_token += 1
+        self._removed[mapping] = self._highest_token
+        self._version += 1
+        self._mappings_changed()
+        return True
+
+    async def ping(self) -> None:
+        """Return: memory always answers."""
+
+    async def aclose(self) -> None:
+        """Do nothing: other nodes may share this store."""
+
+    # The rules
+
+    def _reap(self) -> None:
+        now = self._clock()
+        self._end([node for node, session in self._sessions.items() if session.expires_at <= now])
+
+    def _end(self, nodes: Iterable[NodeId]) -> None:
+        gone = {node for node in nodes if self._sessions.pop(node, None) is not None}
+        if gone:
+            self._holdings = {key: holding for key, holding in self._holdings.items() if holding.node not in gone}
+            self._snapshot_changed()
+
+    def _beat(self, member: Member, ttl_s: float) -> TickReply:
+        facts = replace(member, heartbeat_age_s=0.0)
+        session = self._sessions.get(member.node)
+        self._sessions[member.node] = _Session(facts, ttl_s, self._clock() + ttl_s)
+        if session is None or (session.member.draining, session.member.roles) != (facts.draining, facts.roles):
+            self._snapshot_changed()
+        elif session.member != facts:
+            self._version += 1
+        return self._reply(member.node)
+
+    def _reply(self, node: NodeId) -> TickReply:
+        others = [session.expires_at for other, session in self._sessions.items() if other != node]
+        return TickReply(
+            incarnation=self._incarnation,
+            version=self._version,
+            mappings_revision=self._mappings_revision,
+            member=node in self._sessions,
+            next_expiry_s=max(0.0, min(others) - self._clock()) if others else None,
+        )
+
+    def _is_reserved(self, key: ShardKey, node: NodeId, ttl_s: float) -> bool:
+        kept = self._reserved.get(key)
+        if kept is None or kept.successor == node or self._clock() >= kept.released_at + ttl_s:
+            return False
+        successor = self._sessions.get(kept.successor)
+        return successor is not None and not successor.member.draining
+
+    def _token_of(self, key: ShardKey) -> int:
+        return self._tokens.get(key) or self._removed.get(key.mapping, 0)
+
+    def _new_token(self, floor: FencingToken) -> FencingToken:
+        self._highest_token = max(self._highest_token + 1, floor + 1, int(self._clock() * 1_000_000))
+        return FencingToken(self._highest_token)
+
+    def _note_token(self, key: ShardKey, token: FencingToken) -> None:
+        self._tokens[key] = token
+        self._highest_token = max(self._highest_token, token)
+
+    def _save(self, update: ProgressUpdate) -> SaveResult:
+        if self._token_of(update.key) > update.token:
+            return SaveResult.STALE
+        before = self._progress.get(update.key, ShardProgress())
+        position = update.position
+        if position is None:
+            position = before.position
+        elif before.position is not None and position_key(position) < position_key(before.position):
+            return SaveResult.BACKWARD
+        self._note_token(update.key, update.token)
+        self._progress[update.key] = _copy(
+            ShardProgress(position, update.token, update.node, update.ledger, update.state, update.report)
+        )
+        return SaveResult.SAVED
+
+    def _speaks_for(self, tracker: Lease, mapping: MappingId) -> bool:
+        check_tracker(tracker, mapping)
+        if mapping not in self._mappings or self._token_of(tracker.key) > tracker.token:
+            return False
+        self._note_token(tracker.key, tracker.token)
+        return True
+
+    def _snapshot_changed(self) -> None:
+        self._version += 1
+        self._wake()
+
+    def _mappings_changed(self) -> None:
+        self._mappings_revision += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        for changed in self._listeners:
+            changed.set()
+
+
+def _copy(progress: ShardProgress) -> ShardProgress:
+    """Return progress with a ledger of its own: ledgers are mutable, and a store must not share one."""
+    return replace(progress, ledger=progress.ledger.plus(Ledger()))
+
+
+def _drop(mapping: MappingId, *tables: dict[ShardKey, Any]) -> None:
+    for table in tables:
+        for key in [key for key in table if key.mapping == mapping]:
+            del table[key]
