@@ -1,5 +1,7 @@
 """Fixtures live in plugin modules, one per kind of thing they provide."""
 
 pytest_plugins = [
+    "tests.support.no_stray_loop",
+    "tests.support.redis_fixtures",
     "tests.support.store_labs",
 ]
