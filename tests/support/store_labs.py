@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import uuid
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from statemgr.memory_store import MemoryStore
+from statemgr.redis_store.connect import connect
+from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from statemgr.stores import Store
 
 
@@ -45,10 +52,47 @@ class MemoryLab:
         self._store.wipe()
 
 
-@pytest.fixture(params=["memory"])
-def lab(request: pytest.FixtureRequest) -> StoreLab:
+class RedisLab:
+    """The Redis store on a server, under a namespace of its own: each client has its own connections."""
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+        self._url = url
+        self._timeout_s = timeout_s  # generous: these tests judge answers, not speed
+        self._namespace = uuid.uuid4().hex
+        self._stores: list[RedisStore] = []
+
+    def client(self) -> Store:
+        """Return a store with connections of its own."""
+        store = RedisStore.from_url(self._url, namespace=self._namespace, timeout_s=self._timeout_s)
+        self._stores.append(store)
+        return store
+
+    async def pass_time(self, seconds: float) -> None:
+        """Wait: the server's clock is the real one."""
+        await asyncio.sleep(seconds)
+
+    async def wipe(self) -> None:
+        """Delete every key of the fleet, as FLUSHALL would."""
+        async with contextlib.aclosing(connect(self._url, timeout_s=self._timeout_s)) as clients:
+            pattern = f"esmd:{{{self._namespace}}}:*"
+            keys = [key async for key in clients.commands.scan_iter(pattern)]
+            if keys:
+                await clients.commands.execute_command("DEL", *keys)
+
+    async def aclose(self) -> None:
+        """Close all clients."""
+        for store in self._stores:
+            await store.aclose()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[StoreLab]:
     """Return each implementation in turn."""
-    return MemoryLab()
+    if request.param == "memory":
+        yield MemoryLab()
+        return
+    async with contextlib.aclosing(RedisLab(request.getfixturevalue("redis_url"))) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -1,0 +1,173 @@
+"""Turns the fleet's values into what `scripts/` store, and replies back into values. Pure; `keys` tells the formats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey
+from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, TickReply, WantedShard
+from model.mapping import MappingRecord, MappingState
+from model.progress import Ledger, ShardProgress, ShardReport, ShardState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from model.progress import ProgressUpdate
+
+US = 1_000_000  # microseconds in a second
+_LEDGER = Ledger.__struct_fields__
+
+
+class _Saved(msgspec.Struct, array_like=True, gc=False):
+    """What a save keeps beside token and position. New fields go to the end, with defaults."""
+
+    token: int
+    node: str
+    ledger: list[int]
+    state: bytes
+    shard_state: ShardState
+    lag_records: int | None
+    lag_s: float | None
+    last_result: str
+    last_error: str | None
+
+
+class _Record(msgspec.Struct, array_like=True, gc=False):
+    """A mapping's record. Lua packs it too, and knows the order."""
+
+    id: str
+    name: str
+    document: str
+    revision: int
+    state: MappingState
+    state_reason: str
+    modified_us: int
+
+
+class _Wanted(msgspec.Struct, array_like=True, gc=False):
+    shard: str
+    kind: ShardKind
+    weight: float
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_saved = msgspec.msgpack.Decoder(_Saved).decode
+_unpack_record = msgspec.msgpack.Decoder(_Record).decode
+_unpack_wanted = msgspec.msgpack.Decoder(list[_Wanted]).decode
+
+
+def standing(member: Member) -> str:
+    """Write what others must know at once: `DRAINING|ROLES`."""
+    return f"{int(member.draining)}|{','.join(sorted(member.roles))}"
+
+
+def tick_reply(reply: Sequence[Any]) -> TickReply:
+    """Read the reply of `beat.lua`."""
+    incarnation, version, mappings_revision, member, next_us = reply
+    next_expiry_s = None if next_us < 0 else next_us / US
+    return TickReply(incarnation.decode(), int(version), int(mappings_revision), bool(member), next_expiry_s)
+
+
+def snapshot(reply: Sequence[Any]) -> FleetSnapshot:
+    """Read the reply of `snapshot.lua`."""
+    now_us, version, facts, expiry, wanted_of, held, kept = reply
+    expires_us = {node: float(at) for node, at in _pairs(expiry)}
+    ttl_us: dict[NodeId, int] = {}
+    members = []
+    for node, told in sorted(_pairs(facts)):
+        ttl, told_standing, address = told.decode().split(" ", 2)
+        draining, _, roles = told_standing.partition("|")
+        name = NodeId(node.decode())
+        ttl_us[name] = 0 if draining == "1" else int(ttl)
+        age_s = max(0.0, (now_us - expires_us[node] + int(ttl)) / US)
+        members.append(
+            Member(name, frozenset(map(Role, filter(None, roles.split(",")))), draining == "1", address, age_s)
+        )
+    holdings = {}
+    for key, holding in _pairs(held):
+        token, _, holder = holding.decode().partition(" ")
+        holdings[ShardKey.parse(key.decode())] = Holding(NodeId(holder), FencingToken(int(token)))
+    reserved = {}
+    for key, reservation in _pairs(kept):
+        released_us, _, text = reservation.decode().partition(" ")
+        successor = NodeId(text)
+        if now_us < int(released_us) + ttl_us.get(successor, 0):
+            reserved[ShardKey.parse(key.decode())] = successor
+    return FleetSnapshot(int(version), tuple(members), tuple(_all_wanted(wanted_of)), holdings, reserved)
+
+
+def _all_wanted(wanted_of: Sequence[bytes]) -> Iterator[WantedShard]:
+    for mapping_bytes, packed in sorted(_pairs(wanted_of)):
+        mapping = MappingId(mapping_bytes.decode())
+        yield WantedShard(ShardKey(mapping, TRACKER), ShardKind.TRACKER)
+        for wanted in _unpack_wanted(packed):
+            yield WantedShard(ShardKey(mapping, ShardId(wanted.shard)), wanted.kind, wanted.weight)
+
+
+def pack_wanted(shards: Mapping[ShardKey, WantedShard]) -> bytes:
+    """Write a mapping's wanted source shards, the same for the same ones in any order."""
+    return _pack([(key.shard, shard.kind, float(shard.weight)) for key, shard in sorted(shards.items())])
+
+
+def pack_progress(update: ProgressUpdate) -> bytes:
+    """Write everything of an update but its token (for fencing) and its position."""
+    ledger, report = update.ledger, update.report
+    row: tuple[Any, ...] = (
+        update.token,
+        update.node,
+        [getattr(ledger, column) for column in _LEDGER],
+        update.state,
+        report.state,
+        report.lag_records,
+        report.lag_s,
+        report.last_result,
+        report.last_error,
+    )
+    try:
+        return _pack(row)
+    except UnicodeEncodeError:  # an error text with undecodable bytes in it must not stop a checkpoint
+        return _pack(tuple(part.encode(errors="replace").decode() if isinstance(part, str) else part for part in row))
+
+
+def progress(position: bytes | None, packed: bytes | None) -> ShardProgress:
+    """Read a shard's progress; nothing saved is empty progress."""
+    if packed is None:
+        return ShardProgress()
+    saved = _unpack_saved(packed)
+    return ShardProgress(
+        Position(position.decode()) if position is not None else None,
+        FencingToken(saved.token),
+        NodeId(saved.node),
+        Ledger(*saved.ledger),
+        saved.state,
+        ShardReport(saved.shard_state, saved.lag_records, saved.lag_s, saved.last_result, saved.last_error),
+    )
+
+
+def mapping_progress(mapping: MappingId, fields: Mapping[bytes, bytes]) -> dict[ShardKey, ShardProgress]:
+    """Read all fields of a `progress:MAPPING` hash. Shards that were leased but never saved are left out."""
+    return {
+        ShardKey(mapping, ShardId(name[2:].decode())): progress(fields.get(b"p/" + name[2:]), packed)
+        for name, packed in sorted(fields.items())
+        if name.startswith(b"d/")
+    }
+
+
+def record(packed: bytes) -> MappingRecord:
+    """Read a mapping's record."""
+    found = _unpack_record(packed)
+    return MappingRecord(
+        MappingId(found.id),
+        found.name,
+        found.document.encode(),
+        found.revision,
+        found.state,
+        found.state_reason,
+        found.modified_us / US,
+    )
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)

@@ -1,0 +1,53 @@
+"""Every key the fleet uses in Redis.
+
+All keys carry one hash tag, `{namespace}`, so a Redis Cluster keeps them in one slot: only then may one script see
+members, wanted shards, holdings and progress in one atomic step, and a fleet's memory is small enough for one node
+(10,000 shards take about 10 MB). Two fleets on one Redis have different namespaces. An ACL user needs
+`~esmd:{namespace}:*` and `&esmd:{namespace}:*`.
+
+    meta       hash    incarnation, version, mappings_revision, token (the highest ever given out or seen)
+    members    hash    node -> "TTL_US DRAINING|ROLES ADDRESS"
+    expiry     zset    node -> when its membership ends, microseconds by Redis's clock
+    mappings   hash    mapping -> msgpack [id, name, document, revision, state, reason, modified_us]
+    names      hash    name -> mapping
+    removed    hash    removed mapping -> token; every older one is stale
+    wanted     hash    mapping/shard -> ""
+    wanted_of  hash    mapping -> msgpack [[shard, kind, weight], …], source shards only, ordered
+    holdings   hash    mapping/shard -> "TOKEN NODE"; holders are members
+    reserved   hash    mapping/shard -> "RELEASED_US SUCCESSOR"
+    progress:MAPPING  hash, per shard three fields: t/SHARD token, p/SHARD position, d/SHARD msgpack of everything else
+    wake       channel of empty messages: the snapshot or the mappings changed
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model.ids import MappingId
+
+DEFAULT_NAMESPACE = "default"
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FLEET = ("meta", "members", "expiry", "mappings", "names", "removed", "wanted", "wanted_of", "holdings", "reserved")
+
+
+class Keys:
+    """The keys of one fleet, as bytes."""
+
+    def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(f"namespace {namespace!r}: 1 to 64 letters, digits, dots, hyphens and underscores")
+        self._prefix = f"esmd:{{{namespace}}}:"
+        self.fleet: tuple[bytes, ...] = tuple(self._key(name) for name in _FLEET)
+        """What every script but the two on progress gets first, in the order that `scripts/common.lua` names them."""
+        self.meta = self._key("meta")
+        self.removed = self._key("removed")
+        self.wake = self._key("wake")
+
+    def progress(self, mapping: MappingId) -> bytes:
+        """Return the key of a mapping's progress."""
+        return self._key(f"progress:{mapping}")
+
+    def _key(self, name: str) -> bytes:
+        return (self._prefix + name).encode()

@@ -1,0 +1,24 @@
+-- ARGV: channel, mapping, name, document, state, reason, expected revision or "".
+-- Reply: "stored" and the record; or "revision" and the present one; or "name".
+local mapping, name, document, state, reason, expected = unpack(ARGV, 2, 7)
+local packed = redis.call('HGET', MAPPINGS, mapping)
+local present = packed and cmsgpack.unpack(packed)
+local revision = present and present[4] or 0
+if expected ~= '' and tonumber(expected) ~= revision then return {'revision', revision} end
+local owner = redis.call('HGET', NAMES, name)
+if owner and owner ~= mapping then return {'name'} end
+if present then
+  local same_end = (present[5] == 'Deleting') == (state == 'Deleting')
+  if present[2] == name and present[3] == document and same_end then return {'stored', packed} end
+  redis.call('HDEL', NAMES, present[2])
+end
+packed = cmsgpack.pack({mapping, name, document, revision + 1, state, reason, now_us()})
+redis.call('HSET', MAPPINGS, mapping, packed)
+redis.call('HSET', NAMES, name, mapping)
+if redis.call('HSETNX', WANTED_OF, mapping, cmsgpack.pack({})) == 1 then
+  redis.call('HSET', WANTED, mapping .. '/tracker', '')
+  redis.call('HINCRBY', META, 'version', 1)
+end
+redis.call('HINCRBY', META, 'mappings_revision', 1)
+wake()
+return {'stored', packed}

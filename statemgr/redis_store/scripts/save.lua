@@ -1,0 +1,33 @@
+-- Without common.lua: the hot path. KEYS: meta, removed, then progress of the mappings concerned. ARGV, per update: which
+-- of KEYS, shard, token, position or "", the rest. Reply: one letter per update, (s)aved, s(t)ale or (b)ackward.
+local results, highest = {}, nil
+for i = 1, #ARGV, 5 do
+  local progress, shard, token = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
+  local position, rest = ARGV[i + 3], ARGV[i + 4]
+  local saved = redis.call('HMGET', progress, 't/' .. shard, 'p/' .. shard)
+  local newest, before = saved[1], saved[2]
+  if not newest then
+    newest = redis.call('HGET', KEYS[2], string.match(progress, ':progress:(.*)$')) or '0'
+  end
+  if newest ~= token and tonumber(newest) > tonumber(token) then
+    results[#results + 1] = 't'
+  elseif position ~= '' and before and (#position < #before or (#position == #before and position < before)) then
+    results[#results + 1] = 'b'
+  else
+    if newest ~= token then -- the store had lost it
+      redis.call('HSET', progress, 't/' .. shard, token)
+      highest = highest or tonumber(redis.call('HGET', KEYS[1], 'token') or 0)
+      if highest < tonumber(token) then
+        highest = tonumber(token)
+        redis.call('HSET', KEYS[1], 'token', token)
+      end
+    end
+    if position ~= '' then
+      redis.call('HSET', progress, 'p/' .. shard, position, 'd/' .. shard, rest)
+    else
+      redis.call('HSET', progress, 'd/' .. shard, rest)
+    end
+    results[#results + 1] = 's'
+  end
+end
+return table.concat(results)

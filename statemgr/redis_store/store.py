@@ -1,0 +1,265 @@
+"""The fleet's shared memory in Redis: one script call per operation.
+
+What is decided is decided in `scripts/`, atomically; this module carries values there and back (`codec`), and turns
+every failure into `StoreUnavailableError`. Every call, with connecting and waiting for a connection, ends within
+`timeout_s`; nothing is retried, since only the caller knows whether a late success would still be good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import uuid
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import NoScriptError, RedisError
+
+from model.errors import ConflictError, StoreUnavailableError
+from model.ids import FencingToken
+from model.lease import Lease
+from model.progress import SaveResult
+from statemgr.redis_store import codec
+from statemgr.redis_store.connect import RedisClients, connect
+from statemgr.redis_store.keys import DEFAULT_NAMESPACE, Keys
+from statemgr.redis_store.wakes import listen
+from statemgr.stores import check_tracker, wanted_sources
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from model.ids import MappingId, NodeId, ShardKey
+    from model.lease import FleetSnapshot, Member, TickReply, WantedShard
+    from model.mapping import MappingRecord, MappingState
+    from model.progress import ProgressUpdate, ShardProgress
+
+_T = TypeVar("_T")
+DEFAULT_TIMEOUT_S = 2.0
+_CHUNK = 500  # shards per script call, so that no call keeps Redis from others for more than a few milliseconds
+_PARALLEL = 32  # calls under way at once; heartbeats come on top and never queue behind others
+_RESULTS = {ord("s"): SaveResult.SAVED, ord("t"): SaveResult.STALE, ord("b"): SaveResult.BACKWARD}
+
+
+class _Script:
+    """A script's text and its SHA-1, by which Redis remembers it."""
+
+    def __init__(self, name: str, *, common: bool = True) -> None:
+        folder = resources.files("statemgr.redis_store") / "scripts"
+        names = ["common.lua", f"{name}.lua"] if common else [f"{name}.lua"]
+        self.name = name
+        self.text = "".join((folder / file).read_text(encoding="utf-8") for file in names).encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+_BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(_Script, ("beat", "leave", "snapshot", "acquire", "release"))
+_PUT_MAPPING, _MAPPINGS, _SET_STATE = map(_Script, ("put_mapping", "mappings", "set_state"))
+_SET_WANTED, _REMOVE_MAPPING, _PING = map(_Script, ("set_wanted", "remove_mapping", "ping"))
+_SAVE, _LOAD = _Script("save", common=False), _Script("load", common=False)
+
+
+class RedisStore:
+    """A `statemgr.stores.Store` in Redis 6.2 or later, or Valkey.
+
+    Choose `timeout_s` well below the leases' TTL, so that a renewal that hangs can be tried again within it.
+    """
+
+    def __init__(self, clients: RedisClients, *, namespace: str = DEFAULT_NAMESPACE, timeout_s: float) -> None:
+        self._clients = clients
+        self._keys = Keys(namespace)
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._closed = False
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, namespace: str = DEFAULT_NAMESPACE, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> RedisStore:
+        """Return a store for a URL (see `address`); nothing is connected yet. Raises ValueError for a bad URL."""
+        return cls(connect(url, timeout_s=timeout_s), namespace=namespace, timeout_s=timeout_s)
+
+    def __repr__(self) -> str:
+        return f"RedisStore({self._clients.address})"
+
+    # Membership and leases
+
+    async def join(self, member: Member, *, ttl_s: float) -> TickReply:
+        """See `LeaseStore.join`."""
+        return await self._beat(member, ttl_s, "join")
+
+    async def tick(self, member: Member, *, ttl_s: float) -> TickReply:
+        """See `LeaseStore.tick`."""
+        return await self._beat(member, ttl_s, "tick")
+
+    async def leave(self, node: NodeId) -> None:
+        """See `LeaseStore.leave`."""
+        await self._fleet(_LEAVE, [node])
+
+    async def snapshot(self) -> FleetSnapshot:
+        """See `LeaseStore.snapshot`."""
+        return codec.snapshot(await self._fleet(_SNAPSHOT))
+
+    async def acquire(
+        self, node: NodeId, keys: Sequence[ShardKey], *, floor: FencingToken, ttl_s: float
+    ) -> Mapping[ShardKey, tuple[Lease, ShardProgress]]:
+        """See `LeaseStore.acquire`. Beyond 500 shards it takes several calls."""
+        taken: dict[ShardKey, tuple[Lease, ShardProgress]] = {}
+        for chunk in _chunks(keys):
+            progress_keys, places = self._progress_keys(chunk)
+            args: list[Any] = [node, floor, _microseconds(ttl_s)]
+            for key, place in zip(chunk, places, strict=True):
+                args += (place, str(key))
+            reply = await self._fleet(_ACQUIRE, args, progress_keys)
+            for number, token, position, rest in zip(*(reply[column::4] for column in range(4)), strict=True):
+                lease = Lease(chunk[int(number)], node, FencingToken(int(token)))
+                taken[lease.key] = (lease, codec.progress(position, rest))
+        return taken
+
+    async def release(self, leases: Sequence[Lease], *, successor: Mapping[ShardKey, NodeId] | None = None) -> None:
+        """See `LeaseStore.release`."""
+        named = successor or {}
+        for chunk in _chunks(leases):
+            args: list[Any] = []
+            for lease in chunk:
+                args += (str(lease.key), f"{lease.token} {lease.node}", named.get(lease.key, ""))
+            await self._fleet(_RELEASE, args)
+
+    async def wakes(self) -> AsyncIterator[None]:
+        """See `LeaseStore.wakes`. Also yields for changes made by the one who listens."""
+        async with contextlib.aclosing(listen(self._clients, self._keys.wake, timeout_s=self._timeout_s)) as heard:
+            async for _ in heard:
+                if self._closed:
+                    return
+                yield
+
+    # Progress
+
+    async def load(self, keys: Sequence[ShardKey]) -> Mapping[ShardKey, ShardProgress]:
+        """See `ProgressStore.load`. Beyond 500 shards it takes several calls."""
+        found: dict[ShardKey, ShardProgress] = {}
+        for chunk in _chunks(keys):
+            progress_keys, places = self._progress_keys(chunk)
+            args: list[Any] = []
+            for key, place in zip(chunk, places, strict=True):
+                args += (place, key.shard)
+            reply = await self._run(_LOAD, progress_keys, args)
+            for key, position, rest in zip(chunk, reply[::2], reply[1::2], strict=True):
+                if rest is not None:
+                    found[key] = codec.progress(position, rest)
+        return found
+
+    async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
+        """See `ProgressStore.save`. Beyond 500 shards it takes several calls."""
+        results: list[SaveResult] = []
+        for chunk in _chunks(updates):
+            progress_keys, places = self._progress_keys([update.key for update in chunk], before=2)
+            args: list[Any] = []
+            for update, place in zip(chunk, places, strict=True):
+                args += (place, update.key.shard, update.token, update.position or "", codec.pack_progress(update))
+            reply = await self._run(_SAVE, [self._keys.meta, self._keys.removed, *progress_keys], args)
+            results += [_RESULTS[letter] for letter in reply]
+        return results
+
+    async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
+        """See `ProgressStore.load_mapping`."""
+        fields = await self._call("load_mapping", "HGETALL", self._keys.progress(mapping))
+        return codec.mapping_progress(mapping, fields)
+
+    # Mappings
+
+    async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
+        """See `MappingStore.put_mapping`."""
+        expected = "" if expected_revision is None else expected_revision
+        args = [record.id, record.name, record.document, record.state, record.state_reason, expected]
+        reply = await self._fleet(_PUT_MAPPING, args)
+        if reply[0] == b"revision":
+            raise ConflictError(f"mapping {record.name}: its revision is {reply[1]}, not {expected_revision}")
+        if reply[0] == b"name":
+            raise ConflictError(f"another mapping has the name {record.name}")
+        return codec.record(reply[1])
+
+    async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
+        """See `MappingStore.mappings`."""
+        revision, packed = await self._fleet(_MAPPINGS)
+        return int(revision), sorted(map(codec.record, packed), key=lambda record: record.name)
+
+    async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
+        """See `MappingStore.set_mapping_state`."""
+        return await self._as_tracker(_SET_STATE, mapping, tracker, state, reason)
+
+    async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
+        """See `MappingStore.set_wanted`."""
+        wanted = wanted_sources(mapping, shards)
+        return await self._as_tracker(_SET_WANTED, mapping, tracker, codec.pack_wanted(wanted), *map(str, wanted))
+
+    async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
+        """See `MappingStore.remove_mapping`."""
+        return await self._as_tracker(_REMOVE_MAPPING, mapping, tracker)
+
+    async def ping(self) -> None:
+        """Return when Redis answers and takes a write."""
+        await self._fleet(_PING)
+
+    async def aclose(self) -> None:
+        """Close connections. Safe to call twice."""
+        self._closed = True
+        with contextlib.suppress(RedisError, OSError):
+            await self._clients.aclose()
+
+    # Calls
+
+    async def _beat(self, member: Member, ttl_s: float, how: str) -> TickReply:
+        args = [
+            self._keys.wake,
+            member.node,
+            _microseconds(ttl_s),
+            codec.standing(member),
+            member.address,
+            uuid.uuid4().hex,
+            how,
+        ]
+        return codec.tick_reply(await self._run(_BEAT, self._keys.fleet, args, queue=False))
+
+    async def _as_tracker(self, script: _Script, mapping: MappingId, tracker: Lease, *args: Any) -> bool:
+        check_tracker(tracker, mapping)
+        return bool(await self._fleet(script, [mapping, tracker.token, *args], [self._keys.progress(mapping)]))
+
+    async def _fleet(self, script: _Script, args: Sequence[Any] = (), more_keys: Sequence[bytes] = ()) -> Any:
+        return await self._run(script, [*self._keys.fleet, *more_keys], [self._keys.wake, *args])
+
+    async def _run(self, script: _Script, keys: Sequence[bytes], args: Sequence[Any], *, queue: bool = True) -> Any:
+        try:
+            return await self._call(script.name, "EVALSHA", script.sha, len(keys), *keys, *args, queue=queue)
+        except NoScriptError:  # a server that was restarted or failed over; EVAL also makes it remember
+            return await self._call(script.name, "EVAL", script.text, len(keys), *keys, *args, queue=queue)
+
+    async def _call(self, what: str, *command: Any, queue: bool = True) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async with self._slots if queue else contextlib.nullcontext():
+                    return await self._clients.commands.execute_command(*command)
+        except NoScriptError:
+            raise
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise StoreUnavailableError(f"{self._clients.address}: {what}: {_reason(exc)}") from exc
+
+    def _progress_keys(self, keys: Sequence[ShardKey], *, before: int = 0) -> tuple[list[bytes], list[int]]:
+        """Return the progress keys of the shards' mappings, and for each shard the number of its own."""
+        numbers: dict[MappingId, int] = {}
+        places = [numbers.setdefault(key.mapping, len(numbers) + 1 + before) for key in keys]
+        return [self._keys.progress(mapping) for mapping in numbers], places
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * codec.US)
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    return f"{type(exc).__name__}: {exc}"
