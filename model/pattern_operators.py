@@ -6,9 +6,10 @@ Knows nothing of where the field stands; `model.pattern` walks patterns and docu
 from __future__ import annotations
 
 import ipaddress
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,7 @@ class Leaf:
 
     test: Test
     accepts_absent: bool  # has {"exists": false}
+    numbers: frozenset[float]  # among its values, for explanations
     text: str  # as in the pattern
 
     def matches(self, value: object) -> bool:
@@ -115,7 +117,7 @@ def compile_leaf(items: Sequence[object], path: str) -> Leaf:
         tests.insert(0, _number_as_written(numbers))
     if strings:
         tests.insert(0, frozenset(strings).__contains__)
-    return Leaf(_any_of(tests), _nothing in tests, json.dumps(items, ensure_ascii=False))
+    return Leaf(_any_of(tests), _nothing in tests, frozenset(numbers), show(items))
 
 
 def _operator(expression: dict[str, object], where: str) -> Test:
@@ -174,6 +176,20 @@ def _number_as_written(numbers: Sequence[float]) -> Test:
 
 def _written(number: float) -> str:
     return number.text if isinstance(number, WrittenFloat) else repr(number)
+
+
+def show(value: object, *, depth: int = 8) -> str:
+    """Return a value as JSON for people, numbers as they were written."""
+    if isinstance(value, float):
+        return _written(value)
+    if isinstance(value, (dict, list)) and not depth:
+        return "…"
+    if isinstance(value, dict):
+        pairs = (f"{show(key)}: {show(item, depth=depth - 1)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(show(item, depth=depth - 1) for item in value)}]"
+    return str(msgspec.json.encode(value), "utf-8")
 
 
 def _string(operand: object, where: str) -> str:

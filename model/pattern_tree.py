@@ -7,23 +7,27 @@ field has chosen the element, only that element is asked.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from model.pattern_operators import MISSING, Leaf, flatten
+from model.pattern_operators import MISSING, Leaf, flatten, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+MAX_SHOWN: Final = 200  # characters of an event's value in an explanation
 
 
 class ObjectNode:
     """What an object must hold: all of `fields`."""
 
-    __slots__ = ("accepts_absent", "fields")
+    __slots__ = ("accepts_absent", "fields", "mentions_absence")
 
     def __init__(self, fields: Mapping[str, Leaf | ObjectNode]) -> None:
         self.fields: tuple[tuple[str, Leaf | ObjectNode], ...] = tuple(fields.items())
         self.accepts_absent: bool = all(node.accepts_absent for node in fields.values())
+        self.mentions_absence: bool = any(
+            node.accepts_absent if isinstance(node, Leaf) else node.mentions_absence for node in fields.values()
+        )
 
     def matches(self, value: object) -> bool:
         """Tell whether `value` (or MISSING) is as asked for."""
@@ -43,6 +47,8 @@ class ObjectNode:
             return any(isinstance(item, dict) and self.found_in(item) for item in flatten(value))
         if not isinstance(value, dict):
             return False
+        if not self.mentions_absence:
+            return self.matches(value)
         held = [(node, value.get(key, MISSING)) for key, node in self.fields]
         return all(node.matches(item) for node, item in held) and any(node.found_in(item) for node, item in held)
 
@@ -73,7 +79,7 @@ def explain(node: Leaf | ObjectNode, value: object, path: str) -> Iterator[str]:
     elif value is MISSING:
         yield f"{path}: absent"
     else:
-        yield f"{path or 'the event'}: {_show(value)} is not an object"
+        yield f"{path or 'the event'}: {_short(value)} is not an object"
 
 
 def _leaf_reason(leaf: Leaf, value: object) -> str:
@@ -82,16 +88,16 @@ def _leaf_reason(leaf: Leaf, value: object) -> str:
     if isinstance(value, dict):
         return f"an object, wanted {leaf.text}"
     if isinstance(value, list):
-        return f"no element of {_show(value)} matches {leaf.text}"
-    return f"{_show(value)} does not match {leaf.text}"
+        return f"no element of {_short(value)} matches {leaf.text}"
+    reason = f"{_short(value)} does not match {leaf.text}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value in leaf.numbers:
+        reason += ' (the same number written differently; "numeric" compares values)'
+    return reason
 
 
-def _show(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-_SHOWN = 200
+def _short(value: object) -> str:
+    text = show(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def keys_of(nodes: Iterable[ObjectNode]) -> frozenset[str]:

@@ -1,0 +1,169 @@
+"""FilterCriteria of one mapping: which records go on to the function (spec section 5.5). Pure.
+
+Knows the sources' rules for data that is not JSON and patterns that are not objects. How patterns match is
+`model.pattern`'s; how a source's records look is told by its `RecordView`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from model.mapping import SourceKind
+from model.pattern import DATA_KEYS, check_pattern, compile_pattern
+from model.pattern_operators import MISSING, Leaf
+from model.pattern_tree import ObjectNode
+from pollers.projection import Projection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pollers.ports import Filter
+
+
+class RecordView(Protocol):
+    """What a filter may ask of a source's raw records."""
+
+    @property
+    def kind(self) -> SourceKind:
+        """The kind of source, which decides the data key and the fate of data that is not JSON."""
+
+    def data(self, raw: Any, /) -> bytes | None:
+        """Return the payload as the producer wrote it, None if there is none. Asked only when a pattern needs it."""
+
+    def metadata(self, raw: Any, /) -> Mapping[str, object]:
+        """Return the record's other fields, as in the event. Asked only when a pattern needs them."""
+
+
+class DataForm(StrEnum):
+    """What a record's data is. A StrEnum, since each record looks one up in a dict, and Enum hashes in Python."""
+
+    JSON = "JSON"  # an object or an array: a bare number or word is text to a producer of text
+    TEXT = "plain string"
+    BINARY = "not UTF-8"
+    ABSENT = "no data at all"  # a Kafka tombstone
+
+
+class RuleForm(StrEnum):
+    """What a pattern says about the data key."""
+
+    OBJECT = "object"
+    STRING = "plain string rule"
+    NONE = "none"
+
+
+class Fate(StrEnum):
+    """What becomes of a record whose data has one form and the pattern another."""
+
+    EVALUATE = "the data rule decides, with the metadata"
+    METADATA_ONLY = "the data rule is ignored"
+    DROP = "the pattern does not match"
+
+
+_ALWAYS: Final = {
+    **{(form, RuleForm.NONE): Fate.METADATA_ONLY for form in DataForm},
+    (DataForm.JSON, RuleForm.OBJECT): Fate.EVALUATE,
+    (DataForm.ABSENT, RuleForm.OBJECT): Fate.EVALUATE,  # ours: {"exists": false} finds tombstones
+    (DataForm.ABSENT, RuleForm.STRING): Fate.EVALUATE,
+}
+
+FATES: Final[Mapping[SourceKind, Mapping[tuple[DataForm, RuleForm], Fate]]] = {
+    SourceKind.KINESIS: {
+        **_ALWAYS,  # plain string rules do not get past `check_pattern`
+        (DataForm.TEXT, RuleForm.OBJECT): Fate.DROP,
+        (DataForm.BINARY, RuleForm.OBJECT): Fate.DROP,
+    },
+    SourceKind.SQS: {
+        **_ALWAYS,
+        (DataForm.JSON, RuleForm.STRING): Fate.DROP,
+        (DataForm.TEXT, RuleForm.OBJECT): Fate.DROP,
+        (DataForm.TEXT, RuleForm.STRING): Fate.EVALUATE,
+        (DataForm.BINARY, RuleForm.OBJECT): Fate.DROP,  # cannot be: a queue takes Unicode only
+        (DataForm.BINARY, RuleForm.STRING): Fate.DROP,
+    },
+    SourceKind.KAFKA: {
+        **_ALWAYS,
+        (DataForm.JSON, RuleForm.STRING): Fate.METADATA_ONLY,
+        (DataForm.TEXT, RuleForm.OBJECT): Fate.METADATA_ONLY,
+        (DataForm.TEXT, RuleForm.STRING): Fate.EVALUATE,
+        (DataForm.BINARY, RuleForm.OBJECT): Fate.METADATA_ONLY,
+        (DataForm.BINARY, RuleForm.STRING): Fate.METADATA_ONLY,
+    },
+}
+"""The specification's table, by source, the form of the data and the form of the pattern."""
+
+
+class SourceFilter:
+    """Keep a record if any pattern matches it. Implements `pollers.ports.Filter`."""
+
+    def __init__(self, alternatives: Iterable[ObjectNode], view: RecordView) -> None:
+        self._view = view
+        self._rules = [_Rule(node, view.kind) for node in alternatives]
+        self._projection = Projection(rule.data for rule in self._rules if isinstance(rule.data, ObjectNode))
+
+    def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
+        """Return for each raw record whether it goes on to the function. Never raises on bad data."""
+        return [self._keep_one(raw) for raw in raws]
+
+    def _keep_one(self, raw: Any) -> bool:
+        metadata: Mapping[str, object] | None = None
+        form: DataForm | None = None
+        data: object = None
+        for rule in self._rules:
+            if rule.metadata is not None:
+                if metadata is None:
+                    metadata = self._view.metadata(raw)
+                if not rule.metadata.matches(metadata):
+                    continue
+            if rule.data is None:
+                return True
+            if form is None:
+                form, data = self._read(self._view.data(raw))
+            fate = rule.fates[form]
+            if fate is Fate.METADATA_ONLY or (fate is Fate.EVALUATE and rule.data.matches(data)):
+                return True
+        return False
+
+    def _read(self, data: bytes | None) -> tuple[DataForm, object]:
+        if data is None:
+            return DataForm.ABSENT, MISSING
+        try:
+            document = self._projection.decode(data)
+        except (ValueError, RecursionError):
+            document = None
+        if type(document) is dict or type(document) is list:
+            return DataForm.JSON, document
+        try:
+            return DataForm.TEXT, data.decode()
+        except UnicodeDecodeError:
+            return DataForm.BINARY, None
+
+
+class KeepAll:
+    """The filter of a mapping without FilterCriteria: looks at nothing."""
+
+    def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
+        """Keep every record."""
+        return [True] * len(raws)
+
+
+def compile_filter(patterns: Sequence[str], view: RecordView) -> Filter:
+    """Compile a mapping's patterns. Raises InvalidPatternError; none at all keep everything."""
+    if not patterns:
+        return KeepAll()
+    for pattern in patterns:
+        check_pattern(pattern, view.kind)
+    return SourceFilter((node for text in patterns for node in compile_pattern(text).alternatives), view)
+
+
+class _Rule:
+    """One alternative of a pattern, cut into what it says about the data and about the rest of the record."""
+
+    __slots__ = ("data", "fates", "metadata")
+
+    def __init__(self, node: ObjectNode, kind: SourceKind) -> None:
+        fields = dict(node.fields)
+        self.data: Leaf | ObjectNode | None = fields.pop(DATA_KEYS[kind], None)
+        self.metadata = ObjectNode(fields) if fields else None
+        rule = RuleForm.STRING if isinstance(self.data, Leaf) else RuleForm.OBJECT
+        self.fates = {form: FATES[kind][form, rule] for form in DataForm if (form, rule) in FATES[kind]}
