@@ -6,8 +6,9 @@ are `pollers.filtering`'s. The answers are exit statuses: 0 match, 1 no match, 2
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -92,8 +93,7 @@ def _reasons(pattern: Pattern, text: bytes) -> list[str]:
 
 def _events() -> Iterator[tuple[int, bytes]]:
     """Yield the lines of standard input that are not blank, with their numbers."""
-    stdin: BinaryIO = click.get_binary_stream("stdin")
-    for number, line in enumerate(iter(stdin.readline, b""), 1):
+    for number, line in enumerate(sys.stdin.buffer, 1):
         if line.strip():
             yield number, line
 
