@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model.pattern import InvalidPatternError, compile_pattern, decode_document
@@ -75,6 +75,7 @@ def _document(text: str) -> Any:
     return decode_document(text)
 
 
+@settings(deadline=None)
 @given(PATTERNS, EVENTS)
 @example('{"a": {"b": ["x"], "c": [1]}}', '{"a": [{"b": "x", "c": 2}, {"b": "y", "c": 1}]}')
 @example('{"a": {"b": [{"exists": false}], "c": [1]}}', '{"a": [{"b": "x", "c": 2}, {"c": 1}]}')
@@ -94,6 +95,7 @@ def test_compiled_pattern_agrees_with_the_reference(pattern: str, event: str) ->
     assert (compiled.explain(document) == []) is expected
 
 
+@settings(deadline=None)
 @given(PATTERNS, DOCUMENTS)
 def test_projection_shows_patterns_what_a_full_decode_shows(pattern: str, text: str) -> None:
     """Reading only the fields a pattern names changes no answer."""
@@ -105,6 +107,7 @@ def test_projection_shows_patterns_what_a_full_decode_shows(pattern: str, text: 
     assert compiled.matches(partial) is compiled.matches(_document(text))
 
 
+@settings(deadline=None)
 @given(EVENTS, st.integers(0), st.binary(min_size=1, max_size=2))
 def test_projection_refuses_what_a_full_decode_refuses(event: str, place: int, junk: bytes) -> None:
     """Damaged JSON is not taken for JSON because the damage lies in a field no pattern names."""
@@ -121,6 +124,7 @@ def test_projection_refuses_what_a_full_decode_refuses(event: str, place: int, j
         assert type(projection.decode(data)) is expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_compiles_or_is_refused(text: str) -> None:
     """No text makes the compiler fail in another way than its own."""
@@ -135,6 +139,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, JSON)
 def test_any_json_compiles_or_is_refused(pattern: object, event: object) -> None:
     """Arbitrary JSON as a pattern compiles or is refused; what compiles can be asked of arbitrary JSON."""
