@@ -111,7 +111,15 @@ def pack_wanted(shards: Mapping[ShardKey, WantedShard]) -> bytes:
     return _pack([(key.shard, shard.kind, float(shard.weight)) for key, shard in sorted(shards.items())])
 
 
-def pack_progress(update: ProgressUpdate) -> bytes:
+def save_args(updates: Sequence[ProgressUpdate], places: Sequence[int]) -> list[bytes]:
+    """Write the arguments of `save.lua`; `places` say which key each update's progress has."""
+    flat: list[int | str] = []
+    for update, place in zip(updates, places, strict=True):
+        flat += (place, update.key.shard, str(update.token), update.position or "")
+    return [_pack(flat), *map(_pack_progress, updates)]
+
+
+def _pack_progress(update: ProgressUpdate) -> bytes:
     """Write everything of an update but its token (for fencing) and its position."""
     ledger, report = update.ledger, update.report
     row: tuple[Any, ...] = (

@@ -153,9 +153,7 @@ class RedisStore:
         results: list[SaveResult] = []
         for chunk in _chunks(updates):
             progress_keys, places = self._progress_keys([update.key for update in chunk], before=2)
-            args: list[Any] = []
-            for update, place in zip(chunk, places, strict=True):
-                args += (place, update.key.shard, update.token, update.position or "", codec.pack_progress(update))
+            args = codec.save_args(chunk, places)
             reply = await self._run(_SAVE, [self._keys.meta, self._keys.removed, *progress_keys], args)
             results += [_RESULTS[letter] for letter in reply]
         return results

@@ -1,9 +1,10 @@
--- Without common.lua: the hot path. KEYS: meta, removed, then progress of the mappings concerned. ARGV, per update: which
--- of KEYS, shard, token, position or "", the rest. Reply: one letter per update, (s)aved, s(t)ale or (b)ackward.
-local results, highest = {}, nil
-for i = 1, #ARGV, 5 do
-  local progress, shard, token = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-  local position, rest = ARGV[i + 3], ARGV[i + 4]
+-- Without common.lua: the hot path. KEYS: meta, removed, then progress of the mappings concerned. ARGV[1]: msgpack, flat,
+-- per update: which of KEYS, shard, token as text, position or "". ARGV from 2 on: the rest of each update's progress.
+-- Packed since each argument costs the client time. Reply: a letter per update, (s)aved, s(t)ale or (b)ackward.
+local updates, results, highest = cmsgpack.unpack(ARGV[1]), {}, nil
+for i = 1, #updates, 4 do
+  local progress, shard, token = KEYS[updates[i]], updates[i + 1], updates[i + 2]
+  local position, rest = updates[i + 3], ARGV[(i + 7) / 4]
   local saved = redis.call('HMGET', progress, 't/' .. shard, 'p/' .. shard)
   local newest, before = saved[1], saved[2]
   if not newest then
