@@ -97,7 +97,8 @@ class EmbeddedRedis:
     """The server's process. Use it as a context manager, sync or async, or call `start` and `stop`.
 
     `data_dir` None: a temporary directory that goes away with the server. `port` None: a Unix socket only; 0: a free
-    loopback port, kept over restarts. `settings` are further lines of redis.conf. Stopping is safe twice.
+    loopback port, kept over restarts. `settings` are further lines of redis.conf, name and values. Stopping twice is
+    safe.
     """
 
     def __init__(
@@ -243,17 +244,21 @@ class EmbeddedRedis:
             "logfile": str(self._dir / "redis.log"),
             "loglevel": "warning",
             "daemonize": "no",
-            **self._settings,
         }
-        command = [str(server), *(part for name, value in settings.items() for part in (f"--{name}", value))]
-        return subprocess.Popen(  # noqa: S603 - our own interpreter and the server found above
-            [sys.executable, "-I", "-S", "-c", _STARTER, self._watch, str(os.getpid()), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[lock],
-            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which may still have to drain
-        )
+        command = [str(server)]
+        for name, value in settings.items():
+            command += (f"--{name}", value)
+        for name, value in self._settings.items():
+            command += (f"--{name}", *value.split())
+        with (self._dir / "redis.log").open("ab") as log:  # a setting it refuses is told on standard error only
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and the server found above
+                [sys.executable, "-I", "-S", "-c", _STARTER, self._watch, str(os.getpid()), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[lock],
+                start_new_session=True,  # a terminal's Ctrl-C is for the parent, which may still have to drain
+            )
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:

@@ -22,7 +22,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 _PORT, _SENTINEL_PORT = 6379, 26379
-_MAX_PORT = 65535
 
 
 class Topology(StrEnum):
@@ -123,12 +122,12 @@ def _hosts(places: str, default_port: int) -> tuple[tuple[str, int], ...]:
     for place in places.split(","):
         try:
             parts = urlsplit(f"//{place}")
-            host, port = parts.hostname, parts.port
+            host, port = parts.hostname, default_port if parts.port is None else parts.port
         except ValueError:
-            host = port = None
-        if not host or not 0 < (port or default_port) <= _MAX_PORT:
+            host, port = None, 0
+        if not host or not port:
             raise ValueError("a Redis URL names its servers as HOST or HOST:PORT, separated by commas")
-        hosts.append((host, port or default_port))
+        hosts.append((host, port))
     return tuple(hosts)
 
 

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from model.errors import ConflictError, StoreUnavailableError
 from model.ids import FencingToken
@@ -258,6 +259,6 @@ def _microseconds(seconds: float) -> int:
 
 
 def _reason(exc: BaseException) -> str:
-    if isinstance(exc, TimeoutError):
+    if isinstance(exc, (TimeoutError, RedisTimeoutError)):
         return "no answer in time"
     return f"{type(exc).__name__}: {exc}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +16,7 @@ from tests.support.fleet_values import (
     LONG_S,
     NO_FLOOR,
     ORDERS,
+    listen,
     mapping_record,
     older,
     shard,
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from tests.support.store_labs import StoreLab
 
 SHORT_S = 0.25  # a membership that the test lets expire
-
-
-def listen(store: Store) -> aclosing[AsyncGenerator[None, None]]:
-    """Listen for wakes, and stop listening at the end of the block."""
-    return aclosing(cast("AsyncGenerator[None, None]", store.wakes()))
 
 
 async def assert_silent(wakes: AsyncGenerator[None, None]) -> None:

@@ -97,6 +97,12 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert server.pid is None
 
 
+def test_a_refused_setting_is_named(tmp_path: Path) -> None:
+    """A setting that the server does not know is in the error."""
+    with pytest.raises(UnavailableError, match="no-such-setting"):
+        EmbeddedRedis(tmp_path, settings={"no-such-setting": "1"}).start()
+
+
 async def test_cancelling_the_start_leaves_nothing(tmp_path: Path) -> None:
     """A start that is cancelled while waiting kills the server it began."""
     with EmbeddedRedis(tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey
 from model.lease import Lease, Member, ShardKind, WantedShard
@@ -11,6 +12,8 @@ from model.mapping import MappingRecord
 from model.progress import Ledger, ProgressUpdate, ShardReport
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from statemgr.stores import Store
 
 ORDERS = MappingId("0a7c9a52-6a0e-4c3a-9f0e-5b7f3a1c0001")
@@ -63,3 +66,8 @@ async def track(store: Store, node: NodeId = ANN, record: MappingRecord | None =
     tracker = await take(store, node, ShardKey(record.id, TRACKER))
     assert await store.set_wanted(record.id, [source(n, record.id) for n in range(shards)], tracker=tracker)
     return tracker
+
+
+def listen(store: Store) -> aclosing[AsyncGenerator[None, None]]:
+    """Listen for wakes, and stop listening at the end of the block."""
+    return aclosing(cast("AsyncGenerator[None, None]", store.wakes()))
