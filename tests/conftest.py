@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.support.no_stray_loop",
+    "tests.support.aws_fixtures",
     "tests.support.kafka_fixtures",
     "tests.support.redis_fixtures",
     "tests.support.store_labs",

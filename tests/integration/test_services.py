@@ -65,6 +65,8 @@ def test_every_server_is_announced_and_ended() -> None:
             assert client.ping()
         metadata = AdminClient({"bootstrap.servers": variables["ESMD_TEST_KAFKA"]}).list_topics(timeout=10)
         assert list(metadata.brokers) == [1]
+        for variable in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_KINESIS"):
+            assert variables[variable].startswith("http://127.0.0.1:")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
@@ -77,7 +79,7 @@ def test_an_unknown_server_is_refused() -> None:
     command = [sys.executable, "-m", "tests.support.services", "nosuch"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "no such server: nosuch; there are redis, kafka" in done.stderr
+    assert "no such server: nosuch; there are redis, kafka, elasticmq, kinesis-local" in done.stderr
 
 
 def test_a_server_that_cannot_be_had_is_explained(tmp_path: Path) -> None:

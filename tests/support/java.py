@@ -1,27 +1,20 @@
-"""The Java that runs servers, and their jars, resolved once by Maven into a cache that test runs share.
-
-A cache directory is complete or absent: Maven writes next to it, under a file lock, and the result is renamed.
-"""
+"""The Java that runs servers, and their jars, resolved once by Maven into a cache that test runs share."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from tests.support.servers import ServerUnavailableError, cache_dir, program
+from tests.support.servers import ServerUnavailableError, cached, fetch, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAVEN_S = 280  # a first run downloads 50 MB
 _INSTALL = "install a Java 17 runtime and Maven (apt-get install openjdk-17-jre-headless maven)"
 
 
@@ -60,6 +53,11 @@ def java(at_least: int) -> str:
     return found
 
 
+def java_command(at_least: int, heap_mb: int, jars: str, *options: str) -> list[str]:
+    """Make the start of a command line, up to the class path; a main class follows."""
+    return [java(at_least), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-Djava.awt.headless=true", *options, "-cp", jars]
+
+
 def classpath(name: str, artifacts: Sequence[Artifact]) -> str:
     """Resolve the jars of a server, or find them in the cache under `name`. Raises `ServerUnavailableError`."""
     pom = (
@@ -67,35 +65,11 @@ def classpath(name: str, artifacts: Sequence[Artifact]) -> str:
         "<groupId>esmd.tests</groupId><artifactId>server</artifactId><version>1</version><packaging>pom</packaging>"
         f"<dependencies>{''.join(one.xml() for one in artifacts)}</dependencies></project>\n"
     )
-    home = cache_dir() / name
-    if not _holds(home, pom):
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with (home.parent / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _holds(home, pom):
-                _resolve(home, pom)
-    return f"{home}/*"
 
+    def resolve(home: Path) -> None:
+        maven = program("mvn", _INSTALL)
+        (home / "pom.xml").write_text(pom)
+        options = ["-DincludeScope=runtime", f"-DoutputDirectory={home}"]
+        fetch([maven, "-B", "-q", "-f", str(home / "pom.xml"), "dependency:copy-dependencies", *options], name)
 
-def _holds(home: Path, pom: str) -> bool:
-    resolved = home / "pom.xml"
-    return resolved.is_file() and resolved.read_text() == pom
-
-
-def _resolve(home: Path, pom: str) -> None:
-    maven = program("mvn", _INSTALL)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f"{home.name}.") as working:
-        made = Path(working) / "made"
-        made.mkdir()
-        (made / "pom.xml").write_text(pom)
-        command = [maven, "-B", "-q", "-f", str(made / "pom.xml"), "dependency:copy-dependencies"]
-        options = ["-DincludeScope=runtime", f"-DoutputDirectory={made}"]
-        try:
-            done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=_MAVEN_S)
-        except subprocess.TimeoutExpired as exc:
-            raise ServerUnavailableError(f"Maven did not resolve {home.name} within {_MAVEN_S} s") from exc
-        if done.returncode != 0:
-            said = "\n".join((done.stdout + done.stderr).splitlines()[:20])
-            raise ServerUnavailableError(f"Maven cannot resolve {home.name}:\n{said}")
-        shutil.rmtree(home, ignore_errors=True)
-        made.rename(home)
+    return f"{cached(name, pom, resolve)}/*"

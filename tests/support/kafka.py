@@ -10,13 +10,11 @@ and TLS with client certificates; there `READER` may do everything and `STRANGER
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,10 +22,10 @@ from typing import TYPE_CHECKING, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.support import leash
 from tests.support.certificates import CertificateAuthority
-from tests.support.java import Artifact, classpath, java
-from tests.support.servers import ServerFailedError, free_ports, last_lines
+from tests.support.java import Artifact, classpath, java_command
+from tests.support.server_process import ServerProcess
+from tests.support.servers import ServerFailedError, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +41,7 @@ _ARTIFACTS = (
     Artifact("org.apache.kafka", "kafka-tools", VERSION, without=["org.apache.kafka:connect-runtime"]),
     Artifact("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4"),
 )
-_READY_S = 60.0
-_STOP_S = 20.0
+_FORMAT_S = 60.0
 _PORT_TRIES = 3
 _CLUSTER_ID = "ZXNtZC10ZXN0cy1jbHVzdA"
 _LOGGING = """\
@@ -57,15 +54,10 @@ appender.out.layout.pattern = %d %p %c{1}: %m%n
 """
 
 
-def kafka_classpath() -> str:
-    """Return the jars of the broker and its tools. Raises `ServerUnavailableError`."""
-    return classpath(f"kafka-{VERSION}", _ARTIFACTS)
-
-
-def java_command(heap_mb: int, logging: Path) -> list[str]:
+def kafka_command(heap_mb: int, logging: Path) -> list[str]:
     """Start of a command line for one of Kafka's Java programs. Raises `ServerUnavailableError`."""
-    tuning = [f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"]
-    return [java(_JAVA), *tuning, f"-Dlog4j2.configurationFile={logging}", "-cp", kafka_classpath()]
+    jars = classpath(f"kafka-{VERSION}", _ARTIFACTS)
+    return java_command(_JAVA, heap_mb, jars, f"-Dlog4j2.configurationFile={logging}")
 
 
 def write_logging(directory: Path) -> Path:
@@ -97,7 +89,7 @@ class KafkaProcess:
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
         self._home: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ServerProcess | None = None
         self._ports: list[int] = []
         self._security: KafkaSecurity | None = None
 
@@ -120,15 +112,15 @@ class KafkaProcess:
 
     def start(self) -> None:
         """Start the broker and wait until it serves clients. Raises `ServerUnavailableError`, `ServerFailedError`."""
-        assert self._process is None, "started twice"
         if self._home is not None:
-            self._run(self._home)
+            self._run()
             return
         for left in reversed(range(_PORT_TRIES)):
             home = self._home = Path(tempfile.mkdtemp(prefix="esmd-kafka-"))
+            self._process = ServerProcess("Kafka", home)
             try:
                 self._format(home)
-                self._run(home)
+                self._run()
             except BaseException as exc:
                 self.stop()
                 if left == 0 or "Address already in use" not in str(exc):
@@ -138,18 +130,20 @@ class KafkaProcess:
 
     def stop(self) -> None:
         """End the broker and remove its data."""
-        self._end(signal.SIGKILL)  # nobody will read the data again
+        self.kill()  # nobody will read the data again
         if self._home is not None:
             shutil.rmtree(self._home, ignore_errors=True)
-            self._home = None
+        self._home = self._process = None
 
     def kill(self) -> None:
         """End the broker like a power cut, keeping its ports and data for `start`."""
-        self._end(signal.SIGKILL)
+        if self._process is not None:
+            self._process.end(signal.SIGKILL)
 
     def shut_down(self) -> None:
         """End the broker in an orderly way, keeping its ports and data for `start`."""
-        self._end(signal.SIGTERM)
+        if self._process is not None:
+            self._process.end(signal.SIGTERM)
 
     def restart(self) -> None:
         """Shut the broker down and start it again on the same ports and data."""
@@ -175,13 +169,13 @@ class KafkaProcess:
             settings |= self._secured(home)
         settings |= self._settings
         (home / "server.properties").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        command = [*java_command(256, write_logging(home)), "kafka.tools.StorageTool", "format"]
+        command = [*kafka_command(256, write_logging(home)), "kafka.tools.StorageTool", "format"]
         command += ["-t", _CLUSTER_ID, "-c", str(home / "server.properties")]
         if self._secure:
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
                 for name, password in PASSWORDS.items():
                     command += ["--add-scram", f"{mechanism}=[name={name},password={password}]"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_READY_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_FORMAT_S)
         if done.returncode != 0:
             raise ServerFailedError(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}")
 
@@ -226,32 +220,11 @@ class KafkaProcess:
             "super.users": f"User:ANONYMOUS;User:{READER};User:CN={READER}",
         }
 
-    def _run(self, home: Path) -> None:
-        command = [*java_command(self._heap_mb, home / "log4j2.properties"), "kafka.Kafka"]
-        with (home / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, str(home / "server.properties")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C is for us; we end the broker when we are done with it
-            )
-        leash.hold(self._process, remove=home)
-        try:
-            self._wait_ready(self._process, home / "server.log")
-        except BaseException:
-            self._end(signal.SIGKILL)
-            raise
-
-    def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Wait until the broker answers a metadata request on its own behalf."""
-        deadline = time.monotonic() + _READY_S
-        while not self._answers():
-            if process.poll() is not None:
-                raise ServerFailedError(f"Kafka ended with {process.returncode}:\n{last_lines(log)}")
-            if time.monotonic() > deadline:
-                raise ServerFailedError(f"Kafka did not answer within {_READY_S:.0f} s:\n{last_lines(log)}")
-            time.sleep(0.05)
+    def _run(self) -> None:
+        assert self._home is not None
+        assert self._process is not None
+        command = [*kafka_command(self._heap_mb, self._home / "log4j2.properties"), "kafka.Kafka"]
+        self._process.start([*command, str(self._home / "server.properties")], serves=self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -260,19 +233,6 @@ class KafkaProcess:
             return bool(client.list_topics(timeout=2).brokers)
         except (OSError, KafkaException):
             return False
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGCONT)  # a test may have stopped it
-        process.send_signal(how)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_S)
 
 
 _SETTINGS = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from tests.support.kafka import java_command, write_logging
+from tests.support.kafka import kafka_command, write_logging
 from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class KafkaAdmin:
         Raises `LookupError` with the tool's words when there is no such group.
         """
         with tempfile.TemporaryDirectory() as working:
-            command = [*java_command(128, write_logging(Path(working))), _TOOL]
+            command = [*kafka_command(128, write_logging(Path(working))), _TOOL]
             options = ["--bootstrap-server", self.bootstrap_servers, "--describe", "--group", group]
             done = subprocess.run(
                 [*command, *options], capture_output=True, text=True, check=False, timeout=2 * _ANSWER_S

@@ -14,7 +14,7 @@ Both brokers offer `bootstrap_servers`, `new_topic(partitions)`, `create_topic(n
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -22,6 +22,7 @@ from tests.support import leash
 from tests.support.embedded_broker import EmbeddedBroker
 from tests.support.kafka import KafkaProcess
 from tests.support.kafka_admin import KafkaAdmin
+from tests.support.missing import skip_or_fail
 from tests.support.servers import ServerUnavailableError
 
 if TYPE_CHECKING:
@@ -46,13 +47,6 @@ class KafkaBroker(Protocol):
 
     def create_topic(self, name: str, partitions: int) -> None:
         """Create a topic."""
-
-
-def skip_or_fail(why: ServerUnavailableError) -> NoReturn:
-    """Skip the test for want of a server on a laptop; fail it in continuous integration."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(str(why), pytrace=False)
-    pytest.skip(str(why))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

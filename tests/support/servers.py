@@ -1,12 +1,23 @@
-"""What the helpers that start real servers have in common: how they say that one cannot be had, and free ports."""
+"""What the helpers that start real servers share: saying that one cannot be had, the cache, free ports, names."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import http.client
 import os
 import shutil
 import socket
+import subprocess
+import tempfile
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_FETCH_S = 280  # a first run downloads 50 MB
 
 
 class ServerUnavailableError(Exception):
@@ -38,9 +49,37 @@ def program(name: str, hint: str) -> str:
     return found
 
 
-def cache_dir() -> Path:
-    """Where downloaded servers are kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esmd"
+def cached(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
+    """Return the cache directory of `name` as made from this recipe, letting `make` fill it if there is none.
+
+    Several processes may ask at once: one makes it next to its place, under a file lock, then renames it. So a cache
+    directory is complete or absent, and is never changed: servers run from it.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esmd"
+    home = cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    if home.exists():
+        return home
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f"{home.name}.") as working:
+                made = Path(working) / "made"
+                made.mkdir()
+                make(made)
+                made.rename(home)
+    return home
+
+
+def fetch(command: Sequence[str], what: str) -> None:
+    """Run a package manager. Raises `ServerUnavailableError` with its words."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_FETCH_S)
+    except subprocess.TimeoutExpired as exc:
+        raise ServerUnavailableError(f"{command[0]} did not fetch {what} within {_FETCH_S} s") from exc
+    if done.returncode != 0:
+        said = "\n".join((done.stdout + done.stderr).splitlines()[:20])
+        raise ServerUnavailableError(f"{command[0]} cannot fetch {what}:\n{said}")
 
 
 def unique_name(prefix: str) -> str:
@@ -51,3 +90,15 @@ def unique_name(prefix: str) -> str:
 def last_lines(log: Path, count: int = 25) -> str:
     """Read the end of a server's log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+
+
+def responds(port: int, path: str) -> bool:
+    """Ask a server on this machine for a page; whether it answers 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,7 +1,8 @@
 """`make services`: starts the real servers for people, tests and benchmarks, prints their addresses, stops them.
 
 Each server is one entry of `SERVICES`. It is started in turn by the main thread (embedded Redis wants a starter that
-lasts) and announced as soon as it is ready, with `export` lines that make tests use it instead of starting their own.
+lasts) and announced as soon as it is ready, with `export` lines: ESMD_TEST_… make the tests use it instead of starting
+their own, the others are what `esmd` and AWS's clients honour.
 Ctrl-C or SIGTERM ends them, each by its own process id; so does the end of this process, however it comes.
 """
 
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from model.errors import EsmdError
 from node.embedded_redis import EmbeddedRedis
+from tests.support.elasticmq import ElasticMQ
 from tests.support.kafka import KafkaProcess
+from tests.support.kinesis_local import KinesisLocal
 from tests.support.servers import ServerFailedError, ServerUnavailableError
 
 if TYPE_CHECKING:
@@ -47,9 +50,25 @@ def kafka() -> Iterator[Running]:
         yield Running(process.bootstrap_servers, {"ESMD_TEST_KAFKA": process.bootstrap_servers})
 
 
+@contextlib.contextmanager
+def elasticmq() -> Iterator[Running]:
+    """Run an SQS server."""
+    with ElasticMQ() as server:
+        yield Running(server.endpoint_url, {"AWS_ENDPOINT_URL_SQS": server.endpoint_url})
+
+
+@contextlib.contextmanager
+def kinesis() -> Iterator[Running]:
+    """Run a Kinesis server."""
+    with KinesisLocal() as server:
+        yield Running(server.endpoint_url, {"AWS_ENDPOINT_URL_KINESIS": server.endpoint_url})
+
+
 SERVICES: dict[str, Callable[[], AbstractContextManager[Running]]] = {
     "redis": redis,
     "kafka": kafka,
+    "elasticmq": elasticmq,
+    "kinesis-local": kinesis,
 }
 
 
