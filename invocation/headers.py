@@ -1,0 +1,53 @@
+"""The request headers that tell a target which batch it gets, and under which lease (contract section 3). Pure.
+
+A value is the text as it is, with everything that a header cannot carry (spaces, control characters, anything beyond
+ASCII) percent-encoded as UTF-8; `%` itself is encoded too, so that decoding gives the text back.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from random import getrandbits
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from model.invocation import Invocation
+
+_PLAIN = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+OURS = frozenset(
+    {
+        "x-esmd-mapping",
+        "x-esmd-shard",
+        "x-esmd-fencing-token",
+        "x-esmd-batch-id",
+        "x-esmd-attempt",
+        "traceparent",
+    }
+)
+"""Names of the headers made here, in lower case."""
+
+
+@lru_cache(maxsize=4096)
+def header_value(text: str) -> str:
+    """Return the text in the form it has in a header."""
+    return quote(text, safe=_PLAIN)
+
+
+def traceparent(batch_id: str) -> str:
+    """Return a W3C trace context: one trace per batch, one span per attempt, marked as sampled."""
+    trace = blake2b(batch_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"00-{trace}-{getrandbits(64) or 1:016x}-01"
+
+
+def invocation_headers(invocation: Invocation) -> dict[str, str]:
+    """Return the headers for one attempt."""
+    return {
+        "X-Esmd-Mapping": header_value(invocation.mapping),
+        "X-Esmd-Shard": header_value(str(invocation.shard)),
+        "X-Esmd-Fencing-Token": str(invocation.token),
+        "X-Esmd-Batch-Id": header_value(invocation.batch_id),
+        "X-Esmd-Attempt": str(invocation.attempt),
+        "traceparent": traceparent(invocation.batch_id),
+    }
