@@ -250,7 +250,7 @@ def _masked(answer: Answer, configured: dict[str, str]) -> Answer:
     """Take the values of configured headers out of a body whose text will be shown."""
     body = answer.body
     for value in configured.values():
-        for secret in {value, value.rpartition(" ")[2]}:  # also without the scheme: `Bearer …`
+        for secret in (value, value.rpartition(" ")[2]):  # also without the scheme: `Bearer …`
             if len(secret) >= _MASKED_LENGTH:
                 body = body.replace(secret.encode(), b"***")
     return Answer(answer.status, answer.headers, body)
