@@ -5,8 +5,10 @@ One `Transport` per node holds the connections of all targets. It leaves to othe
 
 How far a request got decides whether a function may have run, so it must be exact:
 
-- The event is *sent* once the kernel has taken all of it. Transports are told to report anything they still hold,
-  and a request that fails earlier is aborted, not closed: closing would go on sending what is held.
+- The event is *sent* once the kernel has taken all of it: transports are told to report anything they still hold. Below
+  TLS is a second buffer that does not report; large events are written in pieces so that it holds little, and that
+  little counts as sent.
+- A request that fails is aborted, not closed: closing would go on sending what transports hold.
 - A kept connection may have been closed by the server in the meantime. One that is readable before the request is
   written is not used at all. If a kept connection breaks without an answer shortly after the request was written, the
   server most likely closed it without seeing the request; the request is then repeated once, on a new connection.
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 _KEEP_ALIVE_S = 60.0
+_PIECE_BYTES = 64 * 1024
 _STALE_S = 1.0  # a kept connection that breaks later than this after the request had been taken by the server
 _DEFAULT_HEADERS = {
     "Content-Type": "application/json",
@@ -94,11 +97,12 @@ class _Event(payload.Payload):
             self.stale = True
             raise _StaleError
         self._transport = transport
-        await stream.write(self._event, drain=False)
-        if protocol.writing_paused:
-            await stream.drain()
-            if stream.transport is None:  # a connection that closes lets waiting writers go
-                raise ConnectionResetError
+        if len(self._event) > _PIECE_BYTES and transport.get_extra_info("sslcontext") is not None:
+            view = memoryview(self._event)
+            for start in range(0, len(self._event), _PIECE_BYTES):
+                await _write(stream, view[start : start + _PIECE_BYTES])
+        else:
+            await _write(stream, self._event)
         self.sent_at = stream.loop.time()
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
@@ -107,8 +111,17 @@ class _Event(payload.Payload):
 
     def abandon(self) -> None:
         """Make sure that nothing more of the request leaves this node."""
-        if self.sent_at is None and self._transport is not None:
+        if self._transport is not None:
             self._transport.abort()
+
+
+async def _write(stream: StreamWriter, data: bytes | memoryview) -> None:
+    """Write and wait until the transport has passed everything on."""
+    await stream.write(data, drain=False)
+    if stream.protocol.writing_paused:
+        await stream.drain()
+        if stream.transport is None:  # a connection that closes lets waiting writers go
+            raise ConnectionResetError
 
 
 def _readable(transport: asyncio.Transport) -> bool:
@@ -193,7 +206,8 @@ class Transport:
                 return None
             return _failure(exc, sent=body.sent_at is not None, answering=response is not None)
         finally:
-            body.abandon()
+            if response is None or response.connection is not None:  # else it is back among the kept ones
+                body.abandon()
             if response is not None:
                 response.close()
 
