@@ -264,7 +264,7 @@ def _detail(exc: BaseException) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return str(cause.verify_message)
     if isinstance(cause, ssl.SSLError):
-        return str(cause.reason or "")
+        return str(getattr(cause, "reason", None) or "")  # missing when OpenSSL did not make the error
     if isinstance(cause, ConnectionRefusedError) or not isinstance(cause, OSError) or not cause.errno:
         return ""
     return os.strerror(cause.errno) if cause.errno > 0 else ""  # resolvers have negative numbers of their own
