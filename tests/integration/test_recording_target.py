@@ -14,8 +14,8 @@ from invocation.settings import LambdaFunction, UrlFunction
 from model.ids import MappingId, ShardId, ShardKey
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, Throttled
-from tests.integration.test_targets import Secrets
 from tests.support.history import FAILED, OK, THROTTLED, Entry, Partition, check, read_log
+from tests.support.targets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ import pytest
 from invocation.client import Targets
 from invocation.settings import LambdaFunction
 from model.outcome import Delivered, NotReached
-from tests.integration.test_targets import Secrets, invocation
 from tests.support.scripted_http import Received, ScriptedServer
+from tests.support.targets import Secrets, invocation
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,32 +12,44 @@ from invocation.client import Targets
 from invocation.settings import UrlFunction
 from invocation.transport import _failure
 from model.outcome import Delivered, FunctionFailed, NotReached
-from tests.integration.test_targets import LARGE, LateReader, Secrets, invocation
-from tests.support.certificates import self_signed, server_context
+from tests.support.certificates import CertificateAuthority
 from tests.support.loops import on_both_loops
 from tests.support.scripted_http import ScriptedServer, answer, close_silently
+from tests.support.targets import LARGE, LateReader, Secrets, invocation
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+AUTHORITY = CertificateAuthority()
+
+
+def serving(tmp_path: Path) -> ssl.SSLContext:
+    """Serve with a certificate of the authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=AUTHORITY.certificate_pem)
+    context.load_cert_chain(AUTHORITY.issue("server").write(tmp_path / "server.pem"))
+    return context
+
+
+def trusting() -> ssl.SSLContext:
+    """Trust the authority and nobody else."""
+    return ssl.create_default_context(cadata=AUTHORITY.certificate_pem)
 
 
 @on_both_loops
 async def test_an_unknown_certificate_is_not_reached(tmp_path: Path) -> None:
     """Certificates are verified; a server that cannot prove who it is gets no event."""
-    async with ScriptedServer(tls=server_context(self_signed(tmp_path))) as server, Targets(Secrets()) as targets:
+    async with ScriptedServer(tls=serving(tmp_path)) as server, Targets(Secrets()) as targets:
         outcome = await targets.make(UrlFunction("f", server.url)).invoke(invocation())
-        assert outcome == NotReached("TLS failed: self-signed certificate")
+        assert outcome == NotReached("TLS failed: self-signed certificate in certificate chain")
         assert server.requests == []
 
 
 @on_both_loops
 async def test_events_over_tls(tmp_path: Path) -> None:
     """Small and large events arrive over one kept connection; one that breaks is told apart as without TLS."""
-    certificate = self_signed(tmp_path)
-    trusting = ssl.create_default_context(cafile=certificate)
     async with (
-        ScriptedServer(tls=server_context(certificate)) as server,
-        Targets(Secrets(), ssl_context=trusting) as targets,
+        ScriptedServer(tls=serving(tmp_path)) as server,
+        Targets(Secrets(), ssl_context=trusting()) as targets,
     ):
         target = targets.make(UrlFunction("f", server.url))
         for event in (b"{}", LARGE, b"{}"):
@@ -52,12 +64,10 @@ async def test_events_over_tls(tmp_path: Path) -> None:
 @on_both_loops
 async def test_an_event_stuck_in_tls_is_not_sent_later(tmp_path: Path) -> None:
     """A time-out in the middle of an upload over TLS runs nothing, neither then nor later."""
-    certificate = self_signed(tmp_path)
-    trusting = ssl.create_default_context(cafile=certificate)
     late = LateReader()
     async with (
-        ScriptedServer(tls=server_context(certificate)) as server,
-        Targets(Secrets(), ssl_context=trusting) as targets,
+        ScriptedServer(tls=serving(tmp_path)) as server,
+        Targets(Secrets(), ssl_context=trusting()) as targets,
     ):
         server.then(late)
         outcome = await targets.make(UrlFunction("f", server.url, timeout_s=0.5)).invoke(invocation(LARGE))
@@ -70,11 +80,10 @@ async def test_an_event_stuck_in_tls_is_not_sent_later(tmp_path: Path) -> None:
 @on_both_loops
 async def test_a_required_client_certificate_is_not_reached(tmp_path: Path) -> None:
     """A server that turns us away in the handshake, for want of a certificate, is not reached."""
-    certificate = self_signed(tmp_path)
-    trusting = ssl.create_default_context(cafile=certificate)
-    demanding = server_context(certificate, client_certificates=True)
+    demanding = serving(tmp_path)
+    demanding.verify_mode = ssl.CERT_REQUIRED
     demanding.maximum_version = ssl.TLSVersion.TLSv1_2  # later versions say so after the handshake
-    async with ScriptedServer(tls=demanding) as server, Targets(Secrets(), ssl_context=trusting) as targets:
+    async with ScriptedServer(tls=demanding) as server, Targets(Secrets(), ssl_context=trusting()) as targets:
         outcome = await targets.make(UrlFunction("f", server.url)).invoke(invocation())
         assert isinstance(outcome, NotReached)
         assert outcome.error.startswith(("TLS failed", "connection refused"))
