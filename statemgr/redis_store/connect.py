@@ -56,8 +56,8 @@ class RedisClients:
     async def aclose(self) -> None:
         """Close what is open. Safe to call twice."""
         await self.commands.aclose()
-        if self._sentinel is not None:
-            await self._sentinel.aclose()
+        for sentinel in self._sentinel.sentinels if self._sentinel is not None else ():
+            await sentinel.aclose()
 
     def _open_commands(self) -> Redis | RedisCluster:
         address = self.address

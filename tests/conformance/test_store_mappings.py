@@ -172,6 +172,18 @@ async def test_wanted_shards_are_replaced(store: Store) -> None:
     }
 
 
+async def test_a_shard_no_longer_wanted_is_kept_for_nobody(store: Store) -> None:
+    """A reservation ends when its shard is not wanted any more, and does not come back with it."""
+    tracker = await track(store, ANN)
+    await store.join(Member(BOB), ttl_s=LONG_S)
+    await store.release([await take(store, ANN, shard(0))], successor={shard(0): BOB})
+    assert (await store.snapshot()).reserved == {shard(0): BOB}
+    await store.set_wanted(ORDERS, [source(1)], tracker=tracker)
+    assert (await store.snapshot()).reserved == {}
+    await store.set_wanted(ORDERS, [source(0)], tracker=tracker)
+    await take(store, ANN, shard(0))
+
+
 async def test_a_lease_of_something_else_is_a_mistake(store: Store) -> None:
     """Speaking for a mapping with another shard's lease, or wanting another's shards, raises."""
     tracker = await track(store)

@@ -15,6 +15,7 @@ import redis
 from model.errors import StoreUnavailableError
 from model.lease import Member
 from node.embedded_redis import EmbeddedRedis
+from statemgr.redis_store import wakes
 from statemgr.redis_store.store import RedisStore
 from tests.support.fleet_values import ANN, BOB, LONG_S, listen, mapping_record, shard, source, take, track, update
 
@@ -161,24 +162,46 @@ async def test_a_read_only_replica_is_unavailable(own_redis: EmbeddedRedis, stor
 
 async def test_listening_survives_a_restart(own_redis: EmbeddedRedis, store: RedisStore) -> None:
     """After the server is back the listener is woken once, since it may have missed something, and hears again."""
-    async with asyncio.timeout(20), listen(store) as wakes:
-        await anext(wakes)
+    async with asyncio.timeout(20), listen(store) as heard:
+        await anext(heard)
         own_redis.restart()
-        await anext(wakes)
+        await anext(heard)
         await store.join(Member(ANN), ttl_s=LONG_S)
-        await anext(wakes)
+        await anext(heard)
+
+
+async def test_a_listener_notices_a_silent_connection(
+    own_redis: EmbeddedRedis, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet server that answers is fine; one that does not is left, and the listener comes back with a wake."""
+    monkeypatch.setattr(wakes, "_CHECK_S", 0.05)
+    async with asyncio.timeout(20), listen(store) as heard:
+        await anext(heard)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(_next(heard))
+            await asyncio.sleep(0.3)  # several checks long
+            assert not waiting.done()
+            with paused(own_redis):
+                await asyncio.sleep(TIMEOUT_S + 0.3)  # longer than a check may take
+                assert not waiting.done()
+        await store.join(Member(ANN), ttl_s=LONG_S)
+        await anext(heard)
+
+
+async def _next(heard: AsyncIterator[None]) -> None:
+    await anext(heard)
 
 
 async def test_many_changes_are_one_wake(store: RedisStore) -> None:
     """What was published while the listener was busy wakes it once."""
-    async with asyncio.timeout(10), listen(store) as wakes:
-        await anext(wakes)
+    async with asyncio.timeout(10), listen(store) as heard:
+        await anext(heard)
         for n in range(20):
             await store.join(Member(ANN, draining=bool(n % 2)), ttl_s=LONG_S)
-        await anext(wakes)
+        await anext(heard)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await anext(wakes)
+                await anext(heard)
 
 
 async def test_a_secret_never_shows(own_redis: EmbeddedRedis) -> None:
@@ -223,8 +246,8 @@ async def test_an_acl_user_needs_no_more_than_the_fleets_keys(own_redis: Embedde
         lease = await take(store, ANN, shard(0))
         await store.save([update(lease, "1")])
         await store.release([lease])
-        async with asyncio.timeout(5), listen(store) as wakes:
-            await anext(wakes)
+        async with asyncio.timeout(5), listen(store) as heard:
+            await anext(heard)
     async with contextlib.aclosing(RedisStore.from_url(url, namespace="other", timeout_s=TIMEOUT_S)) as store:
         with pytest.raises(StoreUnavailableError, match="permission"):
             await store.join(Member(ANN), ttl_s=LONG_S)

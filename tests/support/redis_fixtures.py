@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
 from node.embedded_redis import EmbeddedRedis
+from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,13 @@ def redis_url(shared_redis: EmbeddedRedis) -> str:
         client.flushall()
         client.script_flush()
     return shared_redis.url
+
+
+@pytest.fixture
+async def redis_store(redis_url: str) -> AsyncIterator[RedisStore]:
+    """Return a store on the shared server, emptied."""
+    async with contextlib.aclosing(RedisStore.from_url(redis_url)) as store:
+        yield store
 
 
 @pytest.fixture
