@@ -1,0 +1,119 @@
+"""The sections of a configuration file: their shapes, and how sections from several places become settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config.functions import ENDPOINT
+from config.settings import (
+    AuthSettings,
+    AwsSettings,
+    EmbeddedAws,
+    EmbeddedKafka,
+    EmbeddedSettings,
+    InvokeSettings,
+    LeasingSettings,
+)
+from model.rules.parameters import TOPIC
+from model.rules.shapes import Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
+from model.secret import SecretText
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SECRET = Text(1, 8192, secret=True)
+_REDIS = text(
+    r"embedded|\$\{(env|file|secretsmanager):[^}]+\}|[a-z][a-z0-9+.-]*://\S+",
+    "`embedded` or a URL such as redis://HOST:PORT/0",
+    secret=True,
+)
+_LISTEN = text(
+    r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.-]*):(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])",
+    "HOST:PORT with a port up to 65535",
+)
+_TOPIC = Text(1, 249, TOPIC, "a topic name")
+
+SECTIONS: Mapping[str, Field] = {
+    section.name: section
+    for section in (
+        Field("redis", Either("embedded", Table((Field("url", _REDIS, "The Redis all nodes share", required=True),))),
+              "The fleet's shared memory; `embedded` (the default) starts a private redis-server"),
+        Field("listen", _LISTEN, "API, metrics and console; other than loopback needs auth (default 127.0.0.1:9001)"),
+        Field("data_dir", Text(1, 4096), "What a node keeps on disk (default .esmd)"),
+        Field("leasing", Table((Field("ttl", Number(3, 3600), "Seconds a node may be silent before its shards move"),)),
+              "The leasing service"),
+        Field("drain_timeout", Number(0, 86400), "Seconds a stopping node may take to finish (default 30)"),
+        Field("aws", Table((
+            Field("region", text(r"[a-z]{2}(-[a-z]+)+-\d", "a region such as us-east-1"), "Region"),
+            Field("account_id", text(r"\d{12}", "twelve digits in quotes"), "Account of ARNs made here"),
+            Field("endpoint_url", ENDPOINT, "For emulators only"),
+        )), "AWS"),
+        Field("invoke", Table((Field("endpoint", ENDPOINT, "URL of the API"),)),
+              "Lambda-compatible Invoke API for functions that are not listed"),
+        Field("embedded", Table((
+            Field("kafka", Table((Field("topics", MapOf(_TOPIC, Integer(1, 1000), 1000), "Partitions by topic"),)),
+                  "A Kafka broker"),
+            Field("aws", Table(()), "Kinesis, SQS, SNS and S3 in one process"),
+        )), "Servers to start as children, for a laptop or a test"),
+        Field("auth", Table((
+            Field("tokens", ListOf(_SECRET, 1, 1000), "Bearer tokens"),
+            Field("access_keys", MapOf(text(r"[A-Za-z0-9_]{1,128}", "an access key id"), _SECRET, 1000),
+                  "SigV4: secret keys by access key id"),
+        )), "Who may use the HTTP surface"),
+    )
+}  # fmt: skip
+"""Sections whose value stands for the whole node; `functions` and `event_source_mappings` add up instead."""
+
+FILE_KEYS = (*SECTIONS, "functions", "event_source_mappings")
+
+
+def with_empty_servers(value: object) -> object:
+    """Take `embedded: {aws: }` as a wish for that server, though it says nothing about it."""
+    if not isinstance(value, dict):
+        return value
+    return {key: {} if item is None else item for key, item in value.items()}
+
+
+def overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sections of which the upper ones win, key by key where both are tables."""
+    merged = dict(lower)
+    for name, value in upper.items():
+        below = merged.get(name)
+        merged[name] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach HOST:PORT."""
+    host = listen.rpartition(":")[0].strip("[]").lower()
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of `Settings` that checked sections amount to."""
+    built: dict[str, Any] = {"aws": AwsSettings(**sections.get("aws", {}))}
+    redis = sections.get("redis", "embedded")
+    url = redis if isinstance(redis, str) else redis["url"]
+    built["redis_url"] = None if url == "embedded" else SecretText(url)
+    if "listen" in sections:
+        built["listen"] = sections["listen"]
+    if "data_dir" in sections:
+        built["data_dir"] = Path(sections["data_dir"])
+    if "ttl" in sections.get("leasing", {}):
+        built["leasing"] = LeasingSettings(float(sections["leasing"]["ttl"]))
+    if "drain_timeout" in sections:
+        built["drain_timeout_s"] = float(sections["drain_timeout"])
+    endpoint = sections.get("invoke", {}).get("endpoint")
+    built["invoke"] = InvokeSettings(endpoint.rstrip("/") if endpoint else None)
+    embedded = sections.get("embedded", {})
+    built["embedded"] = EmbeddedSettings(
+        kafka=EmbeddedKafka(embedded["kafka"].get("topics", {})) if "kafka" in embedded else None,
+        aws=EmbeddedAws() if "aws" in embedded else None,
+    )
+    if "auth" in sections:
+        tokens = tuple(SecretText(token) for token in sections["auth"].get("tokens", []))
+        keys = {key: SecretText(secret) for key, secret in sections["auth"].get("access_keys", {}).items()}
+        built["auth"] = AuthSettings(tokens, keys)
+    return built

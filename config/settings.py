@@ -1,0 +1,118 @@
+"""A node's settings (contract section 2) as values; `config.load` makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.functions import target_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from invocation.settings import FunctionSettings
+    from model.mapping import EventSourceMapping
+    from model.secret import SecretText
+
+
+@dataclass(frozen=True, slots=True)
+class LeasingSettings:
+    """The leasing service."""
+
+    ttl_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSettings:
+    """Region and account for ARNs; `endpoint_url` for emulators.
+
+    Credentials come from the SDK, and so do its own endpoint variables (AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_SQS…).
+    """
+
+    region: str = "us-east-1"
+    account_id: str = "000000000000"
+    endpoint_url: str | None = None
+
+    @property
+    def partition(self) -> str:
+        """The partition the region belongs to, as in ARNs."""
+        if self.region.startswith("cn-"):
+            return "aws-cn"
+        return "aws-us-gov" if self.region.startswith("us-gov-") else "aws"
+
+
+@dataclass(frozen=True, slots=True)
+class InvokeSettings:
+    """Lambda-compatible Invoke API for functions that are not listed."""
+
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedKafka:
+    """A Kafka broker to start as a child: partitions by topic."""
+
+    topics: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedAws:
+    """Kinesis, SQS, SNS and S3 in one child process."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """Servers to start as children, for a laptop or a test."""
+
+    kafka: EmbeddedKafka | None = None
+    aws: EmbeddedAws | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """Who may use the HTTP surface: bearer tokens, and secret keys by access key id for SigV4."""
+
+    tokens: tuple[SecretText, ...] = ()
+    access_keys: Mapping[str, SecretText] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredMapping:
+    """An event source mapping and where it was written. `document` goes through `canonical_document` to the store."""
+
+    document: Mapping[str, object]
+    mapping: EventSourceMapping
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything configuration files, environment and command line say."""
+
+    redis_url: SecretText | None = None  # None: a private redis-server process of this node
+    listen: str = "127.0.0.1:9001"  # HOST:PORT
+    data_dir: Path = Path(".esmd")
+    leasing: LeasingSettings = field(default_factory=LeasingSettings)
+    drain_timeout_s: float = 30.0
+    aws: AwsSettings = field(default_factory=AwsSettings)
+    invoke: InvokeSettings = field(default_factory=InvokeSettings)
+    functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
+    event_source_mappings: tuple[ConfiguredMapping, ...] = ()
+    embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
+    auth: AuthSettings | None = None
+
+    @property
+    def auth_tokens(self) -> tuple[SecretText, ...]:
+        """Bearer tokens that open the HTTP surface."""
+        return self.auth.tokens if self.auth is not None else ()
+
+    @property
+    def mappings(self) -> tuple[EventSourceMapping, ...]:
+        """The mappings alone."""
+        return tuple(found.mapping for found in self.event_source_mappings)
+
+    def target_for(self, function_name: str) -> FunctionSettings | None:
+        """Return what a FunctionName stands for: a listed function, the Invoke API, an ARN; None if nothing does."""
+        return target_for(function_name, self.functions, self.aws, self.invoke)
