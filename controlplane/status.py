@@ -1,0 +1,229 @@
+"""The document of `esmd status`: the whole fleet, put together from the store (contract section 5).
+
+What the node that answers holds itself comes from memory instead, since that is fresher than the last checkpoint.
+Reading is one function; everything else is pure.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from model.ids import TRACKER
+from model.lease import ShardKind
+from model.progress import Ledger, ShardProgress, ShardReport, ShardState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from model.ids import MappingId, NodeId, ShardId, ShardKey
+    from model.lease import FleetSnapshot, Holding
+    from model.mapping import MappingRecord
+    from statemgr.stores import Store
+
+NOTHING_PROCESSED = "No records processed"
+OK = "OK"
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """One member of the fleet. `shards`: of sources, trackers not counted."""
+
+    id: str
+    roles: list[str]
+    shards: int
+    heartbeat_age_s: float
+
+
+class LedgerStatus(msgspec.Struct, frozen=True):
+    """A mapping's records, over all its shards, also those long read to their end."""
+
+    polled: int
+    delivered: int
+    filtered: int
+    destination: int
+    dropped: int
+    parked: int
+    in_flight: int
+    balanced: bool
+
+
+class ShardStatus(msgspec.Struct, frozen=True):
+    """One shard. `fencing_token` is 0 when nobody ever held it; `state` a `ShardState` or a `WithoutHolder`."""
+
+    id: str
+    owner: str | None
+    fencing_token: int
+    checkpoint: str | None
+    lag_records: int | None
+    lag_s: float | None
+    state: str
+    last_error: str | None
+
+
+class MappingStatus(msgspec.Struct, frozen=True):
+    """One event source mapping."""
+
+    name: str
+    uuid: str
+    state: str
+    last_processing_result: str
+    ledger: LedgerStatus
+    shards: list[ShardStatus]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole document. `node` is the one that answered."""
+
+    node: str
+    nodes: list[NodeStatus]
+    mappings: list[MappingStatus]
+
+
+class WithoutHolder(StrEnum):
+    """What a shard that nobody holds is doing."""
+
+    UNOWNED = "unowned"  # wanted; some node should take it within seconds
+    STOPPED = "stopped"  # not wanted: its mapping is disabled, or the source has it no more
+
+
+class LiveShards(Protocol):
+    """What the answering node knows of the shards it holds."""
+
+    def __call__(self, key: ShardKey, /) -> tuple[ShardReport, Ledger] | None:
+        """Return the shard's present report and ledger; None when it is not held here."""
+
+
+def nothing_live(_key: ShardKey, /) -> None:
+    """Know of no shard: a node without the pollers role."""
+    return
+
+
+async def read_status(store: Store, node: NodeId, live: LiveShards = nothing_live) -> Status:
+    """Read everything from the store. Raises `StoreUnavailableError`."""
+    _, records = await store.mappings()
+    snapshot = await store.snapshot()
+    progress = {record.id: await store.load_mapping(record.id) for record in records}
+    return assemble(node, snapshot, records, progress, live)
+
+
+def assemble(
+    node: NodeId,
+    snapshot: FleetSnapshot,
+    records: Sequence[MappingRecord],
+    progress: Mapping[MappingId, Mapping[ShardKey, ShardProgress]],
+    live: LiveShards = nothing_live,
+) -> Status:
+    """Put the document together."""
+    wanted: dict[MappingId, set[ShardKey]] = {}
+    for shard in snapshot.wanted:
+        if shard.kind is ShardKind.SOURCE:
+            wanted.setdefault(shard.key.mapping, set()).add(shard.key)
+
+    def freshest(key: ShardKey, stored: ShardProgress) -> ShardProgress:
+        holding = snapshot.holdings.get(key)
+        if holding is None:
+            return stored
+        now = live(key) if holding.node == node else None
+        if now is not None:
+            report, ledger = now
+            return ShardProgress(stored.position, holding.token, node, ledger, stored.state, report)
+        if stored.token != holding.token:  # what it says is its last holder's; the new one has not written yet
+            last = stored.report
+            report = ShardReport(ShardState.STARTING, last.lag_records, last.lag_s, last.last_result, last.last_error)
+            return ShardProgress(stored.position, stored.token, stored.node, stored.ledger, stored.state, report)
+        return stored
+
+    mappings = []
+    for record in records:
+        mine = wanted.get(record.id, set())
+        stored = {**dict.fromkeys(mine, ShardProgress()), **progress.get(record.id, {})}
+        shards = {key: freshest(key, one) for key, one in stored.items()}
+        mappings.append(_mapping(record, shards, mine, snapshot.holdings))
+    return Status(str(node), _nodes(snapshot), mappings)
+
+
+def last_processing_result(reports: Mapping[ShardId, ShardReport]) -> str:
+    """Return AWS's LastProcessingResult of a mapping (spec section 7.4) from those of its shards.
+
+    A problem of any shard is the mapping's, the tracker's before all: without it nothing else goes on.
+    """
+    order = sorted(reports, key=lambda shard: (shard != TRACKER, natural_key(shard)))
+    results = [reports[shard].last_result for shard in order]
+    problems = [result for result in results if result not in {OK, NOTHING_PROCESSED}]
+    if problems:
+        return problems[0]
+    return OK if OK in results else NOTHING_PROCESSED
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Order names by the numbers in them: `orders-2` before `orders-10`."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(1, int(part), "") if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
+
+
+def _mapping(
+    record: MappingRecord,
+    shards: Mapping[ShardKey, ShardProgress],
+    wanted: set[ShardKey],
+    holdings: Mapping[ShardKey, Holding],
+) -> MappingStatus:
+    total = Ledger()
+    for progress in shards.values():
+        total = total.plus(progress.ledger)
+    # Shards that were read to their end are history: they count in the ledger and are not listed.
+    shown = {
+        key: progress
+        for key, progress in shards.items()
+        if key.shard != TRACKER
+        and (key in wanted or key in holdings or progress.report.state is not ShardState.DRAINED)
+    }
+    telling = {key.shard: progress.report for key, progress in shards.items() if key in shown or key.shard == TRACKER}
+    return MappingStatus(
+        name=record.name,
+        uuid=str(record.id),
+        state=str(record.state),
+        last_processing_result=last_processing_result(telling),
+        ledger=LedgerStatus(
+            **msgspec.structs.asdict(total), balanced=all(one.ledger.balanced for one in shards.values())
+        ),
+        shards=[
+            _shard(key, shown[key], holdings.get(key), wanted=key in wanted)
+            for key in sorted(shown, key=lambda key: natural_key(key.shard))
+        ],
+    )
+
+
+def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, wanted: bool) -> ShardStatus:
+    report = progress.report
+    state: str = report.state
+    if holding is None and report.state is not ShardState.DRAINED:
+        state = WithoutHolder.UNOWNED if wanted else WithoutHolder.STOPPED
+    return ShardStatus(
+        id=str(key.shard),
+        owner=str(holding.node) if holding else None,
+        fencing_token=int((holding.token if holding else progress.token) or 0),
+        checkpoint=progress.position,
+        lag_records=report.lag_records,
+        lag_s=None if report.lag_s is None else round(report.lag_s, 3),
+        state=str(state),
+        last_error=report.last_error,
+    )
+
+
+def _nodes(snapshot: FleetSnapshot) -> list[NodeStatus]:
+    shards: dict[NodeId, int] = {}
+    for key, holding in snapshot.holdings.items():
+        if key.shard != TRACKER:
+            shards[holding.node] = shards.get(holding.node, 0) + 1
+    return [
+        NodeStatus(
+            id=str(member.node),
+            roles=sorted(member.roles),
+            shards=shards.get(member.node, 0),
+            heartbeat_age_s=round(max(0.0, member.heartbeat_age_s), 3),
+        )
+        for member in sorted(snapshot.members, key=lambda member: member.node)
+    ]
