@@ -1,0 +1,154 @@
+"""Prometheus metrics, with the names of the contract (section 6), made when a scrape asks.
+
+Nothing is registered or counted through `prometheus_client` while records flow: the collector reads plain counters
+(`pollers.counters`), the leasing service and the watchdog.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from pollers.counters import DURATION_BOUNDS_S, Counters, MeterLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from model.ids import MappingId, ShardKey
+    from node.health import LeasingFacts
+    from node.watchdog import LoopLag
+    from pollers.counters import DurationHistogram, Meters
+
+LABELS = MeterLabels._fields
+
+COUNTS = {
+    "polled": ("esm_polled_event_count", "Records read from the source."),
+    "filtered_out": ("esm_filtered_out_event_count", "Records removed by the mapping's filters."),
+    "invoked": ("esm_invoked_event_count", "Records handed to the function; a retried record counts again."),
+    "failed_invoke": ("esm_failed_invoke_event_count", "Records of invocations that failed, wholly or in part."),
+    "dropped": ("esm_dropped_event_count", "Records given up without reaching a destination."),
+    "on_failure_destination_delivered": (
+        "esm_on_failure_destination_delivered_event_count",
+        "Records handed to the on-failure destination.",
+    ),
+    "deleted": ("esm_deleted_event_count", "Messages deleted from the queue after processing."),
+    "committed": ("esm_committed_event_count", "Sum of the steps of committed offsets."),
+    "throttles": ("esm_throttles", "Invocations that the target had no room for."),
+}
+"""The counter of each field of `Counters`; the exposition adds `_total` to the names."""
+
+
+class Exposition(NamedTuple):
+    """A scrape's answer."""
+
+    content_type: str
+    body: bytes
+
+
+class NodeCollector(Collector):
+    """Reads the node's own numbers at each scrape. `labels` tells a mapping's labels by its id, if known."""
+
+    def __init__(
+        self,
+        meters: Meters,
+        *,
+        leasing: LeasingFacts,
+        loop_lag: LoopLag,
+        labels: Callable[[MappingId], MeterLabels | None],
+    ) -> None:
+        self._meters = meters
+        self._leasing = leasing
+        self._loop_lag = loop_lag
+        self._labels = labels
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that registering does not collect."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return every metric of the node."""
+        meters = list(self._meters)
+        for field, (name, text) in COUNTS.items():
+            counter = CounterMetricFamily(name, text, labels=LABELS)
+            for labels, counters in meters:
+                counter.add_metric(labels, getattr(counters, field))
+            yield counter
+        durations = HistogramMetricFamily(
+            "esm_invocation_duration_seconds", "Time from sending a batch to its outcome.", labels=LABELS
+        )
+        for labels, counters in meters:
+            durations.add_metric(labels, *_cumulative(counters.durations))
+        yield durations
+        yield from _shards(meters)
+        yield from self._leases()
+        lag = "The event loop's largest delay of the last seconds."
+        yield GaugeMetricFamily("esm_event_loop_lag_seconds", lag, value=self._loop_lag.recent_max_s)
+
+    def _leases(self) -> Iterable[Metric]:
+        held = dict.fromkeys((labels for labels, _ in self._meters), 0)
+        for labels in map(self._labels_of, self._leasing.held):
+            held[labels] = held.get(labels, 0) + 1
+        gauge = GaugeMetricFamily("esm_leases_held", "Leases this node holds, trackers included.", labels=LABELS)
+        for labels, count in held.items():
+            gauge.add_metric(labels, count)
+        yield gauge
+        yield _transitions(self._leasing.transitions)
+
+    def _labels_of(self, key: ShardKey) -> MeterLabels:
+        return self._labels(key.mapping) or MeterLabels(key.mapping, "")
+
+
+class Telemetry:
+    """The node's registry. Others may add collectors of their own to `registry`."""
+
+    def __init__(self, collector: Collector) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(collector)
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=self.registry)
+
+    def exposition(self, accept: str = "") -> Exposition:
+        """Return all metrics in the format asked for by an Accept header."""
+        encode, content_type = choose_encoder(accept)
+        return Exposition(content_type, encode(self.registry))
+
+
+def _shards(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric]:
+    """Return what is summed up over the shards held here; what no shard knows is left out rather than 0."""
+    parked = GaugeMetricFamily("esm_parked_event_count", "Records parked now.", labels=LABELS)
+    age = GaugeMetricFamily("esm_iterator_age_seconds", "Age of the oldest unfinished record.", labels=LABELS)
+    offset_lag = GaugeMetricFamily(
+        "esm_offset_lag", "Records between the last finished one and the end.", labels=LABELS
+    )
+    imbalance = GaugeMetricFamily("esm_ledger_imbalance", "Records unaccounted for: 0 unless defect.", labels=LABELS)
+    for labels, counters in meters:
+        views = [probe() for probe in counters.probes.values()]
+        ages = [view.report.lag_s for view in views if view.report.lag_s is not None]
+        lags = [view.report.lag_records for view in views if view.report.lag_records is not None]
+        parked.add_metric(labels, counters.parked)
+        imbalance.add_metric(labels, sum(abs(view.ledger.imbalance) for view in views))
+        if ages:
+            age.add_metric(labels, max(ages))
+        if lags:
+            offset_lag.add_metric(labels, sum(lags))
+    return parked, age, offset_lag, imbalance
+
+
+def _transitions(by_reason: Mapping[str, int]) -> Metric:
+    counter = CounterMetricFamily("esm_lease_transitions", "Leases gained and lost.", labels=["reason"])
+    for reason, count in sorted(by_reason.items()):
+        counter.add_metric([reason], count)
+    return counter
+
+
+def _cumulative(histogram: DurationHistogram) -> tuple[list[tuple[str, float]], float]:
+    bounds = [*map(str, DURATION_BOUNDS_S), "+Inf"]
+    totals = accumulate(histogram.buckets)
+    return [(bound, float(total)) for bound, total in zip(bounds, totals, strict=True)], histogram.sum_s
