@@ -15,6 +15,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from statemgr.redis_store.address import RedisAddress, Topology, parse_redis_url
 
@@ -42,6 +43,16 @@ class RedisClients:
                 },
             )
         self.commands: Redis | RedisCluster = self._open_commands()
+
+    async def execute(self, *command: Any) -> Any:
+        """Run a command. Raises redis-py's errors, and OSError; nothing else for a reason outside."""
+        if isinstance(self.commands, RedisCluster):
+            # Else redis-py 8 looks up the nodes in the midst of the first calls, and breaks some that run side by side
+            await self.commands.initialize()
+        try:
+            return await self.commands.execute_command(*command)
+        except AttributeError as exc:  # redis-py closed a cluster connection under a call, after another one's failure
+            raise RedisConnectionError("the connection was closed") from exc
 
     def listener(self) -> Redis:
         """Return a client for pub/sub. The caller closes it. Its reads have no time-out: silence is normal."""

@@ -240,7 +240,7 @@ class RedisStore:
         try:
             async with asyncio.timeout(self._timeout_s):
                 async with self._slots if queue else contextlib.nullcontext():
-                    return await self._clients.commands.execute_command(*command)
+                    return await self._clients.execute(*command)
         except NoScriptError:
             raise
         except (RedisError, OSError, TimeoutError) as exc:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from model.errors import StoreUnavailableError
-from model.ids import FencingToken
+from model.ids import FencingToken, NodeId
 from model.lease import Member
 from model.progress import SaveResult
 from statemgr.redis_store.store import RedisStore
@@ -87,6 +87,9 @@ async def test_a_cluster_serves_the_fleet(tmp_path: Path) -> None:
         for node in nodes[:2]:
             store = RedisStore.from_url(f"redis+cluster://127.0.0.1:{node.port}", timeout_s=TIMEOUT_S)
             stores.append(await stack.enter_async_context(contextlib.aclosing(store)))
+        async with asyncio.TaskGroup() as tasks:  # the very first calls, side by side
+            for n in range(12):
+                tasks.create_task(stores[0].join(Member(NodeId(f"node-{n}")), ttl_s=LONG_S))
         await walk_the_main_path(stores[0], stores[1])
         owner = next(node for node in nodes if keys_of(node))
         assert [len(keys_of(node)) for node in nodes if node is not owner] == [0, 0]
