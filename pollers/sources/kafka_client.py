@@ -1,0 +1,172 @@
+"""aiokafka's consumer as the Kafka source uses it, and every place where we lean on its insides.
+
+`PartitionConsumer` adds to the public consumer what manual assignment of many partitions needs: moving the assignment
+and the positions in one step, taking fetched records of some partitions while the others keep theirs (the public
+`pause` throws away what was fetched), and waking the one reader loop. Seen in aiokafka 0.14, and relied on:
+
+- The fetcher holds at most one fetched response part per partition and asks for more only once that is taken; so with
+  F bytes per partition and request it holds F bytes for each, or one record batch where a batch is larger.
+- A response for an assignment that was replaced, or for a position that was moved, is thrown away.
+- `assign([])` would ask for the metadata of every topic of the cluster: keep something assigned, and pause it.
+- Replacing the assignment while the group's coordinator is being looked up can end aiokafka's coordination task, and a
+  fetcher task can end unseen. Both show in `take`; then a new consumer is made.
+- `bootstrap` logs why it failed and forgets it; `probe` asks again and keeps the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from pollers.sources.kafka_security import KafkaSecurity
+
+__all__ = ["PartitionConsumer", "Seen", "TopicPartition", "limit_client_logging", "probe"]
+
+_STOP_S = 2.0
+
+
+class Seen(NamedTuple):
+    """What the last answer of the brokers said about a partition."""
+
+    position: int | None  # the next offset to be taken
+    highwater: int | None
+    at_ms: int | None  # wall clock of that answer
+
+
+class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
+    """A consumer of assigned partitions of one topic that never commits by itself."""
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        bootstrap_servers: Sequence[str],
+        group_id: str,
+        security: KafkaSecurity,
+        fetch_max_wait_ms: int,
+        fetch_max_bytes: int,
+        request_timeout_s: float,
+    ) -> None:
+        super().__init__(
+            bootstrap_servers=list(bootstrap_servers),
+            client_id="esmd",
+            group_id=group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # whether a lost place is a loss is for us to say
+            isolation_level="read_committed",  # records of aborted transactions were never sent
+            fetch_max_wait_ms=fetch_max_wait_ms,
+            fetch_max_bytes=fetch_max_bytes,
+            request_timeout_ms=int(request_timeout_s * 1000),
+            retry_backoff_ms=200,
+            metadata_max_age_ms=60_000,
+            **security.options(),
+        )
+        self._topic = topic
+
+    async def start(self) -> None:
+        """Connect, knowing from the start that one topic's metadata is all we want."""
+        self._client.set_topics([self._topic])
+        await super().start()
+
+    async def partitions(self) -> set[int]:
+        """Ask the brokers which partitions the topic has now."""
+        if not await self._client.force_metadata_update():
+            raise KafkaConnectionError("no broker answers a request for metadata")
+        cluster = self._client.cluster
+        if self._topic in cluster.unauthorized_topics:
+            raise TopicAuthorizationFailedError(self._topic)
+        found: set[int] | None = cluster.partitions_for_topic(self._topic)
+        if not found:
+            raise UnknownTopicOrPartitionError(self._topic)
+        return found
+
+    def leader(self, partition: TopicPartition) -> int | None:
+        """Return the leader's node id as of the last metadata; None without a leader."""
+        node: int | None = self._client.cluster.leader_for_partition(partition)
+        return None if node == -1 else node
+
+    def move(self, places: Mapping[TopicPartition, int], *, partition_bytes: int) -> None:
+        """Replace the assignment and every position in one step, and fetch that much per partition and request.
+
+        There must be no await in here: between `assign` and `seek` the fetcher would look for committed positions.
+        """
+        self._fetcher._max_partition_fetch_bytes = partition_bytes  # noqa: SLF001  # no public way
+        self.assign(list(places))
+        for partition, offset in places.items():
+            self.seek(partition, offset)
+
+    def longest_wait(self, wait_ms: int) -> None:
+        """Set how long the brokers may hold back the next empty answers."""
+        self._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001  # no public way
+
+    async def take(self, wanted: Collection[TopicPartition], max_records: int) -> dict[TopicPartition, list[Any]]:
+        """Take fetched records of the partitions wanted, at once. Needs an assignment and a non-empty `wanted`."""
+        if self._fetcher.error_future.done():
+            raise KafkaError("the fetcher has ended")
+        self._coordinator.check_errors()
+        taken: dict[TopicPartition, list[Any]] = await self._fetcher.fetched_records(wanted, 0, max_records)
+        return taken
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Return a future that is done with the next arrival of records. The caller may set its result to wake."""
+        waiter: asyncio.Future[None] = self._fetcher._create_fetch_waiter()  # noqa: SLF001  # no public way
+        return waiter
+
+    def seen(self, partition: TopicPartition) -> Seen | None:
+        """Return what is known about a partition; None when it is not assigned."""
+        subscription = self._subscription.subscription
+        state = subscription.assignment.state_value(partition) if subscription is not None else None
+        if state is None:
+            return None
+        position = state.position if state.has_valid_position else None
+        return Seen(position, state.highwater, state.timestamp)
+
+    async def shut(self) -> None:
+        """Stop, within a bounded time and whatever state the client is in. Never raises but when cancelled."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_STOP_S):
+                await self.stop()
+                return
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_STOP_S):  # `stop` waited for a coordinator that does not answer
+                if self._fetcher is not None:
+                    await self._fetcher.close()
+                await self._client.close()
+
+
+async def probe(bootstrap_servers: Sequence[str], security: KafkaSecurity, *, timeout_s: float) -> None:
+    """Connect to one of the servers and log in. Raises the error of the last one when none can be used."""
+    last: BaseException | None = None
+    for host, port, _ in collect_hosts(list(bootstrap_servers)):
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await create_conn(
+                    host, port, client_id="esmd", request_timeout_ms=int(timeout_s * 1000), **security.options()
+                )
+        except (OSError, KafkaError, TimeoutError) as exc:
+            last = exc
+            continue
+        connection.close()
+        return
+    raise last or KafkaConnectionError("no bootstrap servers")
+
+
+def limit_client_logging() -> None:
+    """Keep aiokafka's own log quiet, unless someone gave it a level: we report changes of state, not every attempt."""
+    logger = logging.getLogger("aiokafka")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)

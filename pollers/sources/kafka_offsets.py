@@ -1,0 +1,105 @@
+"""Where reading a partition starts, and the mirror of checkpoints in the mapping's consumer group.
+
+The store's checkpoint and the group's committed offset say the same thing; whichever is further on is right, so a store
+that was lost or rolled back costs nothing (spec section 3.3: a committed offset also beats StartingPosition). The
+mirror is lazy, one commit for all partitions, and never decides anything while the store is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from model.mapping import StartingPosition
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from pollers.sources.kafka_client import PartitionConsumer, TopicPartition
+
+log = structlog.get_logger(__name__)
+
+
+async def starting_offset(
+    consumer: PartitionConsumer,
+    partition: TopicPartition,
+    *,
+    checkpoint: int | None,
+    committed: int | None,
+    position: StartingPosition | None,
+    time: datetime | None,
+) -> int:
+    """Return the first offset to read. LATEST and AT_TIMESTAMP become a fixed place here."""
+    noted = [offset for offset in (checkpoint, committed) if offset is not None]
+    if noted:
+        return max(noted)
+    if position is StartingPosition.AT_TIMESTAMP and time is not None:
+        found = (await consumer.offsets_for_times({partition: int(time.timestamp() * 1000)}))[partition]
+        if found is not None:
+            return int(found.offset)
+    elif position is not StartingPosition.LATEST:
+        return int((await consumer.beginning_offsets([partition]))[partition])
+    return int((await consumer.end_offsets([partition]))[partition])
+
+
+class GroupCommits:
+    """Which offsets the consumer group should have, and the one place that commits them.
+
+    Commits of one partition go forward only, as far as this holder knows, and stop when it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._committing = asyncio.Lock()
+        self._failure: str | None = None
+
+    def opened(self, partition: TopicPartition, committed: int | None) -> None:
+        """Begin with what the group has."""
+        self.forget(partition)
+        if committed is not None:
+            self._committed[partition] = committed
+
+    def note(self, partition: TopicPartition, offset: int) -> None:
+        """Remember what to commit."""
+        if offset > max(self._committed.get(partition, -1), self._wanted.get(partition, -1)):
+            self._wanted[partition] = offset
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Commit nothing more for a partition that is given up."""
+        self._wanted.pop(partition, None)
+        self._committed.pop(partition, None)
+
+    def due(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return what is to be committed among these partitions."""
+        return {partition: offset for partition, offset in self._wanted.items() if partition in partitions}
+
+    async def flush(self, consumer: PartitionConsumer, *, within_s: float) -> bool:
+        """Commit everything that is due, in one request. Never raises but when cancelled; failures stay due."""
+        try:
+            async with asyncio.timeout(within_s), self._committing:
+                offsets = self.due(consumer.assignment())  # looked up under the lock: an older flush cannot follow
+                if offsets:
+                    await consumer.commit(offsets)
+        except (KafkaError, OSError, TimeoutError) as exc:
+            self._failed(str(exc) or type(exc).__name__)
+            return False
+        if offsets and self._failure is not None:
+            self._failure = None
+            log.info("kafka.commit_restored")
+        for partition, offset in offsets.items():
+            if partition not in self._wanted:
+                continue  # given up meanwhile
+            self._committed[partition] = offset
+            if self._wanted[partition] == offset:
+                del self._wanted[partition]
+        return True
+
+    def _failed(self, why: str) -> None:
+        if why != self._failure:
+            self._failure = why
+            log.warning("kafka.commit_failed", error=why)
