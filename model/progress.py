@@ -24,7 +24,7 @@ class Ledger(msgspec.Struct, omit_defaults=False):
     destination: int = 0
     dropped: int = 0
     parked: int = 0
-    in_flight: int = 0  # held by the inbox, a batch or a delivery right now; 0 in a stored ledger
+    in_flight: int = 0  # read and not finished; in a stored ledger: as of the save, read again by the next holder
 
     @property
     def imbalance(self) -> int:
@@ -36,6 +36,12 @@ class Ledger(msgspec.Struct, omit_defaults=False):
     def balanced(self) -> bool:
         """Whether every polled record is accounted for."""
         return self.imbalance == 0
+
+    def resumed(self) -> Ledger:
+        """Return the account as the next holder takes it up: what was in flight is read again, and counted then."""
+        resumed = self.plus(Ledger(polled=-self.in_flight))
+        resumed.in_flight = 0
+        return resumed
 
     def plus(self, other: Ledger) -> Ledger:
         """Return the sum, column by column."""

@@ -1,0 +1,112 @@
+"""Write checkpoints: one round trip for all shards that moved, again as soon as the last one came back.
+
+While a save is under way further shards gather, so the rate follows what Redis and the loop can carry, and nobody
+waits for a timer. The writes are fenced: a stale one is refused by the store and ends the pump that made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from model.errors import StoreUnavailableError
+from model.progress import SaveResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.ids import ShardKey
+    from model.progress import ProgressUpdate
+
+log = structlog.get_logger(__name__)
+
+_FIRST_DELAY_S = 0.05
+_MAX_DELAY_S = 1.0
+_MAX_UPDATES = 500  # of one round trip: keeps the script short for everyone else on the server
+
+
+class Writer(Protocol):
+    """The part of `statemgr.stores.ProgressStore` that a checkpointer needs."""
+
+    async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
+        """Write several shards' progress in one round trip; results in the order given."""
+
+
+class Saving(Protocol):
+    """A shard whose progress is to be saved."""
+
+    @property
+    def key(self) -> ShardKey:
+        """The shard."""
+
+    def to_save(self) -> ProgressUpdate | None:
+        """Return the present state, at the moment it is sent; None when nothing may be written any more."""
+
+    def saved(self, update: ProgressUpdate, result: SaveResult) -> None:
+        """Learn what became of an update made by `to_save`."""
+
+
+class Checkpointer:
+    """Saves for all shards of a node. Run `run` once; `mark` from anywhere in the same loop."""
+
+    def __init__(self, store: Writer) -> None:
+        self._store = store
+        self._dirty: dict[ShardKey, Saving] = {}
+        self._work = asyncio.Event()
+        self._last: dict[ShardKey, ProgressUpdate] = {}
+
+    def mark(self, shard: Saving) -> None:
+        """Have the shard's state saved soon."""
+        self._dirty[shard.key] = shard
+        self._work.set()
+
+    def forget(self, shard: Saving) -> None:
+        """Save nothing more for a shard: it ended."""
+        if self._dirty.get(shard.key) is shard:
+            del self._dirty[shard.key]
+
+    async def republish(self) -> None:
+        """Write what was last saved from here once more, for a store that has forgotten it.
+
+        Each update keeps the token it was saved under, so whatever a newer holder wrote stands. Raises
+        `StoreUnavailableError`.
+        """
+        updates = list(self._last.values())
+        for begin in range(0, len(updates), _MAX_UPDATES):
+            await self._store.save(updates[begin : begin + _MAX_UPDATES])
+
+    async def run(self) -> None:
+        """Save until cancelled."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            await self._work.wait()
+            shards = dict(list(self._dirty.items())[:_MAX_UPDATES])
+            for key in shards:
+                del self._dirty[key]
+            if not self._dirty:
+                self._work.clear()
+            pairs = [(shard, update) for shard in shards.values() if (update := shard.to_save()) is not None]
+            if not pairs:
+                continue
+            try:
+                results = await self._store.save([update for _, update in pairs])
+            except StoreUnavailableError as exc:
+                # The write may have happened: saving the same or a later position again is harmless.
+                log.warning("checkpoint.not_saved", shards=len(pairs), error=str(exc), retry_in_s=delay_s)
+                self._dirty = {shard.key: shard for shard, _ in pairs} | self._dirty
+                self._work.set()
+                await asyncio.sleep(delay_s)
+                delay_s = min(_MAX_DELAY_S, delay_s * 2)
+                continue
+            delay_s = _FIRST_DELAY_S
+            for (shard, update), result in zip(pairs, results, strict=True):
+                if result is not SaveResult.SAVED:
+                    log.warning(
+                        "checkpoint.refused", shard=str(shard.key), token=update.token, position=update.position,
+                        result=result,
+                    )  # fmt: skip
+                else:
+                    self._last[shard.key] = update
+                shard.saved(update, result)

@@ -1,0 +1,147 @@
+"""Carry one batch to its function until every record of it is finished.
+
+`pollers.retrying` decides; this loop invokes, waits and reports. It checks the lease right before each invocation:
+a node that can no longer trust its lease calls nobody (invariant 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from model.invocation import Invocation
+from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from pollers.partial import read_response
+from pollers.retrying import Discard, Retrying
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from random import Random
+
+    from model.ids import ShardKey
+    from model.record import Batch, Record
+    from pollers.counters import Counters
+    from pollers.ports import Envelope, Target
+    from pollers.retrying import RetryPolicy
+
+log = structlog.get_logger(__name__)
+
+
+class Trusted(Protocol):
+    """The lease a delivery works under."""
+
+    @property
+    def key(self) -> ShardKey:
+        """The shard."""
+
+    @property
+    def token(self) -> int:
+        """Its fencing token."""
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` unless the lease can be trusted now."""
+
+
+class Finishing(Protocol):
+    """Whoever keeps the account: the pump."""
+
+    def began(self, retrying: Retrying) -> None:
+        """Note the course of the batch that now begins."""
+
+    def delivered(self, records: list[Record]) -> None:
+        """Note records as taken by the function."""
+
+    async def given_up(self, discard: Discard) -> None:
+        """Hand records to the on-failure destination, or drop and count them. Finished when this returns."""
+
+    def setback(self, outcome: Outcome, delay_s: float) -> None:
+        """Note an attempt that failed, for the shard's report and its stored retry counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How batches of one shard are delivered. One instance a lane: it carries one batch at a time."""
+
+    mapping: str
+    lease: Trusted
+    target: Target
+    envelope: Envelope
+    policy: RetryPolicy
+    counters: Counters
+    finishing: Finishing
+    random: Random
+    draining: asyncio.Event
+    now_ms: Callable[[], float] = lambda: time.time() * 1000
+
+    async def deliver(self, batch: Batch, known_failures: Mapping[int, int] | None = None) -> Retrying | None:
+        """Return None once all records are finished; what is left when the node drains.
+
+        Raises `LeaseLostError` when the lease ends, with the rest undelivered. Cancelled during an invocation, the
+        function may have run: the records count as unfinished.
+        """
+        retrying = Retrying(
+            self.policy,
+            batch,
+            overhead=self.envelope.overhead(),
+            random=self.random,
+            known_failures=known_failures,
+        )
+        self.finishing.began(retrying)
+        while (step := retrying.next(self.now_ms())) is not None:
+            if isinstance(step, Discard):
+                await self.finishing.given_up(step)
+                continue
+            work = step.work
+            outcome = await self._invoke(work.batch, work.setbacks + 1)
+            verdict = retrying.learn(outcome)
+            if verdict.finished:
+                self.finishing.delivered(verdict.finished)
+            if not isinstance(outcome, Delivered):
+                self.finishing.setback(outcome, verdict.delay_s)
+                if await self._drained_while_waiting(verdict.delay_s):
+                    return retrying
+        return None
+
+    async def _invoke(self, batch: Batch, attempt: int) -> Outcome:
+        event = self.envelope.event(batch.records)
+        key = self.lease.key
+        self.lease.check()
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        self.counters.invoked += len(batch.records)
+        outcome = await self.target.invoke(
+            Invocation(
+                event=event,
+                mapping=self.mapping,
+                shard=key,
+                token=self.lease.token,
+                batch_id=f"{key}:{batch.first.position}-{batch.last.position}",
+                attempt=attempt,
+            )
+        )
+        self.counters.durations.observe(loop.time() - began_at)
+        if isinstance(outcome, Delivered) and self.policy.partial_responses:
+            outcome = read_response(outcome, batch, self.envelope.parse_item_id)
+        match outcome:
+            case PartlyFailed() | FunctionFailed():
+                self.counters.failed_invoke += len(batch.records)
+            case Throttled():
+                self.counters.throttles += 1
+            case Delivered() | NotReached():
+                pass
+        return outcome
+
+    async def _drained_while_waiting(self, delay_s: float) -> bool:
+        """Wait for the backoff; True when the node began to drain: what is left goes to the next holder."""
+        if self.draining.is_set():
+            return True
+        try:
+            async with asyncio.timeout(delay_s):
+                await self.draining.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,152 @@
+"""One ordered sequence of records inside a shard: batch, deliver, next batch.
+
+A shard has one lane, or ParallelizationFactor lanes among which records are spread by key. A failing lane stalls
+only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from model.outcome import Outcome
+    from model.record import Record
+    from pollers.batcher import Batcher
+    from pollers.delivery import Delivery
+    from pollers.retrying import Discard, Retrying
+
+
+class LaneOwner(Protocol):
+    """The pump, as its lanes see it."""
+
+    async def room_to_run_ahead(self) -> None:
+        """Wait until a further batch may start although earlier ones are not saved yet."""
+
+    def batch_taken(self) -> None:
+        """Note that a batch left the waiting records: there is room to read."""
+
+    def delivered(self, records: list[Record]) -> None:
+        """Note records as taken by the function."""
+
+    def given_up(self, discard: Discard) -> None:
+        """Count records as given up."""
+
+    def setback(self, outcome: Outcome, delay_s: float) -> None:
+        """Note an attempt that failed."""
+
+    def batch_finished(self) -> None:
+        """Note that all records of a batch are finished."""
+
+    def known_failures(self) -> dict[int, int]:
+        """Return function errors counted before a restart, by first position."""
+
+
+class Lane:
+    """Batches and deliveries of one sequence. `pollers.delivery.Finishing` of its own delivery."""
+
+    def __init__(self, owner: LaneOwner, batcher: Batcher, make_delivery: Callable[[Lane], Delivery]) -> None:
+        self._owner = owner
+        self._batcher = batcher
+        self._delivery = make_delivery(self)
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._stopping = False
+        self._in_delivery = 0
+        self._oldest_ms = 0
+        self._retrying: Retrying | None = None
+
+    @property
+    def held(self) -> int:
+        """Records in this lane that are not finished."""
+        return len(self._batcher) + self._in_delivery
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the records that wait for their batch."""
+        return self._batcher.held_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Records that wait for their batch."""
+        return len(self._batcher)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Arrival of the oldest unfinished record, epoch milliseconds; None when the lane is empty."""
+        return self._oldest_ms if self._in_delivery else self._batcher.oldest_ms
+
+    def failures(self) -> dict[int, int]:
+        """Return the function errors counted for the batch in delivery."""
+        return {} if self._retrying is None else self._retrying.failures()
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take records behind those waiting."""
+        self._batcher.add(records)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Deliver what waits, then end: no more will come."""
+        self._closing = True
+        self._changed.set()
+
+    def stop(self) -> None:
+        """End after the invocation under way; what waits stays unfinished."""
+        self._stopping = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Deliver batches until closed or stopped. Raises `LeaseLostError`."""
+        loop = asyncio.get_running_loop()
+        while await self._batch_due(loop):
+            await self._owner.room_to_run_ahead()
+            if self._stopping:
+                return
+            batch = self._batcher.take()
+            self._in_delivery = len(batch.records)
+            self._oldest_ms = batch.first.arrival_ms
+            self._owner.batch_taken()
+            left = await self._delivery.deliver(batch, self._owner.known_failures())
+            self._batcher.invoked(loop.time())
+            if left is not None:
+                return  # draining: the count of what is left stays in `held`
+            self._owner.batch_finished()
+
+    async def _batch_due(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Wait for a batch that should go now; False when there will be none."""
+        while not self._stopping:
+            due_at = self._batcher.due_at()
+            if due_at is not None and (due_at <= loop.time() or self._closing):
+                return True
+            if self._closing:
+                return False
+            self._changed.clear()
+            if due_at is None:
+                await self._changed.wait()
+                continue
+            try:
+                async with asyncio.timeout_at(due_at):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        return False
+
+    def began(self, retrying: Retrying) -> None:
+        """Note whose failures count now."""
+        self._retrying = retrying
+
+    def delivered(self, records: list[Record]) -> None:
+        """Pass on what was delivered."""
+        self._in_delivery -= len(records)
+        self._owner.delivered(records)
+
+    async def given_up(self, discard: Discard) -> None:
+        """Pass on what is given up."""
+        self._in_delivery -= len(discard.records)
+        self._owner.given_up(discard)
+
+    def setback(self, outcome: Outcome, delay_s: float) -> None:
+        """Pass on a failed attempt."""
+        self._owner.setback(outcome, delay_s)

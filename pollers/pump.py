@@ -1,0 +1,297 @@
+"""One leased shard at work: read, filter, batch, deliver, checkpoint. Only this module knows the order.
+
+The guarantee: at least once, in order per lane. After a crash at most the batch in flight and the one finished
+before it are delivered again per lane, because a further batch starts only when the one before last is saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError
+from model.progress import ShardState
+from pollers.batcher import Batcher
+from pollers.delivery import Delivery
+from pollers.lane import Lane
+from pollers.standing import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from leasing.held import HeldLease
+    from model.ids import ShardKey
+    from model.mapping import EventSourceMapping
+    from model.outcome import Outcome
+    from model.record import Record
+    from pollers.checkpointer import Checkpointer
+    from pollers.counters import Counters
+    from pollers.ports import Chunk, Envelope, Filter, ShardReader, Source, Target
+    from pollers.retrying import Discard, RetryPolicy
+
+_FIRST_DELAY_S = 0.5
+_MAX_DELAY_S = 30.0
+_REFUSED_DELAY_S = 30.0
+_MAX_WAITING_BYTES = 6 * 1024 * 1024  # one event's worth read ahead of the batches in delivery
+_RUN_AHEAD = 1  # batches per lane that may be finished and not saved when a further one starts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PumpParts:
+    """What all pumps of one mapping on one node share."""
+
+    mapping: EventSourceMapping
+    source: Source
+    envelope: Envelope
+    filter: Filter | None
+    target: Target
+    policy: RetryPolicy
+    counters: Counters
+    checkpointer: Checkpointer
+    random: Random
+    lanes: int = 1
+
+
+class Pump:
+    """Works on one shard under one lease, from `run` until it is drained, ended or cancelled."""
+
+    def __init__(self, parts: PumpParts, lease: HeldLease) -> None:
+        self._parts = parts
+        self._lease = lease
+        self.key: ShardKey = lease.key
+        self._standing = Standing(lease, parts.checkpointer, mapping=parts.mapping.name)
+        self._lanes: list[Lane] = []
+        self._room = asyncio.Event()  # a lane took a batch
+        self._draining = asyncio.Event()
+        self._ended = asyncio.Event()  # drained, or read to the end of a closed shard
+
+    def __repr__(self) -> str:
+        return f"<Pump {self.key} {self._standing.state} at {self._standing.position}>"
+
+    def drain(self) -> None:
+        """Read no more; `run` returns after the invocations under way and the last checkpoint."""
+        self._draining.set()
+        self._ended.set()
+
+    def refresh(self) -> None:
+        """Have the report brought up to date."""
+        self._standing.refresh()
+
+    async def run(self) -> None:
+        """Pump until drained or until the source has closed the shard. Raises `LeaseLostError`.
+
+        Everything may be cancelled or killed at any point: what is not saved as finished is delivered again.
+        """
+        probes = self._parts.counters.probes
+        probes[self.key] = self._standing.view
+        reader = None
+        try:
+            reader = self._standing.reader = await self._open()
+            if reader is not None:
+                await self._note_start(reader)
+                await self._pump(reader)
+                await self._standing.all_saved()
+        finally:
+            self._standing.close()
+            probes.pop(self.key, None)
+            if reader is not None:
+                await reader.close()
+
+    async def _open(self) -> ShardReader | None:
+        delay_s = _FIRST_DELAY_S
+        while not self._draining.is_set():
+            try:
+                return await self._parts.source.reader(self.key.shard, self._standing.position)
+            except (SourceUnavailableError, SourceRefusedError) as exc:
+                delay_s = await self._source_trouble(exc, delay_s)
+        return None
+
+    async def _note_start(self, reader: ShardReader) -> None:
+        """Make a resolved LATEST or AT_TIMESTAMP durable before anything is delivered."""
+        self._standing.source_answers()
+        if self._standing.position is None and reader.start is not None:
+            self._standing.position = reader.start
+            self._standing.log.info("shard.started", position=reader.start)
+            self._standing.changed()
+            await self._standing.all_saved()
+
+    async def _pump(self, reader: ShardReader) -> None:
+        now = asyncio.get_running_loop().time()
+        self._lanes = [Lane(self, self._batcher(now), self._delivery) for _ in range(self._parts.lanes)]
+        self._standing.holders = self._lanes
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._standing.watch_refusal(), name=f"watch {self.key}")
+                lanes = [tasks.create_task(lane.run(), name=f"lane {self.key}") for lane in self._lanes]
+                reading = tasks.create_task(self._read(reader), name=f"read {self.key}")
+                await self._ended.wait()
+                if self._draining.is_set():
+                    self._standing.state = ShardState.DRAINING
+                    reading.cancel()
+                for lane in self._lanes:
+                    lane.stop() if self._draining.is_set() else lane.close()
+                await asyncio.wait(lanes)
+                watching.cancel()
+        except* LeaseLostError as lost:
+            # Several tasks may notice at once; the lease is lost only once.
+            raise lost.exceptions[0] from None
+        if not self._draining.is_set():
+            self._standing.state = ShardState.DRAINED
+        self._standing.changed()
+
+    def _batcher(self, now: float) -> Batcher:
+        mapping = self._parts.mapping
+        return Batcher(
+            batch_size=mapping.batch_size,
+            window_s=mapping.batching_window_s,
+            overhead=self._parts.envelope.overhead(),
+            now=now,
+        )
+
+    def _delivery(self, lane: Lane) -> Delivery:
+        parts = self._parts
+        return Delivery(
+            mapping=parts.mapping.name,
+            lease=self._lease,
+            target=parts.target,
+            envelope=parts.envelope,
+            policy=parts.policy,
+            counters=parts.counters,
+            finishing=lane,
+            random=parts.random,
+            draining=self._draining,
+        )
+
+    # Reading
+
+    async def _read(self, reader: ShardReader) -> None:
+        delay_s = _FIRST_DELAY_S
+        wanted = self._parts.mapping.batch_size * (len(self._lanes) + 1)
+        while True:
+            await self._room_to_read()
+            try:
+                chunk = await reader.read(wanted)
+            except (SourceUnavailableError, SourceRefusedError) as exc:
+                delay_s = await self._source_trouble(exc, delay_s)
+                continue
+            if chunk is None:
+                self._ended.set()
+                return
+            delay_s = _FIRST_DELAY_S
+            self._standing.source_answers()
+            self._take(chunk)
+
+    async def _room_to_read(self) -> None:
+        """Wait while every lane has its next batch waiting, or an event's worth of bytes waits.
+
+        A lane that fails holds up the others only once the bytes are used up.
+        """
+        batch_size = self._parts.mapping.batch_size
+        while (
+            min([lane.waiting for lane in self._lanes]) >= batch_size
+            or sum([lane.held_bytes for lane in self._lanes]) >= _MAX_WAITING_BYTES
+        ):
+            self._room.clear()
+            await self._room.wait()
+
+    def _take(self, chunk: Chunk) -> None:
+        """Account for, filter, encode and spread one chunk. No await: nothing can be lost in between."""
+        parts, standing = self._parts, self._standing
+        raws: Sequence[object] = chunk.raws
+        positions: Sequence[int] = chunk.positions
+        unfinished = standing.positions.open(positions)
+        if unfinished is not None:
+            raws, positions, _ = _split(raws, positions, unfinished)
+            standing.moved()
+        standing.ledger.polled += len(raws)
+        parts.counters.polled += len(raws)
+        if parts.filter is not None and raws:
+            raws, positions, passed = _split(raws, positions, parts.filter.keep(raws))
+            if passed:
+                standing.positions.pass_over(passed)
+                standing.ledger.filtered += len(passed)
+                parts.counters.filtered_out += len(passed)
+                standing.moved()
+        if not raws:
+            return
+        records = parts.envelope.encode(raws, positions)
+        if len(self._lanes) == 1:
+            self._lanes[0].add(records)
+            return
+        spread: list[list[Record]] = [[] for _ in self._lanes]
+        for record in records:
+            by = record.position if record.key is None else record.key
+            spread[hash(by) % len(spread)].append(record)
+        for lane, part in zip(self._lanes, spread, strict=True):
+            if part:
+                lane.add(part)
+
+    async def _source_trouble(self, exc: SourceUnavailableError | SourceRefusedError, delay_s: float) -> float:
+        """Report it and wait, unless draining; returns the next delay."""
+        refused = isinstance(exc, SourceRefusedError)
+        delay_s = _REFUSED_DELAY_S if refused else delay_s
+        if self._standing.source_trouble(str(exc), result=exc.result if isinstance(exc, SourceRefusedError) else None):
+            event = "source.refused" if refused else "source.unavailable"
+            self._standing.log.warning(event, error=str(exc), retry_in_s=delay_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s * self._parts.random.uniform(0.5, 1)):
+                await self._draining.wait()
+        return min(_MAX_DELAY_S, delay_s * 2)
+
+    # What lanes report: `pollers.lane.LaneOwner`
+
+    async def room_to_run_ahead(self) -> None:
+        """Wait until no more than one finished batch per lane is unsaved."""
+        await self._standing.saved_up_to(_RUN_AHEAD * len(self._lanes))
+
+    def batch_taken(self) -> None:
+        """Let the reader go on."""
+        self._room.set()
+
+    def batch_finished(self) -> None:
+        """Count a finished batch."""
+        self._standing.batch_finished()
+
+    def delivered(self, records: list[Record]) -> None:
+        """Count records as delivered and let the checkpoint move."""
+        self._standing.ledger.delivered += len(records)
+        self._standing.succeeded()
+        self._finish(records)
+
+    def given_up(self, discard: Discard) -> None:
+        """Drop records by the mapping's own rules, and count them."""
+        self._parts.counters.dropped += len(discard.records)
+        self._standing.ledger.dropped += len(discard.records)
+        self._standing.log.warning(
+            "records.dropped",
+            condition=discard.condition,
+            records=len(discard.records),
+            first=discard.records[0].position,
+            last=discard.records[-1].position,
+            invocations=discard.work.invocations,
+        )
+        self._finish(discard.records)
+
+    def setback(self, outcome: Outcome, delay_s: float) -> None:
+        """Report a failed attempt."""
+        self._standing.setback(outcome, delay_s)
+
+    def known_failures(self) -> dict[int, int]:
+        """Return the function errors counted before a restart."""
+        return self._standing.known_failures
+
+    def _finish(self, records: list[Record]) -> None:
+        self._standing.finished([record.position for record in records])
+
+
+def _split(
+    raws: Sequence[object], positions: Sequence[int], keep: Sequence[bool]
+) -> tuple[list[object], list[int], list[int]]:
+    """Return the raws and positions to keep, and the positions of the others."""
+    kept = [raw for raw, wanted in zip(raws, keep, strict=True) if wanted]
+    kept_positions = [position for position, wanted in zip(positions, keep, strict=True) if wanted]
+    others = [position for position, wanted in zip(positions, keep, strict=True) if not wanted]
+    return kept, kept_positions, others

@@ -1,0 +1,207 @@
+"""What to do next with a batch: invoke, wait, cut in half, or give records up (spec section 4). Pure.
+
+Function errors consume MaximumRetryAttempts; throttles and everything that did not reach the function consume
+nothing. A split neither consumes a retry nor resets the count: each half keeps the parent's. Progress through a
+partial batch response gives the remainder a fresh budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
+
+from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from model.record import MAX_EVENT_BYTES, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
+    from model.mapping import EventSourceMapping
+    from model.record import Record
+
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 60.0
+
+
+class Condition(StrEnum):
+    """Why records were given up: the `condition` of an on-failure document (spec section 4.4)."""
+
+    RETRY_ATTEMPTS_EXHAUSTED = "RetryAttemptsExhausted"
+    RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
+    MAXIMUM_PAYLOAD_SIZE_EXCEEDED = "MaximumPayloadSizeExceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """The error rules of one mapping. None means without limit."""
+
+    maximum_retry_attempts: int | None = None
+    maximum_record_age_s: int | None = None
+    bisect: bool = False
+    partial_responses: bool = False
+    in_order: bool = True  # a partial response of a stream shard fails everything from the lowest one on
+
+    @classmethod
+    def of(cls, mapping: EventSourceMapping, *, in_order: bool) -> RetryPolicy:
+        """Read the rules off a mapping."""
+        return cls(
+            maximum_retry_attempts=mapping.maximum_retry_attempts,
+            maximum_record_age_s=mapping.maximum_record_age_s,
+            bisect=mapping.bisect_on_function_error,
+            partial_responses=mapping.report_batch_item_failures,
+            in_order=in_order,
+        )
+
+
+@dataclass(slots=True)
+class Work:
+    """A batch, or what is left of one, with what it has been through."""
+
+    batch: Batch
+    failures: int = 0  # function errors, against MaximumRetryAttempts
+    invocations: int = 0  # times the function was called with these records
+    setbacks: int = 0  # failures of any kind since the last progress, for the backoff
+    last: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Call the function with this work now."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Give these records up; they are the head of what is unfinished."""
+
+    records: list[Record]
+    condition: Condition
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an outcome means: records finished by it, and how long to wait before the next step."""
+
+    finished: list[Record] = field(default_factory=list)
+    delay_s: float = 0.0
+
+
+class Retrying:
+    """The course of one batch until none of its records is unfinished.
+
+    `known_failures` carries function errors counted before a restart, by the position of the first record.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        batch: Batch,
+        *,
+        overhead: int,
+        random: Random,
+        known_failures: Mapping[int, int] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._overhead = overhead
+        self._random = random
+        failures = (known_failures or {}).get(batch.first.position, 0)
+        self._todo = [Work(batch, failures, failures, failures)]  # last is next
+
+    def failures(self) -> dict[int, int]:
+        """Return the function errors counted so far, by first position, for the shard's stored state."""
+        return {work.batch.first.position: work.failures for work in self._todo if work.failures}
+
+    def next(self, now_ms: float) -> Invoke | Discard | None:
+        """Return the next step; None when everything is finished. `now_ms` is epoch time, for the age of records.
+
+        After `Discard` the records are gone from the work; call `next` again.
+        """
+        if not self._todo:
+            return None
+        work = self._todo[-1]
+        condition, count = self._to_give_up(work, now_ms)
+        if condition is None:
+            return Invoke(work)
+        records = work.batch.records
+        given_up = records[:count]
+        self._todo.pop()
+        if count < len(records):
+            rest = Work(self._batch(records[count:]), work.failures, work.invocations, work.setbacks, work.last)
+            self._todo.append(rest)
+        return Discard(given_up, condition, work)
+
+    def _to_give_up(self, work: Work, now_ms: float) -> tuple[Condition | None, int]:
+        records, policy = work.batch.records, self._policy
+        if work.batch.size > MAX_EVENT_BYTES:
+            return Condition.MAXIMUM_PAYLOAD_SIZE_EXCEEDED, len(records)
+        if policy.maximum_retry_attempts is not None and work.failures > policy.maximum_retry_attempts:
+            return Condition.RETRY_ATTEMPTS_EXHAUSTED, len(records)
+        if policy.maximum_record_age_s is not None:
+            oldest_ms = now_ms - policy.maximum_record_age_s * 1000
+            expired = next((at for at, record in enumerate(records) if record.arrival_ms >= oldest_ms), len(records))
+            if expired:  # only the leading ones: younger records of the batch are still delivered (spec 4.2)
+                return Condition.RECORD_AGE_EXCEEDED, expired
+        return None, 0
+
+    def learn(self, outcome: Outcome) -> Verdict:
+        """Take in what came of the last `Invoke`."""
+        work = self._todo[-1]
+        work.last = outcome
+        match outcome:
+            case Delivered():
+                work.invocations += 1
+                self._todo.pop()
+                return Verdict(finished=work.batch.records)
+            case PartlyFailed():
+                work.invocations += 1
+                return self._partly_failed(work, outcome)
+            case FunctionFailed():
+                work.invocations += 1
+                return self._failed(work)
+            case Throttled() | NotReached():
+                delay_s = self._backoff_s(work)
+                if outcome.retry_after_s is not None:
+                    delay_s = max(outcome.retry_after_s, 0.0) + self._random.uniform(0, FIRST_DELAY_S)
+                return Verdict(delay_s=delay_s)
+            case _:
+                assert_never(outcome)
+
+    def _failed(self, work: Work) -> Verdict:
+        records = work.batch.records
+        delay_s = self._backoff_s(work)
+        if self._policy.bisect and len(records) > 1:
+            self._todo.pop()
+            half = len(records) // 2
+            for part in (records[half:], records[:half]):  # the first half is next
+                self._todo.append(Work(self._batch(part), work.failures, work.invocations, work.setbacks, work.last))
+        else:
+            work.failures += 1
+        return Verdict(delay_s=delay_s)
+
+    def _partly_failed(self, work: Work, outcome: PartlyFailed) -> Verdict:
+        records = work.batch.records
+        if self._policy.in_order:
+            cut = next(at for at, record in enumerate(records) if record.item_id in outcome.failed)
+            finished, left = records[:cut], records[cut:]
+        else:
+            finished = [record for record in records if record.item_id not in outcome.failed]
+            left = [record for record in records if record.item_id in outcome.failed]
+        if not finished:
+            work.failures += 1
+            return Verdict(delay_s=self._backoff_s(work))
+        # Progress: the remainder is a new batch with a fresh budget (spec section 4.3).
+        self._todo[-1] = rest = Work(self._batch(left), last=outcome)
+        return Verdict(finished=finished, delay_s=self._backoff_s(rest))
+
+    def _batch(self, records: list[Record]) -> Batch:
+        return Batch(records, self._overhead + sum(len(record.fragment) + 1 for record in records))
+
+    def _backoff_s(self, work: Work) -> float:
+        """Full jitter over 0.5 s doubling up to 60 s (architecture section 5)."""
+        ceiling_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(work.setbacks, 10))
+        work.setbacks += 1
+        return self._random.uniform(0, ceiling_s)

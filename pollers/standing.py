@@ -1,0 +1,248 @@
+"""Where one shard stands: its checkpoint, its account, what operators see, and how much of that is saved.
+
+The pump tells what happens; the checkpointer takes the state away and brings back what the store said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from model.errors import LeaseLostError
+from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from pollers.counters import ShardView
+from pollers.ports import Lag
+from pollers.positions import Positions
+from pollers.shard_state import StoredState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leasing.held import HeldLease
+    from model.ids import Position, ShardKey
+    from pollers.checkpointer import Checkpointer
+    from pollers.ports import ShardReader
+
+log = structlog.get_logger(__name__)
+
+
+class Holder(Protocol):
+    """What holds unfinished records: a lane."""
+
+    @property
+    def held(self) -> int:
+        """How many."""
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Arrival of the oldest, epoch milliseconds."""
+
+    def failures(self) -> dict[int, int]:
+        """Return the function errors counted so far, by first position of the batch."""
+
+
+class Standing:
+    """One shard's standing under one lease. `pollers.checkpointer.Saving`."""
+
+    def __init__(self, lease: HeldLease, checkpointer: Checkpointer, *, mapping: str) -> None:
+        stored = StoredState.decode(lease.progress.state)
+        self.key: ShardKey = lease.key
+        self.ledger = lease.progress.ledger.resumed()
+        self.positions = Positions(stored.ahead)
+        self.position: Position | None = lease.progress.position
+        self.state = ShardState.STARTING
+        self.source_error: str | None = None
+        self.known_failures = dict(stored.failures)  # counted before a restart
+        self.holders: Sequence[Holder] = ()
+        self.reader: ShardReader | None = None
+        self._lease = lease
+        self._checkpointer = checkpointer
+        self._last_result = lease.progress.report.last_result
+        self._last_error: str | None = None
+        self._imbalance = 0
+        self._reported: ShardReport | None = None
+        self._changes = 0  # counts what is worth saving
+        self._changes_saved = 0
+        self._batches = 0  # finished
+        self._batches_saved = 0
+        self._saving = (0, 0)  # changes and batches covered by the save under way
+        self._refused: SaveResult | None = None
+        self._news = asyncio.Event()  # a save came back
+        self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
+
+    # What happens
+
+    def changed(self) -> None:
+        """Have the present state saved soon."""
+        self._changes += 1
+        self._checkpointer.mark(self)
+
+    def moved(self) -> None:
+        """Take up the checkpoint that the finished records allow."""
+        finished_to = self.positions.finished_to
+        if finished_to is not None and self.reader is not None:
+            self.position = self.reader.after(finished_to)
+        self.changed()
+
+    def finished(self, positions: Sequence[int]) -> None:
+        """Note records as finished and let the checkpoint move."""
+        self.positions.finish(positions)
+        if self.known_failures:
+            for position in positions:
+                self.known_failures.pop(position, None)
+        self.moved()
+
+    def batch_finished(self) -> None:
+        """Count a finished batch."""
+        self._batches += 1
+        self.changed()
+
+    def succeeded(self) -> None:
+        """Note that the function took records."""
+        self._last_result, self._last_error = "OK", None
+        self.state = ShardState.READING
+
+    def setback(self, outcome: Outcome, delay_s: float) -> None:
+        """Note a failed attempt; its count is stored, so that it survives a restart."""
+        match outcome:
+            case FunctionFailed():
+                result, error, state = "PROBLEM: Function call failed", outcome.error, ShardState.RETRYING
+            case PartlyFailed():
+                result, state = "PROBLEM: Function call failed", ShardState.RETRYING
+                error = f"{len(outcome.failed)} records of a batch failed"
+            case Throttled() | NotReached():
+                result, error, state = f"PROBLEM: {outcome.error}", outcome.error, ShardState.WAITING
+            case Delivered():
+                return
+        if error != self._last_error:
+            self.log.warning("invoke.failed", error=error, retry_in_s=round(delay_s, 3))
+        self._last_result, self._last_error, self.state = result, error, state
+        self.changed()
+
+    def source_trouble(self, error: str, *, result: str | None) -> bool:
+        """Note that the source does not answer, or refuses (`result` given). Tells whether that is new."""
+        new = error != self.source_error
+        self.source_error = error
+        self.state = ShardState.WAITING if result is None else ShardState.FAILED
+        if result is not None:
+            self._last_result = result
+        self.changed()
+        return new
+
+    def source_answers(self) -> None:
+        """Note that the source gave records."""
+        self.source_error = None
+        if self.state in (ShardState.STARTING, ShardState.WAITING, ShardState.FAILED):
+            self.state = ShardState.READING
+
+    def refresh(self) -> None:
+        """Have the report saved if it changed although the checkpoint did not move: lag, age."""
+        if self._report() != self._reported:
+            self.changed()
+
+    # Waiting for saves
+
+    async def saved_up_to(self, batches: int) -> None:
+        """Wait until at most `batches` finished ones are not saved."""
+        while self._batches - self._batches_saved > batches:
+            self._news.clear()
+            await self._news.wait()
+
+    async def all_saved(self) -> None:
+        """Wait until the store has everything as it is now. Raises `LeaseLostError`."""
+        while self._changes_saved < self._changes:
+            self._check_refused()
+            self._lease.check()
+            self._news.clear()
+            await self._news.wait()
+
+    async def watch_refusal(self) -> None:
+        """Raise `LeaseLostError` as soon as the store refuses a save; return never."""
+        while True:
+            self._check_refused()
+            self._news.clear()
+            await self._news.wait()
+
+    def _check_refused(self) -> None:
+        if self._refused is not None:
+            raise LeaseLostError(self.key, f"the store refused a checkpoint: {self._refused}")
+
+    # The checkpointer's side
+
+    def to_save(self) -> ProgressUpdate | None:
+        """Return the state for the store; None once nothing may be written any more."""
+        if self._refused is not None:
+            return None
+        self._saving = (self._changes, self._batches)
+        self._reported = self._report()
+        failures = dict(self.known_failures)
+        for holder in self.holders:
+            failures.update(holder.failures())
+        return ProgressUpdate(
+            key=self.key,
+            token=self._lease.token,
+            node=self._lease.node,
+            position=self.position,
+            ledger=self._account(),
+            report=self._reported,
+            state=StoredState(failures=failures, ahead=self.positions.ahead()).encode(),
+        )
+
+    def saved(self, update: ProgressUpdate, result: SaveResult) -> None:
+        """Learn what became of the last save."""
+        if result is SaveResult.SAVED:
+            self._changes_saved, self._batches_saved = self._saving
+            if self.reader is not None and update.position is not None:
+                self.reader.checkpointed(update.position)
+        else:
+            self._refused = result
+        self._news.set()
+
+    def close(self) -> None:
+        """Save nothing more."""
+        self._checkpointer.forget(self)
+
+    # The account and the report
+
+    def _account(self) -> Ledger:
+        """Return the ledger for the store, after holding it against what the lanes really hold (invariant 1)."""
+        held = sum([holder.held for holder in self.holders])
+        ledger = self.ledger
+        ledger.in_flight = held
+        if ledger.imbalance != self._imbalance:
+            self._imbalance = ledger.imbalance
+            self.log.error("ledger.imbalance", records=ledger.imbalance, in_flight=held)
+        # Filtered out beyond the checkpoint: after a restart these are read and filtered again, and counted then.
+        passed = self.positions.passed_ahead
+        return Ledger(
+            polled=ledger.polled,
+            delivered=ledger.delivered,
+            filtered=ledger.filtered - passed,
+            destination=ledger.destination,
+            dropped=ledger.dropped,
+            parked=ledger.parked,
+            in_flight=held + passed,
+        )
+
+    def _report(self) -> ShardReport:
+        lag = Lag(None) if self.reader is None else self.reader.lag()
+        held = sum([holder.held for holder in self.holders])
+        arrivals = [oldest_ms for holder in self.holders if (oldest_ms := holder.oldest_ms) is not None]
+        ages_s = [time.time() - min(arrivals) / 1000] if arrivals else []
+        if lag.seconds is not None:
+            ages_s.append(lag.seconds)
+        return ShardReport(
+            state=self.state,
+            lag_records=None if lag.records is None else lag.records + held,
+            lag_s=round(max(0.0, *ages_s), 3) if ages_s else None,
+            last_result=self._last_result,
+            last_error=self.source_error or self._last_error,
+        )
+
+    def view(self) -> ShardView:
+        """Return the shard as it is now, for scrapes and `status`."""
+        return ShardView(self._report(), self._account())

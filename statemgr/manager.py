@@ -1,0 +1,208 @@
+"""The state manager of one mapping: discover its shards, say which are wanted, move its state (spec section 7.3).
+
+It runs under the lease of the mapping's tracker shard, so exactly one node does this for a mapping, and every write
+carries that lease's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from model.errors import LeaseLostError, RefusedError, UnavailableError
+from model.ids import TRACKER, ShardKey
+from model.lease import Lease, ShardKind, WantedShard
+from model.mapping import MappingState
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from model.ids import ShardId
+    from model.mapping import MappingRecord
+    from statemgr.stores import Store
+
+log = structlog.get_logger(__name__)
+
+DISCOVERY_S = 15.0
+"""How often an enabled mapping's source is asked for its shards."""
+
+_SETTLE_S = 0.2
+_FIRST_DELAY_S = 0.5
+_MAX_DELAY_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do for a mapping in some state. Several things may be set; they are done in this order."""
+
+    discover: bool = False  # make the source's present shards wanted
+    withdraw: bool = False  # want no shards
+    until_released: bool = False  # wait until nobody holds a shard of the mapping
+    remove: bool = False
+    move_to: MappingState | None = None
+
+
+def next_step(state: MappingState, *, enabled: bool) -> Step:
+    """Return what a mapping's state and document ask for. Pure; the state diagram is in docs/architecture.md."""
+    if state is MappingState.DELETING:
+        return Step(withdraw=True, until_released=True, remove=True)
+    if enabled:
+        return Step(discover=True, move_to=None if state is MappingState.ENABLED else MappingState.ENABLED)
+    if state is MappingState.DISABLED:
+        return Step(withdraw=True)
+    return Step(withdraw=True, until_released=True, move_to=MappingState.DISABLED)
+
+
+class Term(Protocol):
+    """The tracker's lease."""
+
+    @property
+    def key(self) -> ShardKey:
+        """The tracker shard."""
+
+    @property
+    def token(self) -> int:
+        """Its fencing token."""
+
+    @property
+    def lease(self) -> Lease:
+        """The lease as a value."""
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` unless the lease can be trusted now."""
+
+
+class Tracker:
+    """Follows one mapping until drained. A `pollers.fleet.Worker`.
+
+    `current` returns the mapping's record as this node knows it now, and whether its document asks for it to be
+    enabled; `discover` asks the source for its shards.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        term: Term,
+        *,
+        current: Callable[[], tuple[MappingRecord, bool] | None],
+        discover: Callable[[], Awaitable[Sequence[ShardId]]],
+        discovery_s: float = DISCOVERY_S,
+    ) -> None:
+        self._store = store
+        self._term = term
+        self._current = current
+        self._discover = discover
+        self._discovery_s = discovery_s
+        self._draining = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._report = ShardReport()
+        self._reported: ShardReport | None = None
+        self._log = log.bind(mapping_id=term.key.mapping, token=term.token)
+
+    def drain(self) -> None:
+        """End after the step under way."""
+        self._draining.set()
+        self._changed.set()
+
+    def changed(self) -> None:
+        """Look at the mapping again: its record changed."""
+        self._changed.set()
+
+    def refresh(self) -> None:
+        """Nothing to bring up to date: reports are written as they change."""
+
+    async def run(self) -> None:
+        """Do step after step until drained or the mapping is gone. Raises `LeaseLostError`."""
+        delay_s = _FIRST_DELAY_S
+        while not self._draining.is_set():
+            self._changed.clear()
+            current = self._current()
+            if current is None:
+                return
+            record, enabled = current
+            step = next_step(record.state, enabled=enabled)
+            try:
+                self._term.check()
+                if await self._do(record, step):
+                    return
+            except RefusedError as exc:
+                # Someone must act; the mapping keeps its state and place, and it is asked again.
+                await self._tell(ShardState.FAILED, getattr(exc, "result", str(exc)), str(exc))
+                await self._pause(self._discovery_s)
+            except UnavailableError as exc:
+                await self._tell(ShardState.WAITING, self._report.last_result, str(exc))
+                await self._pause(delay_s)
+                delay_s = min(_MAX_DELAY_S, delay_s * 2)
+            else:
+                delay_s = _FIRST_DELAY_S
+                await self._tell(ShardState.READING, "No records processed", None)
+                await self._pause(self._discovery_s)
+
+    async def _do(self, record: MappingRecord, step: Step) -> bool:
+        """Carry out one step; True when the mapping is gone."""
+        if step.discover:
+            shards = await self._discover()
+            wanted = [WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE) for shard in shards]
+            self._obey(await self._store.set_wanted(record.id, wanted, tracker=self._term.lease))
+        if step.withdraw:
+            self._obey(await self._store.set_wanted(record.id, [], tracker=self._term.lease))
+        if step.until_released:
+            await self._released(record)
+        if step.remove:
+            self._obey(await self._store.remove_mapping(record.id, tracker=self._term.lease))
+            self._log.info("mapping.removed", mapping=record.name)
+            return True
+        if step.move_to is not None:
+            moved = await self._store.set_mapping_state(
+                record.id, step.move_to, record.state_reason, tracker=self._term.lease
+            )
+            self._obey(moved)
+            self._log.info("mapping.state", mapping=record.name, was=record.state, state=step.move_to)
+        return False
+
+    def _obey(self, written: bool) -> None:  # noqa: FBT001 - the store's answer
+        if not written:
+            raise LeaseLostError(self._term.key, "the store refused a write of the tracker")
+
+    async def _released(self, record: MappingRecord) -> None:
+        """Wait until nobody holds a shard of the mapping but its tracker."""
+        while True:
+            snapshot = await self._store.snapshot()
+            held = [key for key in snapshot.holdings if key.mapping == record.id and key.shard != TRACKER]
+            if not held:
+                return
+            self._term.check()
+            await asyncio.sleep(_SETTLE_S)
+
+    async def _pause(self, delay_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._changed.wait()
+
+    async def _tell(self, state: ShardState, result: str, error: str | None) -> None:
+        """Write the report operators see; the store being away is no reason to stop."""
+        if error is not None and error != self._report.last_error:
+            self._log.warning("discovery.failed", error=error)
+        self._report = ShardReport(state=state, last_result=result, last_error=error)
+        if self._report == self._reported:
+            return
+        update = ProgressUpdate(
+            key=self._term.key,
+            token=self._term.lease.token,
+            node=self._term.lease.node,
+            position=None,
+            ledger=Ledger(),
+            report=self._report,
+        )
+        try:
+            (result_of_save,) = await self._store.save([update])
+        except UnavailableError:
+            return
+        if result_of_save is SaveResult.STALE:
+            raise LeaseLostError(self._term.key, "the store refused a report of the tracker")
+        self._reported = self._report

@@ -1,0 +1,208 @@
+"""A mapping's tracker: discovery and the states of specification section 7.3."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError
+from model.ids import TRACKER, FencingToken, NodeId, ShardId, ShardKey
+from model.lease import Member
+from model.mapping import MappingRecord, MappingState
+from model.progress import ShardState
+from statemgr.manager import Step, Tracker, next_step
+from statemgr.memory_store import MemoryStore
+from tests.support.pump_fakes import MAPPING, FakeLease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+pytestmark = pytest.mark.looptime
+
+NODE = NodeId("node-a")
+
+
+@pytest.mark.parametrize(
+    ("state", "enabled", "step"),
+    [
+        (MappingState.CREATING, True, Step(discover=True, move_to=MappingState.ENABLED)),
+        (MappingState.ENABLING, True, Step(discover=True, move_to=MappingState.ENABLED)),
+        (MappingState.UPDATING, True, Step(discover=True, move_to=MappingState.ENABLED)),
+        (MappingState.ENABLED, True, Step(discover=True)),
+        (MappingState.DISABLED, True, Step(discover=True, move_to=MappingState.ENABLED)),
+        (MappingState.CREATING, False, Step(withdraw=True, until_released=True, move_to=MappingState.DISABLED)),
+        (MappingState.ENABLED, False, Step(withdraw=True, until_released=True, move_to=MappingState.DISABLED)),
+        (MappingState.DISABLING, False, Step(withdraw=True, until_released=True, move_to=MappingState.DISABLED)),
+        (MappingState.DISABLED, False, Step(withdraw=True)),
+        (MappingState.DELETING, True, Step(withdraw=True, until_released=True, remove=True)),
+        (MappingState.DELETING, False, Step(withdraw=True, until_released=True, remove=True)),
+    ],
+)
+def test_each_state_has_its_step(state: MappingState, *, enabled: bool, step: Step) -> None:
+    """The table of the state manager."""
+    assert next_step(state, enabled=enabled) == step
+
+
+class Rig:
+    """A tracker over a memory store with one member that holds the tracker shard."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(asyncio.get_running_loop().time)
+        self.shards: Sequence[str] = ["orders-0", "orders-1"]
+        self.errors: deque[Exception] = deque()
+        self.enabled = True
+        self.lease = FakeLease(key=ShardKey(MAPPING, TRACKER))
+        self.record: MappingRecord | None = None
+
+    async def begin(self, state: MappingState = MappingState.CREATING) -> Tracker:
+        """Store the mapping, join, take the tracker shard."""
+        await self.store.put_mapping(MappingRecord(MAPPING, "orders", b"{}", 0, state))
+        await self.store.join(Member(NODE), ttl_s=1e9)
+        key = ShardKey(MAPPING, TRACKER)
+        granted = await self.store.acquire(NODE, [key], floor=FencingToken(0), ttl_s=1e9)
+        lease, progress = granted[key]
+        self.lease = FakeLease(key=key, token=lease.token, node=NODE, progress=progress)
+        await self.look()
+        return Tracker(self.store, self.lease, current=self.current, discover=self.discover, discovery_s=10)
+
+    async def look(self) -> None:
+        """Know the record as the store has it."""
+        _, records = await self.store.mappings()
+        self.record = records[0] if records else None
+
+    def current(self) -> tuple[MappingRecord, bool] | None:
+        """Tell the record."""
+        return None if self.record is None else (self.record, self.enabled)
+
+    async def discover(self) -> list[ShardId]:
+        """List the shards."""
+        if self.errors:
+            raise self.errors.popleft()
+        return [ShardId(name) for name in self.shards]
+
+    async def wanted(self) -> list[str]:
+        """Shards wanted besides the tracker."""
+        snapshot = await self.store.snapshot()
+        return sorted(w.key.shard for w in snapshot.wanted if w.key.shard != TRACKER)
+
+    async def during(self, tracker: Tracker, *steps: Callable[[], object]) -> None:
+        """Run the tracker, and between the steps let time pass."""
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(tracker.run())
+            await asyncio.sleep(1)
+            for step in steps:
+                await self.look()
+                result = step()
+                if asyncio.iscoroutine(result):
+                    await result
+                await self.look()
+                tracker.changed()
+                await asyncio.sleep(30)
+            task.cancel()
+
+
+async def test_a_new_mapping_becomes_enabled_once_its_shards_are_wanted() -> None:
+    """Creating → Enabled, and added partitions are followed."""
+    rig = Rig()
+    tracker = await rig.begin()
+
+    def grow() -> None:
+        rig.shards = ["orders-0", "orders-1", "orders-2"]
+
+    await rig.during(tracker, lambda: None)
+    await rig.look()
+    assert rig.record is not None
+    assert rig.record.state is MappingState.ENABLED
+    assert await rig.wanted() == ["orders-0", "orders-1"]
+    await rig.during(tracker, grow)
+    assert await rig.wanted() == ["orders-0", "orders-1", "orders-2"]
+
+
+async def test_disabling_waits_until_every_shard_is_released() -> None:
+    """Disabled is said only when nobody works on the mapping any more."""
+    rig = Rig()
+    tracker = await rig.begin()
+    await rig.during(tracker, lambda: None)
+    key = ShardKey(MAPPING, ShardId("orders-0"))
+    granted = await rig.store.acquire(NODE, [key], floor=FencingToken(0), ttl_s=1e9)
+    rig.enabled = False
+    seen: list[MappingState] = []
+
+    def look() -> None:
+        assert rig.record is not None
+        seen.append(rig.record.state)
+
+    async def release() -> None:
+        look()
+        await rig.store.release([granted[key][0]])
+
+    await rig.during(tracker, lambda: None, release, look)
+    assert seen == [MappingState.ENABLED, MappingState.DISABLED]
+    assert await rig.wanted() == []
+
+
+async def test_a_deleted_mapping_disappears_with_its_progress() -> None:
+    """Deleting → gone, and the tracker ends."""
+    rig = Rig()
+    tracker = await rig.begin(MappingState.DELETING)
+    async with asyncio.timeout(60):
+        await tracker.run()
+    await rig.look()
+    assert rig.record is None
+    assert (await rig.store.snapshot()).wanted == ()
+
+
+async def test_trouble_with_the_source_is_reported_and_overcome() -> None:
+    """An unavailable source is asked again soon, a refusing one at the next discovery; the state waits."""
+    rig = Rig()
+    tracker = await rig.begin()
+    rig.errors += [SourceUnavailableError("broker away"), SourceRefusedError("no topic", result="PROBLEM: no topic")]
+    reports = []
+
+    async def look() -> None:
+        progress = await rig.store.load([rig.lease.key])
+        reports.append(progress[rig.lease.key].report)
+
+    await rig.during(tracker, look, look)
+    assert (reports[0].state, reports[0].last_result) == (ShardState.FAILED, "PROBLEM: no topic")
+    assert reports[1].last_error is None
+    await rig.look()
+    assert rig.record is not None
+    assert rig.record.state is MappingState.ENABLED
+
+
+async def test_a_stale_tracker_stops() -> None:
+    """A tracker whose token was outbid writes nothing and ends."""
+    rig = Rig()
+    tracker = await rig.begin()
+    await rig.store.leave(NODE)
+    other = NodeId("node-b")
+    await rig.store.join(Member(other), ttl_s=1e9)
+    await rig.store.acquire(other, [rig.lease.key], floor=FencingToken(0), ttl_s=1e9)
+    with pytest.raises(LeaseLostError):
+        await tracker.run()
+    assert await rig.wanted() == []
+
+
+async def test_a_tracker_without_a_trusted_lease_does_nothing() -> None:
+    """The lease is checked before each step."""
+    rig = Rig()
+    tracker = await rig.begin()
+    rig.lease.lost = True
+    with pytest.raises(LeaseLostError):
+        await tracker.run()
+    assert await rig.wanted() == []
+
+
+async def test_a_drained_tracker_ends() -> None:
+    """A drain is followed at once, also between discoveries."""
+    rig = Rig()
+    tracker = await rig.begin()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(tracker.run())
+        await asyncio.sleep(1)
+        tracker.drain()
+        await task

@@ -1,0 +1,439 @@
+"""A pump at work over fakes: order, budgets, checkpoints, faults."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError, StoreUnavailableError
+from model.ids import MappingId, Position
+from model.mapping import EventSourceMapping, KafkaSource
+from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
+from model.progress import ProgressUpdate, SaveResult, ShardProgress, ShardState
+from pollers.checkpointer import Checkpointer
+from pollers.counters import Counters
+from pollers.pump import Pump, PumpParts
+from pollers.retrying import RetryPolicy
+from tests.support.pump_fakes import MAPPING, SHARD, FakeEnvelope, FakeLease, FakeSource, FakeTarget, Raw
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from pollers.ports import Filter
+
+pytestmark = pytest.mark.looptime
+
+
+class Saves:
+    """A progress store of one shard that can be away, slow, or refuse."""
+
+    def __init__(self) -> None:
+        self.updates: list[ProgressUpdate] = []
+        self.away = False
+        self.slow_s = 0.001
+        self.answer = SaveResult.SAVED
+
+    async def save(self, updates: Sequence[ProgressUpdate]) -> list[SaveResult]:
+        """Keep the updates."""
+        await asyncio.sleep(self.slow_s)
+        if self.away:
+            raise StoreUnavailableError("away in a test")
+        if self.answer is SaveResult.SAVED:
+            self.updates += updates
+        return [self.answer] * len(updates)
+
+    @property
+    def progress(self) -> ShardProgress:
+        """What a next holder would load."""
+        if not self.updates:
+            return ShardProgress()
+        last = self.updates[-1]
+        return ShardProgress(last.position, last.token, last.node, last.ledger, last.state, last.report)
+
+
+class Odd:
+    """A filter that keeps odd positions."""
+
+    def keep(self, raws: Sequence[Raw]) -> list[bool]:
+        """Keep odd ones."""
+        return [raw.position % 2 == 1 for raw in raws]
+
+
+class Rig:
+    """One pump with everything around it."""
+
+    def __init__(
+        self,
+        count: int = 10,
+        *,
+        batch_size: int = 3,
+        window_s: float = 0.0,
+        policy: RetryPolicy | None = None,
+        lanes: int = 1,
+        filtered: Filter | None = None,
+        raws: list[Raw] | None = None,
+        default: Position | None = None,
+    ) -> None:
+        self.mapping = EventSourceMapping(
+            id=MappingId(MAPPING),
+            name="orders",
+            function_name="f",
+            source=KafkaSource("orders", "group"),
+            batch_size=batch_size,
+            batching_window_s=window_s,
+        )
+        self.raws = [Raw(n) for n in range(count)] if raws is None else raws
+        self.source = FakeSource({SHARD.shard: self.raws}, default=default)
+        self.target = FakeTarget()
+        self.saves = Saves()
+        self.lease = FakeLease()
+        self.counters = Counters()
+        self.policy = policy or RetryPolicy()
+        self.lanes = lanes
+        self.filter = filtered
+
+    def pump(self, checkpointer: Checkpointer) -> Pump:
+        """Make the pump."""
+        parts = PumpParts(
+            mapping=self.mapping,
+            source=self.source,
+            envelope=FakeEnvelope(),
+            filter=self.filter,
+            target=self.target,
+            policy=self.policy,
+            counters=self.counters,
+            checkpointer=checkpointer,
+            random=Random(5),
+            lanes=self.lanes,
+        )
+        return Pump(parts, self.lease)  # type: ignore[arg-type]  # a fake lease
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[tuple[Pump, asyncio.Task[None]]]:
+        """Run the pump and its checkpointer; cancel what still runs at the end, as a killed process would."""
+        self.lease.progress = self.saves.progress
+        self.lease.lost = False
+        checkpointer = Checkpointer(self.saves)
+        async with asyncio.TaskGroup() as tasks:
+            saving = tasks.create_task(checkpointer.run())
+            pump = self.pump(checkpointer)
+            outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+            async def run() -> None:
+                try:
+                    await pump.run()
+                except LeaseLostError as exc:
+                    outcome.set_exception(exc)
+                else:
+                    outcome.set_result(None)
+
+            task = tasks.create_task(run())
+            try:
+                yield pump, outcome  # type: ignore[misc]
+            finally:
+                task.cancel()
+                saving.cancel()
+
+    async def until(self, true: Callable[[], bool], limit_s: float = 600) -> None:
+        """Let virtual time pass until something holds."""
+        async with asyncio.timeout(limit_s):
+            while not true():  # noqa: ASYNC110 - in virtual time looking again costs nothing
+                await asyncio.sleep(0.01)
+
+    def saved(self, position: int) -> bool:
+        """Whether the checkpoint is there."""
+        return self.saves.progress.position == str(position)
+
+
+async def test_everything_is_delivered_in_order_and_checkpointed() -> None:
+    """The main path: batches of BatchSize, then the checkpoint behind the last record, mirrored to the source."""
+    rig = Rig(10)
+    async with rig.running():
+        await rig.until(lambda: rig.saved(10))
+    assert rig.target.delivered() == list(range(10))
+    assert max(len(call) for call in rig.target.calls) == 3
+    assert rig.source.readers[0].mirrored[-1] == "10"
+    assert rig.saves.progress.ledger.delivered == 10
+    assert rig.saves.progress.ledger.balanced
+    assert rig.source.readers[0].closed
+
+
+async def test_an_incomplete_batch_waits_for_its_window() -> None:
+    """With a window of 5 s two records wait 5 s, counted from the first poll."""
+    rig = Rig(2, window_s=5)
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    async with rig.running():
+        await rig.target.called.wait()
+    assert loop.time() - began_at == pytest.approx(5, abs=0.1)
+    assert rig.target.calls == [[0, 1]]
+
+
+async def test_a_failing_batch_holds_the_checkpoint_until_it_succeeds() -> None:
+    """Nothing behind a failing batch is delivered in a shard with one lane."""
+    rig = Rig(9)
+    rig.target.answer = lambda p, n: FunctionFailed("Boom") if 3 in p and n < 6 else Delivered()
+    async with rig.running():
+        await rig.until(lambda: len(rig.target.calls) == 4)
+        assert rig.saves.progress.position == "3"
+        await rig.until(lambda: rig.saved(9))
+    assert rig.target.calls == [[0, 1, 2]] + [[3, 4, 5]] * 6 + [[6, 7, 8]]
+    assert rig.counters.failed_invoke == 15
+    assert rig.saves.progress.report.last_result == "OK"
+
+
+async def test_every_attempt_at_the_same_records_carries_one_batch_id_and_the_token() -> None:
+    """Targets can fence and deduplicate."""
+    rig = Rig(3)
+    rig.target.answer = lambda _, n: Throttled("busy") if n < 3 else Delivered()
+    async with rig.running():
+        await rig.until(lambda: rig.saved(3))
+    assert len({i.batch_id for i in rig.target.invocations}) == 1
+    assert [i.attempt for i in rig.target.invocations] == [1, 2, 3]
+    assert {i.token for i in rig.target.invocations} == {7}
+    assert rig.counters.throttles == 2
+
+
+async def test_exhausted_records_are_dropped_and_counted() -> None:
+    """After MaximumRetryAttempts the batch is given up and the shard goes on."""
+    rig = Rig(6, policy=RetryPolicy(maximum_retry_attempts=1))
+    rig.target.answer = lambda p, _: FunctionFailed("Boom") if 0 in p else Delivered()
+    async with rig.running():
+        await rig.until(lambda: rig.saved(6))
+    assert rig.target.calls == [[0, 1, 2]] * 2 + [[3, 4, 5]]
+    assert (rig.saves.progress.ledger.dropped, rig.saves.progress.ledger.delivered) == (3, 3)
+    assert rig.counters.dropped == 3
+
+
+async def test_filtered_records_move_the_checkpoint_without_an_invocation() -> None:
+    """A filter that keeps nothing still advances the shard; kept and filtered records balance."""
+    rig = Rig(10, filtered=Odd())
+    async with rig.running():
+        await rig.until(lambda: rig.saved(10))
+    assert rig.target.delivered() == [1, 3, 5, 7, 9]
+    assert rig.saves.progress.ledger.filtered == 5
+    assert rig.saves.progress.ledger.balanced
+    rig = Rig(raws=[Raw(n) for n in range(0, 20, 2)], filtered=Odd())
+    async with rig.running():
+        await rig.until(lambda: rig.saved(19))
+    assert rig.target.calls == []
+
+
+async def test_a_crash_repeats_no_more_than_what_was_in_flight_and_unsaved() -> None:
+    """Killed anywhere, the next holder begins at the checkpoint; nothing is lost, at most two batches repeat."""
+    for calls in range(1, 11):
+        rig = Rig(30)
+        rig.saves.slow_s = 0.05
+        rig.target.seconds = 0.02
+        async with rig.running():
+            await rig.until(lambda rig=rig, calls=calls: len(rig.target.calls) >= calls)  # type: ignore[misc]
+        before = rig.target.delivered()
+        rig.target.calls.clear()
+        async with rig.running():
+            await rig.until(lambda rig=rig: rig.saved(30))  # type: ignore[misc]
+        after = rig.target.delivered()
+        assert sorted(set(before + after)) == list(range(30))
+        assert after == list(range(after[0], 30))
+        assert len(before) + len(after) - 30 <= 2 * 3
+        assert rig.saves.progress.ledger.delivered == 30
+        assert rig.saves.progress.ledger.balanced
+
+
+async def test_a_drain_finishes_the_invocation_under_way_and_starts_no_other() -> None:
+    """What was delivered is saved; what was not stays for the next holder."""
+    rig = Rig(30)
+    rig.target.seconds = 5
+    async with rig.running() as (pump, done):
+        await rig.target.called.wait()
+        pump.drain()
+        await done
+    assert rig.target.calls == [[0, 1, 2]]
+    assert rig.saves.progress.position == "3"
+    assert rig.saves.progress.ledger.balanced
+    assert rig.source.readers[0].closed
+
+
+async def test_a_drain_does_not_wait_for_a_backoff() -> None:
+    """A failing batch is left to the next holder, with the attempts it has used."""
+    rig = Rig(3, policy=RetryPolicy(maximum_retry_attempts=4))
+    rig.target.answer = lambda _p, _n: FunctionFailed("Boom")
+    loop = asyncio.get_running_loop()
+    async with rig.running() as (pump, done):
+        await rig.until(lambda: len(rig.target.calls) == 3)
+        drained_at = loop.time()
+        pump.drain()
+        await done
+        assert loop.time() - drained_at < 1
+    async with rig.running():
+        await rig.until(lambda: rig.saved(3))
+    assert len(rig.target.calls) == 5
+
+
+async def test_nothing_is_invoked_once_the_lease_is_not_trusted() -> None:
+    """The lease is checked right before each invocation."""
+    rig = Rig(9)
+    rig.target.seconds = 1
+    async with rig.running() as (_, done):
+        await rig.target.called.wait()
+        rig.lease.lost = True
+        with pytest.raises(LeaseLostError):
+            await done
+    assert len(rig.target.calls) == 1
+
+
+async def test_a_stale_token_ends_the_pump_in_the_middle_of_an_invocation() -> None:
+    """Fenced out by the store, the pump stops at once and writes nothing more."""
+    rig = Rig(9)
+    rig.target.seconds = 0.05
+    async with rig.running() as (_, done):
+        await rig.until(lambda: len(rig.target.calls) >= 1)
+        rig.saves.answer = SaveResult.STALE
+        rig.target.seconds = 1000
+        with pytest.raises(LeaseLostError, match="stale"):
+            await done
+
+
+async def test_without_the_store_work_stops_after_what_may_run_ahead() -> None:
+    """While checkpoints cannot be written, only bounded work goes on; afterwards everything does."""
+    rig = Rig(30)
+    rig.target.seconds = 0.05
+    async with rig.running():
+        await rig.until(lambda: len(rig.target.calls) >= 2)
+        rig.saves.away = True
+        await asyncio.sleep(20)
+        stalled = len(rig.target.calls)
+        await asyncio.sleep(20)
+        assert len(rig.target.calls) == stalled < 10
+        rig.saves.away = False
+        await rig.until(lambda: rig.saved(30))
+    assert rig.target.delivered() == list(range(30))
+
+
+async def test_a_resolved_start_is_durable_before_anything_is_delivered() -> None:
+    """LATEST resolved to an offset survives a crash before the first batch."""
+    rig = Rig(10, default=Position("4"))
+    rig.saves.slow_s = 1
+    async with rig.running():
+        await rig.target.called.wait()
+    assert rig.saves.updates[0].position == "4"
+    assert rig.target.delivered()[0] == 4
+
+
+async def test_source_trouble_is_reported_and_overcome() -> None:
+    """An unavailable source is waited for; a refusal shows its result and is asked again."""
+    rig = Rig(3)
+    rig.source.errors += [SourceUnavailableError("broker away"), SourceRefusedError("no such topic", result="R")]
+    async with rig.running():
+        await rig.until(lambda: rig.saves.progress.report.state is ShardState.FAILED)
+        assert rig.saves.progress.report.last_error == "no such topic"
+        assert rig.saves.progress.report.last_result == "R"
+        await rig.until(lambda: rig.saved(3))
+        assert rig.saves.progress.report.last_error is None
+
+
+async def test_the_end_of_a_closed_shard_ends_the_pump_after_its_last_batch() -> None:
+    """A shard read out delivers what waits, without its window, and is drained."""
+    rig = Rig(4, window_s=300)
+    async with rig.running() as (_, done):
+        await rig.until(lambda: len(rig.source.readers) == 1)
+        rig.source.readers[0].at_end = True
+        rig.source.readers[0].arrived.set()
+        await done
+    assert rig.target.delivered() == [0, 1, 2, 3]
+    assert rig.saves.progress.report.state is ShardState.DRAINED
+    assert rig.saved(4)
+
+
+async def test_lanes_keep_the_order_of_each_key_and_a_failing_one_stalls_only_itself() -> None:
+    """With a parallelization factor other keys overtake; a restart does not deliver them again."""
+    by_lane: dict[int, bytes] = {}
+    for n in count():
+        if len(by_lane) == 5:
+            break
+        by_lane.setdefault(hash(b"k%d" % n) % 5, b"k%d" % n)
+    raws = [Raw(n, key=by_lane[n % 5]) for n in range(100)]
+    rig = Rig(raws=raws, lanes=5)
+    rig.target.answer = lambda p, _: FunctionFailed("Boom") if 7 in p else Delivered()
+    async with rig.running():
+        await rig.until(lambda: len({p for c in rig.target.calls for p in c}) >= 80)
+        await asyncio.sleep(1)
+    first = [p for call in rig.target.calls if 7 not in call for p in call]
+    assert rig.saves.progress.ledger.balanced
+    rig.target.calls.clear()
+    rig.target.answer = lambda _p, _n: Delivered()
+    async with rig.running():
+        await rig.until(lambda: rig.saved(100))
+    second = rig.target.delivered()
+    assert sorted(first + second) == list(range(100)), "delivered twice, or lost"
+    for key in {raw.key for raw in raws}:
+        of_key = [p for p in first + second if raws[p].key == key]
+        assert of_key == sorted(of_key)
+    assert rig.saves.progress.ledger.delivered == 100
+
+
+async def test_kafka_partial_failures_hold_the_checkpoint_at_the_lowest_unfinished_record() -> None:
+    """Records reported as failed are retried alone while later ones are known finished."""
+    rig = Rig(3, policy=RetryPolicy(partial_responses=True, in_order=False))
+    rig.target.answer = lambda p, _: (
+        Delivered(b'{"batchItemFailures":[{"itemIdentifier":1}]}') if len(p) == 3 else Delivered(b"{}")
+    )
+    async with rig.running():
+        await rig.until(lambda: len(rig.target.calls) >= 1)
+        await asyncio.sleep(0.005)
+        assert rig.saves.progress.position == "1"
+        await rig.until(lambda: rig.saved(3))
+    assert rig.target.calls == [[0, 1, 2], [1]]
+
+
+async def test_a_target_can_answer_partly_failed_only_through_the_mapping() -> None:
+    """Without ReportBatchItemFailures the body is ignored completely."""
+    rig = Rig(3)
+    rig.target.answer = lambda _p, _n: Delivered(b'{"batchItemFailures":[{"itemIdentifier":1}]}')
+    async with rig.running():
+        await rig.until(lambda: rig.saved(3))
+    assert rig.target.calls == [[0, 1, 2]]
+
+
+async def test_memory_is_bounded_while_the_target_hangs() -> None:
+    """A pump takes no more from its source than the next batches need."""
+    rig = Rig(1000, batch_size=10)
+    rig.target.seconds = 1e6
+    async with rig.running():
+        await asyncio.sleep(100)
+        account = rig.counters.probes[SHARD]().ledger
+    assert account.polled == account.in_flight <= 40
+
+
+async def test_a_record_lost_inside_the_pump_makes_the_ledger_scream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account is held against what the lanes really hold at every checkpoint."""
+    rig = Rig(9)
+    real = FakeEnvelope.encode
+    monkeypatch.setattr(FakeEnvelope, "encode", lambda self, raws, positions: real(self, raws[:-1], positions[:-1]))
+    with capture_logs() as logs:
+        async with rig.running():
+            await rig.until(lambda: bool(rig.saves.updates))
+    assert any(entry["event"] == "ledger.imbalance" and entry["log_level"] == "error" for entry in logs)
+    assert not rig.saves.progress.ledger.balanced
+
+
+async def test_cancelling_at_any_moment_leaves_a_state_to_go_on_from() -> None:
+    """Cancelled after each of many short delays, the shard still delivers everything, in order, at least once."""
+    rig = Rig(60)
+    rig.target.seconds = 0.013
+    rig.saves.slow_s = 0.007
+    rig.target.answer = lambda p, n: PartlyFailed(frozenset({p[-1]})) if n == 1 and p[0] % 4 == 0 else Delivered()
+    for step in range(1, 40):
+        async with rig.running():
+            await asyncio.sleep(0.005 * step)
+        if rig.saved(60):
+            break
+    assert rig.saved(60)
+    assert set(rig.target.delivered()) == set(range(60))
+    assert rig.saves.progress.ledger.delivered == 60
+    assert rig.saves.progress.ledger.balanced

@@ -1,0 +1,173 @@
+"""Retry budgets, age, bisect and partial progress."""
+
+from __future__ import annotations
+
+from math import ceil, log2
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.outcome import Delivered, FunctionFailed, NotReached, PartlyFailed, Throttled
+from model.record import MAX_EVENT_BYTES, Batch
+from pollers.retrying import Condition, Discard, Invoke, Retrying, RetryPolicy
+from tests.support.pump_fakes import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model.outcome import Outcome
+
+FAILED = FunctionFailed("Boom")
+
+
+def start(policy: RetryPolicy, count: int = 4, known: dict[int, int] | None = None) -> Retrying:
+    """Begin with `count` records that arrived at 1000 ms, 2000 ms and so on."""
+    records = [record(n, arrival_ms=(n + 1) * 1000) for n in range(count)]
+    batch = Batch(records, 100 + sum(len(r.fragment) + 1 for r in records))
+    return Retrying(policy, batch, overhead=100, random=Random(1), known_failures=known)
+
+
+def play(
+    retrying: Retrying, answer: Callable[[list[int]], Outcome], now_ms: float = 0
+) -> tuple[list[list[int]], list[int], list[tuple[Condition, list[int]]]]:
+    """Run to the end; returns calls, finished positions and discards, in order."""
+    calls: list[list[int]] = []
+    finished: list[int] = []
+    discards: list[tuple[Condition, list[int]]] = []
+    for _ in range(10_000):
+        step = retrying.next(now_ms)
+        if step is None:
+            return calls, finished, discards
+        if isinstance(step, Discard):
+            discards.append((step.condition, [r.position for r in step.records]))
+            continue
+        positions = [r.position for r in step.work.batch.records]
+        calls.append(positions)
+        verdict = retrying.learn(answer(positions))
+        finished += [r.position for r in verdict.finished]
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_n_retries_make_n_plus_one_invocations(retries: int) -> None:
+    """MaximumRetryAttempts counts retries, and then the whole batch is given up."""
+    calls, finished, discards = play(start(RetryPolicy(maximum_retry_attempts=retries)), lambda _: FAILED)
+    assert len(calls) == retries + 1
+    assert finished == []
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [0, 1, 2, 3])]
+
+
+def test_throttles_and_unreached_functions_consume_nothing() -> None:
+    """However many 429s and refusals, the retry budget is whole afterwards."""
+    outcomes: list[Outcome] = [*[Throttled("busy")] * 50, *[NotReached("refused")] * 50, FAILED, Delivered()]
+    calls, finished, discards = play(start(RetryPolicy(maximum_retry_attempts=1)), lambda _: outcomes.pop(0))
+    assert len(calls) == 102
+    assert finished == [0, 1, 2, 3]
+    assert discards == []
+
+
+def test_failures_of_before_a_restart_count() -> None:
+    """A batch that begins where a failing one began goes on counting."""
+    calls, _, discards = play(start(RetryPolicy(maximum_retry_attempts=3), known={0: 3}), lambda _: FAILED)
+    assert len(calls) == 1
+    assert discards[0][0] is Condition.RETRY_ATTEMPTS_EXHAUSTED
+
+
+def test_failures_are_told_for_the_stored_state() -> None:
+    """The count is kept by the first position, and gone once the batch is."""
+    retrying = start(RetryPolicy())
+    retrying.next(0)
+    retrying.learn(FAILED)
+    assert retrying.failures() == {0: 1}
+    retrying.next(0)
+    retrying.learn(Delivered())
+    assert retrying.failures() == {}
+
+
+def test_only_the_expired_leading_records_go() -> None:
+    """Younger records of the batch are still delivered, and age is checked before the first invocation too."""
+    calls, finished, discards = play(start(RetryPolicy(maximum_record_age_s=60)), lambda _: Delivered(), now_ms=62_500)
+    assert discards == [(Condition.RECORD_AGE_EXCEEDED, [0, 1])]
+    assert calls == [[2, 3]]
+    assert finished == [2, 3]
+
+
+def test_an_oversized_record_is_never_invoked_with() -> None:
+    """A record no event can hold is given up at once."""
+    big = record(0, size=MAX_EVENT_BYTES)
+    retrying = Retrying(RetryPolicy(), Batch([big], MAX_EVENT_BYTES + 101), overhead=100, random=Random(1))
+    calls, _, discards = play(retrying, lambda _: Delivered())
+    assert calls == []
+    assert discards == [(Condition.MAXIMUM_PAYLOAD_SIZE_EXCEEDED, [0])]
+
+
+@given(st.integers(1, 600), st.data(), st.integers(0, 3))
+def test_bisect_isolates_one_poison_record(count: int, data: st.DataObject, retries: int) -> None:
+    """Failing invocations stay within 2·log2(N)+1+retries, order is kept, and only the poison is given up."""
+    poison = data.draw(st.integers(0, count - 1))
+    policy = RetryPolicy(maximum_retry_attempts=retries, bisect=True)
+    calls, finished, discards = play(start(policy, count), lambda p: FAILED if poison in p else Delivered())
+    failing = [call for call in calls if poison in call]
+    assert len(failing) <= 2 * ceil(log2(count)) + 1 + retries
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [poison])]
+    assert finished == [n for n in range(count) if n != poison]
+
+
+def test_a_partial_response_of_a_stream_fails_everything_from_the_lowest_on() -> None:
+    """Kinesis: before the lowest reported record is done, it and all after it is retried."""
+    answers: list[Outcome] = [PartlyFailed(frozenset({3, 1})), Delivered()]
+    calls, finished, _ = play(start(RetryPolicy(partial_responses=True)), lambda _: answers.pop(0))
+    assert calls == [[0, 1, 2, 3], [1, 2, 3]]
+    assert finished == [0, 1, 2, 3]
+
+
+def test_a_partial_response_out_of_order_retries_only_the_reported_records() -> None:
+    """Kafka: the others are finished although they lie beyond."""
+    answers: list[Outcome] = [PartlyFailed(frozenset({1, 2})), Delivered()]
+    policy = RetryPolicy(partial_responses=True, in_order=False)
+    calls, finished, _ = play(start(policy), lambda _: answers.pop(0))
+    assert calls == [[0, 1, 2, 3], [1, 2]]
+    assert finished == [0, 3, 1, 2]
+
+
+def test_progress_gives_the_remainder_a_fresh_budget() -> None:
+    """With BatchSize 3 and 3 retries a record failing in third place is delivered 1 + 4 times (spec section 4.3)."""
+    policy = RetryPolicy(maximum_retry_attempts=3, partial_responses=True)
+    calls, finished, discards = play(start(policy, 3), lambda _: PartlyFailed(frozenset({2})))
+    assert calls == [[0, 1, 2]] + [[2]] * 4
+    assert finished == [0, 1]
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [2])]
+
+
+def test_no_progress_consumes_an_attempt() -> None:
+    """A response that reports the first record again and again is given up like a failure."""
+    policy = RetryPolicy(maximum_retry_attempts=2, partial_responses=True)
+    calls, _, discards = play(start(policy, 3), lambda _: PartlyFailed(frozenset({0})))
+    assert len(calls) == 3
+    assert discards[0][1] == [0, 1, 2]
+
+
+def test_backoff_doubles_with_full_jitter_up_to_a_minute() -> None:
+    """Delays stay under 0.5 s, 1 s, 2 s … 60 s, and reach into the upper half of that."""
+    ceilings = [min(60, 0.5 * 2**n) for n in range(12)]
+    seen = []
+    for seed in range(200):
+        batch = Batch([record(0)], 111)
+        retrying = Retrying(RetryPolicy(), batch, overhead=100, random=Random(seed))
+        delays = []
+        for _ in ceilings:
+            assert isinstance(retrying.next(0), Invoke)
+            delays.append(retrying.learn(FAILED).delay_s)
+        assert all(0 <= delay <= ceiling for delay, ceiling in zip(delays, ceilings, strict=True))
+        seen.append(delays)
+    assert all(max(column) > ceiling / 2 for column, ceiling in zip(zip(*seen, strict=True), ceilings, strict=True))
+
+
+def test_retry_after_is_honoured() -> None:
+    """A throttle that names its pause is given at least that."""
+    retrying = start(RetryPolicy())
+    retrying.next(0)
+    assert 30 <= retrying.learn(Throttled("busy", retry_after_s=30)).delay_s <= 30.5
