@@ -81,7 +81,7 @@ class LeasingService:
         self._store = store
         self._host = host
         self._roles = roles
-        self._address = address
+        self.address = address  # as told to the fleet; the node may learn it only when it serves
         self._hand_over_s = hand_over_s  # how long one shard may take to become quiet when it moves
         self._listener = listener
         self._clock = clock
@@ -199,7 +199,7 @@ class LeasingService:
 
     def facts(self, node: NodeId) -> Member:
         """See `Membership.facts`."""
-        return Member(node, self._roles, draining=self._draining, address=self._address)
+        return Member(node, self._roles, draining=self._draining, address=self.address)
 
     def joined(self, session: Session, reply: TickReply) -> None:
         """See `Membership.joined`."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
 import traceback
 from typing import TYPE_CHECKING
 
 import structlog
+
+from leasing.clock import trust_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,16 +28,6 @@ WARN_EVERY_S = 10.0
 HANG_S = 5.0
 WINDOW_S = 10.0
 _HANG_CHECKS = 5
-_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
-
-
-def suspend_aware_clock() -> float:
-    """Return seconds that go on while the machine sleeps, where the system has such a clock (Linux).
-
-    The loop's own clock stands still then, other nodes' clocks and the store's do not; and uvloop reads its clock only
-    once per turn, so a turn that takes long does not see its own time pass.
-    """
-    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 class LoopLag:
@@ -79,7 +70,7 @@ class Watchdog:
         warn_s: float = WARN_S,
         hang_s: float = HANG_S,
         interval_s: float = INTERVAL_S,
-        clock: Callable[[], float] = suspend_aware_clock,
+        clock: Callable[[], float] = trust_clock,
     ) -> None:
         self.lag = LoopLag()
         self._on_lag = on_lag

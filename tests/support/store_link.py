@@ -58,13 +58,17 @@ class Link:
             await asyncio.sleep(0)
             raise StoreUnavailableError("refused")
 
+        def deliver(reply: Any) -> None:
+            if not answer.cancelled():
+                answer.set_result(reply)
+
         def arrive() -> None:
             if self._held_up is not None and self._holds_only in ("", name):
                 self._held_up.append(arrive)
                 return
             reply = _run_now(call())
             if not self.mute:
-                loop.call_later(self.reply_s(), lambda: answer.cancelled() or answer.set_result(reply))
+                loop.call_later(self.reply_s(), deliver, reply)
 
         loop.call_later(self.request_s(), arrive)
         if self.on_call is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from node.watchdog import LoopLag, Watchdog, suspend_aware_clock
+from node.watchdog import LoopLag, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,9 +106,3 @@ def test_a_peak_is_seen_for_one_to_two_windows() -> None:
     assert lag.recent_max_s == 0.3
     lag.observe(0.0, now=50)
     assert lag.recent_max_s == 0.0
-
-
-def test_the_clock_goes_forward() -> None:
-    """The clock is in seconds and never goes back."""
-    first = suspend_aware_clock()
-    assert suspend_aware_clock() >= first

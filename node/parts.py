@@ -1,0 +1,140 @@
+"""Choose the concrete source, envelope, filter and target of a mapping. The only place that knows them all."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from invocation.settings import HandlerFunction
+from model.errors import RefusedError
+from model.mapping import KafkaSource as KafkaTopic
+from model.problem import Problem
+from pollers.filtering import compile_filter
+from pollers.pump import PumpParts
+from pollers.retrying import RetryPolicy
+from pollers.sources.kafka import KafkaSource
+from pollers.sources.kafka_envelope import KafkaEnvelope, KafkaRecordView
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from config.settings import Settings
+    from invocation.client import InvokeTarget, Targets
+    from invocation.settings import FunctionSettings
+    from model.mapping import EventSourceMapping
+    from model.secret import SecretResolver
+    from pollers.checkpointer import Checkpointer
+    from pollers.counters import Meters
+    from pollers.filtering import RecordView
+    from pollers.ports import Envelope, Source
+
+_EMBEDDED_FETCH_WAIT_MS = 20  # the embedded broker answers an empty fetch only when this has passed
+
+
+class Parts:
+    """Makes the parts of mappings for one node. `settings` may be replaced when the configuration is read again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        tasks: asyncio.TaskGroup,
+        resolver: SecretResolver,
+        targets: Targets,
+        meters: Meters,
+        checkpointer: Checkpointer,
+        embedded_kafka: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self._tasks = tasks
+        self._resolver = resolver
+        self._targets = targets
+        self._made: dict[str, tuple[FunctionSettings, InvokeTarget]] = {}
+        self._meters = meters
+        self._checkpointer = checkpointer
+        self._embedded_kafka = embedded_kafka  # bootstrap server
+        self._random = Random()  # noqa: S311 - jitter, no secret
+
+    def __call__(self, mapping: EventSourceMapping) -> PumpParts:
+        """Make one mapping's parts. Raises `RefusedError` when this node cannot work on it."""
+        lacking = unsupported(mapping)
+        if lacking:
+            raise RefusedError(f"mapping {mapping.name}: {'; '.join(lacking)}")
+        envelope, view = self._forms(mapping)
+        patterns = mapping.filter_patterns
+        return PumpParts(
+            mapping=mapping,
+            source=self._source(mapping),
+            envelope=envelope,
+            filter=compile_filter(patterns, view) if patterns else None,
+            target=self._target(mapping),
+            policy=RetryPolicy.of(mapping, in_order=False),
+            counters=self._meters.of(mapping.name, mapping.source.kind),
+            checkpointer=self._checkpointer,
+            random=self._random,
+            lanes=mapping.extensions.parallelization_factor or mapping.parallelization_factor,
+        )
+
+    def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView]:
+        match mapping.source:
+            case KafkaTopic():
+                return KafkaEnvelope(mapping.source), KafkaRecordView()
+            case _:
+                raise RefusedError(f"{mapping.source.kind} sources are not read by this version")
+
+    def _source(self, mapping: EventSourceMapping) -> Source:
+        embedded = self.settings.embedded.kafka
+        topic = mapping.source.topic if isinstance(mapping.source, KafkaTopic) else ""
+        if self._embedded_kafka is None or embedded is None or topic not in embedded.topics:
+            return KafkaSource(mapping, self._resolver, tasks=self._tasks)
+        return KafkaSource(
+            mapping,
+            self._resolver,
+            tasks=self._tasks,
+            bootstrap_servers=[self._embedded_kafka],
+            fetch_max_wait_ms=_EMBEDDED_FETCH_WAIT_MS,
+        )
+
+    def _target(self, mapping: EventSourceMapping) -> InvokeTarget:
+        name = mapping.function_name
+        function = self.settings.target_for(name)
+        if function is None:
+            raise RefusedError(f"mapping {mapping.name}: this node knows no function {name}")
+        made = self._made.get(name)
+        if made is None or made[0] != function:
+            # One target for all mappings that use the function: a container of the emulator takes one call at a time.
+            made = self._made[name] = (function, self._targets.make(function))
+        return made[1]
+
+
+def unsupported(mapping: EventSourceMapping) -> list[str]:
+    """Return what a mapping asks for that this version does not do, so that it is refused and never half done."""
+    lacking = []
+    if not isinstance(mapping.source, KafkaTopic):
+        lacking.append(f"{mapping.source.kind} sources are not read by this version")
+    if mapping.on_failure_destination is not None:
+        lacking.append("on-failure destinations are not delivered to by this version")
+    if mapping.extensions.park_failing_keys:
+        lacking.append("park_failing_keys is not done by this version")
+    if mapping.tumbling_window_s:
+        lacking.append("tumbling windows are not done by this version")
+    return lacking
+
+
+def unsupported_settings(settings: Settings) -> list[Problem]:
+    """Return the same for a whole configuration, each with its place."""
+    problems = []
+    for configured in settings.event_source_mappings:
+        path = f"event_source_mappings {configured.mapping.name}"
+        problems += [
+            Problem(path, lacking, configured.file, configured.line) for lacking in unsupported(configured.mapping)
+        ]
+        function = settings.target_for(configured.mapping.function_name)
+        if isinstance(function, HandlerFunction):
+            rule = f"function {function.name}: `handler` is not run by this version; use url, arn or rie"
+            problems.append(Problem(path, rule, configured.file, configured.line))
+    if settings.embedded.aws is not None:
+        problems.append(Problem("embedded.aws", "is not started by this version"))
+    if settings.auth is not None and settings.auth.access_keys:
+        problems.append(Problem("auth.access_keys", "is not checked by this version; use auth.tokens"))
+    return problems

@@ -1,0 +1,311 @@
+"""Put a node together: servers, store, leasing, fleet, HTTP surface; start it, and stop it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from config.load import load
+from config.secrets import Secrets
+from controlplane.mappings import Desired, apply
+from controlplane.status import read_status
+from invocation.client import Targets
+from leasing.service import LeasingService
+from model.errors import ConflictError, SourceRefusedError, UnavailableError
+from model.ids import TRACKER, NodeId
+from model.mapping_rules import canonical_document
+from model.problem import InvalidConfigurationError
+from model.progress import ShardState
+from node.embedded_kafka import EmbeddedKafka
+from node.embedded_redis import EmbeddedRedis
+from node.guard import BearerTokens
+from node.health import Readiness, readiness
+from node.parts import Parts, unsupported_settings
+from node.runtimes import Catalogue, Runtimes
+from node.serve import Surface, application, serving
+from node.startup import wait_for, without_credentials
+from node.telemetry import NodeCollector, Telemetry
+from node.watchdog import Watchdog
+from node.workers import PumpWorker, TrackerWorker
+from pollers.checkpointer import Checkpointer
+from pollers.counters import Meters
+from pollers.fleet import Fleet
+from statemgr.redis_store.store import RedisStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from config.settings import ConfiguredMapping, Settings
+    from controlplane.status import Status
+    from leasing.held import HeldLease
+    from model.ids import ShardKey
+    from model.secret import SecretResolver
+    from node.options import RunOptions
+    from node.signals import Shutdown
+    from pollers.fleet import Worker
+    from statemgr.stores import Store
+
+log = structlog.get_logger(__name__)
+
+_AGAIN_S = 0.5
+
+
+async def run_node(options: RunOptions, shutdown: Shutdown) -> None:
+    """Run a node until asked to drain, and drain it.
+
+    Raises `InvalidConfigurationError` for what this version cannot do, `NotReachedInTimeError` when Redis or a broker
+    does not answer in time, OSError when the address is taken.
+    """
+    settings = options.settings
+    _check_supported(settings)
+    resolver = Secrets()
+    async with AsyncExitStack() as servers:
+        async with shutdown.starting():
+            kafka = await _embedded_kafka(settings, servers)
+            store = await _store(settings, resolver, servers)
+            targets = await servers.enter_async_context(
+                Targets(resolver, region=settings.aws.region, aws_endpoint_url=settings.aws.endpoint_url)
+            )
+            credentials = [BearerTokens([await resolver.resolve(token) for token in settings.auth_tokens])]
+        node = Node(options, store, resolver, targets, embedded_kafka=kafka)
+        await node.run(shutdown, credentials if settings.auth_tokens else [])
+
+
+async def _embedded_kafka(settings: Settings, servers: AsyncExitStack) -> str | None:
+    if settings.embedded.kafka is None:
+        return None
+    kafka = await servers.enter_async_context(EmbeddedKafka(settings.embedded.kafka.topics))
+    log.info("embedded.kafka", servers=kafka.bootstrap_servers, topics=dict(settings.embedded.kafka.topics))
+    return kafka.bootstrap_servers
+
+
+async def _store(settings: Settings, resolver: SecretResolver, servers: AsyncExitStack) -> Store:
+    if settings.redis_url is None:
+        redis = await servers.enter_async_context(EmbeddedRedis(settings.data_dir / "redis"))
+        url = redis.url
+        log.info("embedded.redis", url=without_credentials(url), data_dir=str(settings.data_dir))
+    else:
+        url = await resolver.resolve(settings.redis_url)
+    # A heartbeat that hangs must fail early enough to be tried again within the trust window.
+    store = RedisStore.from_url(url, timeout_s=min(2.0, settings.leasing.ttl_s / 5))
+    servers.push_async_callback(store.aclose)
+    await wait_for(f"Redis at {without_credentials(url)}", store.ping)
+    return store
+
+
+class Node:
+    """One node's parts, wired. `leasing.service.Listener`."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        store: Store,
+        resolver: SecretResolver,
+        targets: Targets,
+        *,
+        embedded_kafka: str | None = None,
+    ) -> None:
+        self._options = options
+        self._settings = options.settings
+        self._store = store
+        self._resolver = resolver
+        self._targets = targets
+        self._embedded_kafka = embedded_kafka
+        self._meters = Meters()
+        self._checkpointer = Checkpointer(store)
+        self._catalogue = Catalogue(store)
+        self._mappings_changed = asyncio.Event()
+        self._store_replaced = False
+        self._draining = False
+        self._fleet = Fleet(self._make_worker, ended=self._ended)
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+
+    async def run(self, shutdown: Shutdown, credentials: Sequence[BearerTokens]) -> None:
+        """Run until asked to drain, then drain within the drain timeout."""
+        settings = self._settings
+        async with asyncio.TaskGroup() as tasks:
+            self._parts = Parts(
+                settings,
+                tasks=tasks,
+                resolver=self._resolver,
+                targets=self._targets,
+                meters=self._meters,
+                checkpointer=self._checkpointer,
+                embedded_kafka=self._embedded_kafka,
+            )
+            self._runtimes = Runtimes(self._catalogue, self._parts)
+            async with shutdown.starting():
+                await self._bring_up()
+            self._leasing = LeasingService(
+                self._store,
+                self._fleet,
+                name=self._name,
+                roles=self._options.roles,
+                ttl_s=settings.leasing.ttl_s,
+                hand_over_s=settings.drain_timeout_s,
+                listener=self,
+            )
+            self._watchdog = Watchdog(on_lag=lambda _lag_s: self._leasing.check())
+            async with serving(application(self._surface(credentials)), self._options.listen) as address:
+                self._leasing.address = str(address)
+                background = [
+                    tasks.create_task(self._watchdog.run(), name="watchdog"),
+                    tasks.create_task(self._checkpointer.run(), name="checkpointer"),
+                    tasks.create_task(self._fleet.run(), name="fleet"),
+                    tasks.create_task(self._follow_mappings(), name="follow mappings"),
+                    tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
+                ]
+                leasing = tasks.create_task(self._leasing.run(), name="leasing")
+                log.info("node.started", node=self._name, roles=sorted(self._options.roles), listen=str(address))
+                await shutdown.drain.wait()
+                self._draining = True
+                await self._leasing.drain(settings.drain_timeout_s)
+                await leasing
+                for task in background:
+                    task.cancel()
+        log.info("node.stopped", node=self._name)
+
+    def _surface(self, credentials: Sequence[BearerTokens]) -> Surface:
+        collector = NodeCollector(
+            self._meters,
+            leasing=self._leasing,
+            loop_lag=self._watchdog.lag,
+            labels=self._catalogue.labels,
+        )
+        return Surface(
+            alive=lambda: self._watchdog.alive,
+            ready=self._ready,
+            metrics=Telemetry(collector).exposition,
+            status=self._status,
+            credentials=credentials,
+        )
+
+    def _ready(self) -> Readiness:
+        unread = {
+            key
+            for key in self._leasing.held
+            if key.shard != TRACKER
+            and ((view := self._meters.view(key)) is None or view.report.state is ShardState.STARTING)
+        }
+        return readiness(self._leasing, unread=unread, draining=self._draining)
+
+    async def _status(self) -> Status:
+        return await read_status(self._store, self._leasing.node or NodeId(self._name), self._meters.view)
+
+    # Workers
+
+    async def _make_worker(self, lease: HeldLease) -> Worker:
+        if self._catalogue.record(lease.key.mapping) is None:
+            await self._catalogue.read()
+        if lease.key.shard == TRACKER:
+            return TrackerWorker(lease, self._catalogue, self._runtimes, self._store)
+        return PumpWorker(lease, self._runtimes, self._store)
+
+    def _ended(self, key: ShardKey) -> None:
+        self._leasing.give_up(key)
+
+    # Mappings
+
+    async def _bring_up(self) -> None:
+        """Put the files' mappings into the store and wait for their brokers."""
+        await apply(self._store, [_desired(configured) for configured in self._settings.event_source_mappings])
+        await self._catalogue.read()
+        names = {configured.mapping.name for configured in self._settings.event_source_mappings}
+        strangers = [record.name for record in self._catalogue if record.name not in names]
+        if strangers:
+            log.info("mappings.not_in_files", names=strangers)
+        for configured in self._settings.event_source_mappings:
+            mapping = configured.mapping
+            if not mapping.enabled:
+                continue
+            async with self._runtimes.using(mapping.id) as parts:
+
+                async def reachable(parts=parts, name=mapping.name) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+                    try:
+                        await parts.source.shards()
+                    except SourceRefusedError as exc:
+                        # Reached; what it says is for an operator, and the mapping's tracker goes on asking.
+                        log.error("source.refused", mapping=name, error=str(exc))  # noqa: TRY400
+
+                await wait_for(f"the event source of mapping {mapping.name}", reachable)
+
+    def mappings_changed(self, revision: int) -> None:
+        """Read the mappings soon."""
+        log.debug("mappings.changed", revision=revision)
+        self._mappings_changed.set()
+
+    def store_replaced(self, incarnation: str) -> None:
+        """Publish what this node knows again, soon."""
+        log.error("store.replaced", incarnation=incarnation)
+        self._store_replaced = True
+        self._mappings_changed.set()
+
+    async def _follow_mappings(self) -> None:
+        while True:
+            await self._mappings_changed.wait()
+            self._mappings_changed.clear()
+            try:
+                if self._store_replaced:
+                    await self._publish_again()
+                    self._store_replaced = False
+                changed = await self._catalogue.read()
+            except UnavailableError:
+                self._mappings_changed.set()
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            for mapping, document in changed.items():
+                self._fleet.mapping_changed(mapping, document=document)
+
+    async def _publish_again(self) -> None:
+        """Give a store that forgot everything the positions and mappings this node knows (invariant 7)."""
+        await self._checkpointer.republish()
+        known = {
+            record.id: Desired(record.id, record.name, record.document, self._catalogue.mapping(record.id).enabled)
+            for record in self._catalogue
+        }
+        known |= {configured.mapping.id: _desired(configured) for configured in self._settings.event_source_mappings}
+        await apply(self._store, list(known.values()))
+
+    async def _follow_reloads(self, shutdown: Shutdown) -> None:
+        """Read the files again on SIGHUP, and change only what changed."""
+        seen = shutdown.reloads
+        while True:
+            seen = await shutdown.reload_after(seen)
+            try:
+                settings = load(self._options.files, overrides=self._options.overrides.sections())
+                _check_supported(settings)
+                await self._reload(settings)
+            except InvalidConfigurationError as exc:
+                log.error("reload.refused", problems=[str(problem) for problem in exc.problems])  # noqa: TRY400
+            except (UnavailableError, ConflictError) as exc:
+                log.error("reload.failed", error=str(exc))  # noqa: TRY400
+
+    async def _reload(self, settings: Settings) -> None:
+        before, self._settings, self._parts.settings = self._settings, settings, settings
+        gone = {c.mapping.name for c in before.event_source_mappings} - {
+            c.mapping.name for c in settings.event_source_mappings
+        }
+        changes = await apply(self._store, [_desired(c) for c in settings.event_source_mappings], gone=gone)
+        log.info("reload.done", changes=[f"{change.kind} {change.record.name}" for change in changes])
+        functions = [(record, self._catalogue.mapping(record.id).function_name) for record in self._catalogue]
+        elsewhere = [record for record, name in functions if before.target_for(name) != settings.target_for(name)]
+        if elsewhere:
+            self._runtimes.renew()
+            for record in elsewhere:
+                self._fleet.mapping_changed(record.id, document=True)
+
+
+def _check_supported(settings: Settings) -> None:
+    problems = unsupported_settings(settings)
+    if problems:
+        raise InvalidConfigurationError(problems)
+
+
+def _desired(configured: ConfiguredMapping) -> Desired:
+    mapping = configured.mapping
+    return Desired(mapping.id, mapping.name, canonical_document(configured.document), mapping.enabled)

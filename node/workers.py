@@ -1,0 +1,134 @@
+"""What the fleet runs under a lease: a pump for a shard, a tracker for a mapping, holding the mapping's runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from model.errors import NotFoundError, RefusedError, UnavailableError
+from model.mapping import MappingState
+from model.progress import ProgressUpdate, ShardReport, ShardState
+from pollers.pump import Pump
+from statemgr.manager import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leasing.held import HeldLease
+    from model.ids import MappingId, ShardId
+    from model.mapping import MappingRecord
+    from node.runtimes import Catalogue, Runtimes
+    from statemgr.stores import Store
+
+log = structlog.get_logger(__name__)
+
+_REFUSED_S = 30.0
+
+
+class PumpWorker:
+    """Pumps one shard with its mapping's runtime. `pollers.fleet.Worker`."""
+
+    def __init__(self, lease: HeldLease, runtimes: Runtimes, store: Store) -> None:
+        self._lease = lease
+        self._runtimes = runtimes
+        self._store = store
+        self._pump: Pump | None = None
+        self._draining = asyncio.Event()
+
+    async def run(self) -> None:
+        """Pump until drained. A mapping this node cannot work on is reported, and tried again after a while."""
+        try:
+            async with self._runtimes.using(self._lease.key.mapping) as parts:
+                self._pump = Pump(parts, self._lease)
+                if self._draining.is_set():
+                    return
+                await self._pump.run()
+                if self._draining.is_set():
+                    return
+                # Read to the end of a closed shard: the lease stays until the tracker wants the shard no more.
+                await self._draining.wait()
+        except (RefusedError, NotFoundError) as exc:
+            log.error("worker.refused", shard=str(self._lease.key), error=str(exc))  # noqa: TRY400 - no bug, no traceback
+            await self._tell(str(exc))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFUSED_S):
+                    await self._draining.wait()
+
+    def drain(self) -> None:
+        """Let the pump finish what is under way."""
+        self._draining.set()
+        if self._pump is not None:
+            self._pump.drain()
+
+    def refresh(self) -> None:
+        """Bring the pump's report up to date."""
+        if self._pump is not None:
+            self._pump.refresh()
+
+    def mapping_changed(self, *, document: bool) -> None:
+        """Come back with the present document."""
+        if document:
+            self.drain()
+
+    async def _tell(self, error: str) -> None:
+        progress = self._lease.progress
+        update = ProgressUpdate(
+            key=self._lease.key,
+            token=self._lease.token,
+            node=self._lease.node,
+            position=None,
+            ledger=progress.ledger,
+            report=ShardReport(ShardState.FAILED, last_result=f"PROBLEM: {error}", last_error=error),
+            state=progress.state,
+        )
+        with suppress(UnavailableError):
+            await self._store.save([update])
+
+
+class TrackerWorker:
+    """Follows one mapping. `pollers.fleet.Worker`."""
+
+    def __init__(self, lease: HeldLease, catalogue: Catalogue, runtimes: Runtimes, store: Store) -> None:
+        self._mapping: MappingId = lease.key.mapping
+        self._catalogue = catalogue
+        self._runtimes = runtimes
+        self._tracker = Tracker(store, lease, current=self._current, discover=self._discover)
+
+    async def run(self) -> None:
+        """Follow the mapping until drained or until it is gone."""
+        await self._tracker.run()
+
+    def drain(self) -> None:
+        """End after the step under way."""
+        self._tracker.drain()
+
+    def refresh(self) -> None:
+        """Nothing to bring up to date."""
+        self._tracker.refresh()
+
+    def mapping_changed(self, *, document: bool) -> None:  # noqa: ARG002 - either way the tracker looks again
+        """Look at the mapping again."""
+        self._tracker.changed()
+
+    def _current(self) -> tuple[MappingRecord, bool] | None:
+        record = self._catalogue.record(self._mapping)
+        if record is None:
+            return None
+        if record.state is MappingState.DELETING:
+            return record, False  # its document need not be readable any more
+        return record, msgspec.json.decode(record.document, type=_Enabled).Enabled
+
+    async def _discover(self) -> Sequence[ShardId]:
+        try:
+            async with self._runtimes.using(self._mapping) as parts:
+                return await parts.source.shards()
+        except NotFoundError as exc:
+            raise RefusedError(str(exc)) from exc
+
+
+class _Enabled(msgspec.Struct):
+    Enabled: bool = True

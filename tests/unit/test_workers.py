@@ -1,0 +1,185 @@
+"""Workers hold their mapping's runtime exactly as long as they need it."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from model.errors import NotFoundError, RefusedError
+from model.ids import TRACKER, FencingToken, ShardKey
+from model.lease import Member
+from model.mapping import MappingRecord, MappingState
+from model.progress import ShardState
+from node.runtimes import Catalogue, Runtimes
+from node.workers import PumpWorker, TrackerWorker
+from pollers.checkpointer import Checkpointer
+from pollers.counters import Counters
+from pollers.pump import PumpParts
+from pollers.retrying import RetryPolicy
+from statemgr.memory_store import MemoryStore
+from tests.support.pump_fakes import MAPPING, NODE, SHARD, FakeEnvelope, FakeLease, FakeSource, FakeTarget, Raw
+
+if TYPE_CHECKING:
+    from leasing.held import HeldLease
+    from model.mapping import EventSourceMapping
+
+pytestmark = pytest.mark.looptime
+
+DOCUMENT = (
+    b'{"Name":"orders","UUID":"4f6e3f0e-0000-4000-8000-000000000001","FunctionName":"f","Topics":["orders"],'
+    b'"SelfManagedEventSource":{"Endpoints":{"KAFKA_BOOTSTRAP_SERVERS":["127.0.0.1:9"]}},'
+    b'"StartingPosition":"TRIM_HORIZON","BatchSize":%d}'
+)
+
+
+class Rig:
+    """A store with one mapping, and runtimes made of fakes."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(asyncio.get_running_loop().time)
+        self.catalogue = Catalogue(self.store)
+        self.checkpointer = Checkpointer(self.store)
+        self.sources: list[FakeSource] = []
+        self.closed: list[FakeSource] = []
+        self.targets: list[FakeTarget] = []
+        self.refuse = False
+        self.runtimes = Runtimes(self.catalogue, self.make)
+
+    def make(self, mapping: EventSourceMapping) -> PumpParts:
+        """Make parts out of fakes."""
+        if self.refuse:
+            raise RefusedError("this node knows no function f")
+        rig = self
+
+        class Source(FakeSource):
+            async def close(self) -> None:
+                rig.closed.append(self)
+
+        self.sources.append(Source({SHARD.shard: [Raw(n) for n in range(7)]}))
+        self.targets.append(FakeTarget())
+        return PumpParts(
+            mapping=mapping,
+            source=self.sources[-1],
+            envelope=FakeEnvelope(),
+            filter=None,
+            target=self.targets[-1],
+            policy=RetryPolicy(),
+            counters=Counters(),
+            checkpointer=self.checkpointer,
+            random=Random(1),
+        )
+
+    async def put(self, batch_size: int) -> dict[str, bool]:
+        """Store the mapping with a batch size, and have the catalogue read it."""
+        record = MappingRecord(MAPPING, "orders", DOCUMENT % batch_size, 0, MappingState.ENABLED)
+        await self.store.put_mapping(record)
+        return cast("dict[str, bool]", await self.catalogue.read())
+
+    def lease(self) -> HeldLease:
+        """Hold the shard."""
+        return cast("HeldLease", FakeLease(token=FencingToken(1)))
+
+
+async def test_a_runtime_is_shared_and_closed_by_its_last_user() -> None:
+    """One source per mapping and node, gone when nobody needs it."""
+    rig = Rig()
+    await rig.put(3)
+    async with rig.runtimes.using(MAPPING) as one, rig.runtimes.using(MAPPING) as two:
+        assert one is two
+    assert rig.closed == rig.sources
+    async with rig.runtimes.using(MAPPING) as three:
+        assert three is not one
+    with pytest.raises(NotFoundError):
+        async with rig.runtimes.using(SHARD.mapping.replace("4", "5")):  # type: ignore[arg-type]
+            pass
+
+
+async def test_a_changed_document_gets_a_runtime_of_its_own() -> None:
+    """What is under way finishes under the old document."""
+    rig = Rig()
+    assert await rig.put(3) == {MAPPING: True}
+    async with rig.runtimes.using(MAPPING) as old:
+        assert await rig.put(4) == {MAPPING: True}
+        assert await rig.put(4) == {}
+        async with rig.runtimes.using(MAPPING) as new:
+            assert (old.mapping.batch_size, new.mapping.batch_size) == (3, 4)
+        assert len(rig.closed) == 1
+        rig.runtimes.renew()
+        async with rig.runtimes.using(MAPPING) as renewed:
+            assert renewed is not new
+
+
+async def test_a_pump_worker_pumps_until_drained_and_lets_the_source_go() -> None:
+    """The lease's worker opens the mapping's source, delivers, and closes it again."""
+    rig = Rig()
+    await rig.put(3)
+    worker = PumpWorker(rig.lease(), rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        working = tasks.create_task(worker.run())
+        await asyncio.sleep(10)
+        assert rig.targets[0].delivered() == list(range(7))
+        worker.mapping_changed(document=False)
+        await asyncio.sleep(1)
+        assert not working.done()
+        worker.mapping_changed(document=True)
+        await working
+        saving.cancel()
+    assert rig.closed == rig.sources
+    progress = await rig.store.load([SHARD])
+    assert progress[SHARD].position == "7"
+
+
+async def test_a_closed_shard_that_is_read_out_keeps_its_lease() -> None:
+    """Only the tracker decides when a shard is no longer wanted."""
+    rig = Rig()
+    await rig.put(3)
+    worker = PumpWorker(rig.lease(), rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        working = tasks.create_task(worker.run())
+        await asyncio.sleep(1)
+        rig.sources[0].readers[0].at_end = True
+        rig.sources[0].readers[0].arrived.set()
+        await asyncio.sleep(100)
+        assert not working.done()
+        assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
+        worker.drain()
+        await working
+        saving.cancel()
+
+
+async def test_a_mapping_this_node_cannot_work_on_is_reported_and_given_back_after_a_while() -> None:
+    """A missing function shows in the status, and does not spin."""
+    rig = Rig()
+    rig.refuse = True
+    await rig.put(3)
+    worker = PumpWorker(rig.lease(), rig.runtimes, rig.store)
+    began_at = asyncio.get_running_loop().time()
+    await worker.run()
+    assert asyncio.get_running_loop().time() - began_at == pytest.approx(30, abs=1)
+    report = (await rig.store.load([SHARD]))[SHARD].report
+    assert (report.state, report.last_error) == (ShardState.FAILED, "this node knows no function f")
+
+
+async def test_a_tracker_worker_discovers_through_the_mappings_source() -> None:
+    """The tracker makes the source's shards wanted."""
+    rig = Rig()
+    await rig.put(3)
+    await rig.store.join(Member(NODE), ttl_s=1e9)
+    key = ShardKey(MAPPING, TRACKER)
+    granted = await rig.store.acquire(NODE, [key], floor=FencingToken(0), ttl_s=1e9)
+    lease = cast("HeldLease", FakeLease(key=key, token=granted[key][0].token))
+    worker = TrackerWorker(lease, rig.catalogue, rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(worker.run())
+        await asyncio.sleep(1)
+        worker.mapping_changed(document=True)
+        await asyncio.sleep(1)
+        worker.drain()
+        await working
+    assert SHARD in {wanted.key for wanted in (await rig.store.snapshot()).wanted}
+    assert rig.closed == rig.sources
