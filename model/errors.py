@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.ids import ShardKey
+    from model.ids import Position, ShardKey
 
 
 class EsmdError(Exception):
@@ -40,6 +40,17 @@ class SourceRefusedError(RefusedError):
     def __init__(self, message: str, *, result: str | None = None) -> None:
         super().__init__(message)
         self.result = result or f"PROBLEM: {message}"
+
+
+class SourceRestartedError(EsmdError):
+    """The shard's log began anew, before the place it was read to: recreated or truncated.
+
+    Nothing before `position` can be read any more, and what was read of the former log is not what is there now.
+    """
+
+    def __init__(self, message: str, *, position: Position) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class LeaseLostError(EsmdError):

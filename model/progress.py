@@ -85,7 +85,10 @@ class ShardProgress:
 
 @dataclass(frozen=True, slots=True)
 class ProgressUpdate:
-    """One fenced write. `position` None leaves the stored checkpoint as it is."""
+    """One fenced write. `position` None leaves the stored checkpoint as it is.
+
+    `rewind` allows the position to lie before the stored one: the shard's log began anew.
+    """
 
     key: ShardKey
     token: FencingToken
@@ -94,6 +97,7 @@ class ProgressUpdate:
     ledger: Ledger
     report: ShardReport
     state: bytes = b""
+    rewind: bool = False
 
 
 class SaveResult(StrEnum):

@@ -46,11 +46,9 @@ class PumpWorker:
                 self._pump = Pump(parts, self._lease)
                 if self._draining.is_set():
                     return
-                await self._pump.run()
-                if self._draining.is_set():
-                    return
-                # Read to the end of a closed shard: the lease stays until the tracker wants the shard no more.
-                await self._draining.wait()
+                if await self._pump.run():
+                    # Read to the end of a closed shard: the lease stays until the tracker wants the shard no more.
+                    await self._draining.wait()
         except (RefusedError, NotFoundError) as exc:
             log.error("worker.refused", shard=str(self._lease.key), error=str(exc))  # noqa: TRY400 - no bug, no traceback
             await self._tell(str(exc))

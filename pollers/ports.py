@@ -48,7 +48,7 @@ class ShardReader(Protocol):
         """Wait for the next records, at most `max_records`. None: the source closed the shard and it is read out.
 
         Cancelling loses no records: the next call returns them. Raises `SourceUnavailableError` (the caller backs
-        off and calls again on the same reader) or `SourceRefusedError`.
+        off and calls again on the same reader), `SourceRefusedError`, or `SourceRestartedError` from then on.
         """
 
     def buffered(self) -> int:

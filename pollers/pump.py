@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError
+from model.errors import LeaseLostError, SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.progress import ShardState
 from pollers.batcher import Batcher
 from pollers.delivery import Delivery
@@ -67,6 +67,7 @@ class Pump:
         self._room = asyncio.Event()  # a lane took a batch
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()  # drained, or read to the end of a closed shard
+        self._restart: SourceRestartedError | None = None
 
     def __repr__(self) -> str:
         return f"<Pump {self.key} {self._standing.state} at {self._standing.position}>"
@@ -80,8 +81,10 @@ class Pump:
         """Have the report brought up to date."""
         self._standing.refresh()
 
-    async def run(self) -> None:
-        """Pump until drained or until the source has closed the shard. Raises `LeaseLostError`.
+    async def run(self) -> bool:
+        """Pump until drained, or until the source has closed the shard or begun it anew. Raises `LeaseLostError`.
+
+        Tells whether the shard was read to its end, so that there is nothing left to do under this lease.
 
         Everything may be cancelled or killed at any point: what is not saved as finished is delivered again.
         """
@@ -94,6 +97,7 @@ class Pump:
                 await self._note_start(reader)
                 await self._pump(reader)
                 await self._standing.all_saved()
+            return self._standing.state is ShardState.DRAINED
         finally:
             self._standing.close()
             probes.pop(self.key, None)
@@ -140,6 +144,9 @@ class Pump:
             raise lost.exceptions[0] from None
         if not self._draining.is_set():
             self._standing.state = ShardState.DRAINED
+        if self._restart is not None:
+            self._standing.log.warning("shard.rewound", why=str(self._restart), position=self._restart.position)
+            self._standing.rewind(self._restart.position)
         self._standing.changed()
 
     def _batcher(self, now: float) -> Batcher:
@@ -177,6 +184,10 @@ class Pump:
             except (SourceUnavailableError, SourceRefusedError) as exc:
                 delay_s = await self._source_trouble(exc, delay_s)
                 continue
+            except SourceRestartedError as exc:
+                self._restart = exc
+                self.drain()
+                return
             if chunk is None:
                 self._ended.set()
                 return

@@ -64,6 +64,7 @@ class Standing:
         self._last_result = lease.progress.report.last_result
         self._last_error: str | None = None
         self._imbalance = 0
+        self._rewind = False
         self._reported: ShardReport | None = None
         self._changes = 0  # counts what is worth saving
         self._changes_saved = 0
@@ -95,6 +96,16 @@ class Standing:
             for position in positions:
                 self.known_failures.pop(position, None)
         self.moved()
+
+    def rewind(self, position: Position) -> None:
+        """Take the checkpoint back: the shard's log began anew, and what was read of the former one is void."""
+        self.position = position
+        self.positions = Positions()
+        self.known_failures = {}
+        self.ledger.polled -= sum([holder.held for holder in self.holders])
+        self.holders = ()
+        self._rewind = True
+        self.changed()
 
     def batch_finished(self) -> None:
         """Count a finished batch."""
@@ -190,6 +201,7 @@ class Standing:
             ledger=self._account(),
             report=self._reported,
             state=StoredState(failures=failures, ahead=self.positions.ahead()).encode(),
+            rewind=self._rewind,
         )
 
     def saved(self, update: ProgressUpdate, result: SaveResult) -> None:

@@ -300,7 +300,9 @@ class MemoryStore:
         position = update.position
         if position is None:
             position = before.position
-        elif before.position is not None and position_key(position) < position_key(before.position):
+        elif (
+            not update.rewind and before.position is not None and position_key(position) < position_key(before.position)
+        ):
             return SaveResult.BACKWARD
         self._note_token(update.key, update.token)
         self._progress[update.key] = _copy(

@@ -76,7 +76,8 @@ class ProgressStore(Protocol):
         """Write several shards' progress in one round trip, each on its own terms; results in the order given.
 
         STALE when the shard has a token newer than the update's. BACKWARD when the update's position lies before the
-        stored one; equal is fine. A shard unknown to the store (wiped) takes the update and its token.
+        stored one and it is no rewind; equal is fine. A shard unknown to the store (wiped) takes the update and its
+        token.
         """
 
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:

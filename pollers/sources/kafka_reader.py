@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from model.errors import SourceRestartedError
 from model.ids import Position
 from pollers.ports import Chunk, Lag
 from pollers.sources.kafka_errors import again
@@ -56,6 +57,7 @@ class KafkaReader:
         self._feed = feed
         self._wake: asyncio.Future[None] | None = None
         self._closed = False
+        self._restarted: SourceRestartedError | None = None
 
     def __repr__(self) -> str:
         return f"<KafkaReader {self.partition} next={self._next} buffered={self.inbox.count}>"
@@ -73,6 +75,8 @@ class KafkaReader:
         """Wait for the next records. A partition has no end, so this never returns None."""
         loop = asyncio.get_running_loop()
         while True:
+            if self._restarted is not None:
+                raise self._restarted
             # Between removing the records and returning them there is no await: cancelling loses none.
             chunk = self._feed.pull(self, max_records)
             if chunk is not None:
@@ -127,6 +131,14 @@ class KafkaReader:
             self._wake.set_result(None)
 
     def begin_again(self, offset: int) -> None:
-        """Go on elsewhere, because the brokers no longer have, or never had, the place we were at."""
+        """Go on at the log's beginning, because the place we were at lies beyond its end.
+
+        The checkpoint lies there too, so the pump has to take it back before anything of the new log is delivered.
+        """
         self._start = self._next = offset
         self._feed.restarted(self)
+        self._restarted = SourceRestartedError(
+            f"{self.partition.topic}-{self.partition.partition} began anew at offset {offset}",
+            position=Position(str(offset)),
+        )
+        self.wake()

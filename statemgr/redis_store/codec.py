@@ -115,7 +115,7 @@ def save_args(updates: Sequence[ProgressUpdate], places: Sequence[int]) -> list[
     """Write the arguments of `save.lua`; `places` say which key each update's progress has."""
     flat: list[int | str] = []
     for update, place in zip(updates, places, strict=True):
-        flat += (place, update.key.shard, str(update.token), update.position or "")
+        flat += (place, update.key.shard, str(update.token), update.position or "", int(update.rewind))
     return [_pack(flat), *map(_pack_progress, updates)]
 
 

@@ -91,6 +91,18 @@ async def test_a_position_never_moves_back(store: Store) -> None:
     assert (progress.position, progress.ledger.polled) == ("10", 4)
 
 
+async def test_a_rewind_takes_the_position_back_under_the_same_fencing(store: Store) -> None:
+    """A shard whose log began anew goes on at its beginning; a stale holder cannot rewind."""
+    await track(store)
+    lease = await take(store, ANN, shard(0))
+    assert await store.save([update(lease, "10")]) == [SAVED]
+    assert await store.save([replace(update(older(lease), "2"), rewind=True)]) == [STALE]
+    assert await store.save([replace(update(lease, "2", polled=5), rewind=True)]) == [SAVED]
+    progress = (await store.load([shard(0)]))[shard(0)]
+    assert (progress.position, progress.ledger.polled) == ("2", 5)
+    assert await store.save([update(lease, "1")]) == [BACKWARD]
+
+
 async def test_positions_of_128_digits_keep_their_order(store: Store) -> None:
     """Kinesis sequence numbers are compared digit by digit, not as rounded numbers."""
     await track(store)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError, StoreUnavailableError
+from model.errors import (
+    LeaseLostError,
+    SourceRefusedError,
+    SourceRestartedError,
+    SourceUnavailableError,
+    StoreUnavailableError,
+)
 from model.ids import MappingId, Position
 from model.mapping import EventSourceMapping, KafkaSource
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
@@ -115,7 +121,7 @@ class Rig:
         return Pump(parts, self.lease)  # type: ignore[arg-type]  # a fake lease
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[tuple[Pump, asyncio.Task[None]]]:
+    async def running(self) -> AsyncIterator[tuple[Pump, asyncio.Future[bool]]]:
         """Run the pump and its checkpointer; cancel what still runs at the end, as a killed process would."""
         self.lease.progress = self.saves.progress
         self.lease.lost = False
@@ -123,19 +129,17 @@ class Rig:
         async with asyncio.TaskGroup() as tasks:
             saving = tasks.create_task(checkpointer.run())
             pump = self.pump(checkpointer)
-            outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
             async def run() -> None:
                 try:
-                    await pump.run()
+                    outcome.set_result(await pump.run())
                 except LeaseLostError as exc:
                     outcome.set_exception(exc)
-                else:
-                    outcome.set_result(None)
 
             task = tasks.create_task(run())
             try:
-                yield pump, outcome  # type: ignore[misc]
+                yield pump, outcome
             finally:
                 task.cancel()
                 saving.cancel()
@@ -348,6 +352,22 @@ async def test_the_end_of_a_closed_shard_ends_the_pump_after_its_last_batch() ->
     assert rig.target.delivered() == [0, 1, 2, 3]
     assert rig.saves.progress.report.state is ShardState.DRAINED
     assert rig.saved(4)
+
+
+async def test_a_shard_that_begins_anew_is_rewound_before_anything_of_it_is_delivered() -> None:
+    """A recreated topic takes the checkpoint back to its beginning, with the books in order, and ends the pump."""
+    rig = Rig(6)
+    rig.target.seconds = 0.5
+    async with rig.running() as (_, done):
+        await rig.until(lambda: rig.saves.progress.position == "3")
+        rig.source.readers[0].errors.append(SourceRestartedError("recreated", position=Position("0")))
+        rig.source.readers[0].arrived.set()
+        assert await done is False
+    assert rig.saves.updates[-1].rewind
+    assert rig.saves.progress.position == "0"
+    assert rig.saves.progress.ledger.balanced
+    assert rig.saves.progress.ledger.in_flight == 0
+    assert rig.source.readers[0].mirrored[-1] == "0"
 
 
 async def test_lanes_keep_the_order_of_each_key_and_a_failing_one_stalls_only_itself() -> None:

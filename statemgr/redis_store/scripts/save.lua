@@ -1,10 +1,10 @@
 -- Without common.lua: the hot path. KEYS: meta, removed, then progress of the mappings concerned. ARGV[1]: msgpack, flat,
--- per update: which of KEYS, shard, token as text, position or "". ARGV from 2 on: the rest of each update's progress.
+-- per update: which of KEYS, shard, token as text, position or "", 1 for a rewind or 0. ARGV from 2 on: the rest of each update's progress.
 -- Packed since each argument costs the client time. Reply: a letter per update, (s)aved, s(t)ale or (b)ackward.
 local updates, results, highest = cmsgpack.unpack(ARGV[1]), {}, nil
-for i = 1, #updates, 4 do
+for i = 1, #updates, 5 do
   local progress, shard, token = KEYS[updates[i]], updates[i + 1], updates[i + 2]
-  local position, rest = updates[i + 3], ARGV[(i + 7) / 4]
+  local position, forward, rest = updates[i + 3], updates[i + 4] == 0, ARGV[(i + 9) / 5]
   local saved = redis.call('HMGET', progress, 't/' .. shard, 'p/' .. shard)
   local newest, before = saved[1], saved[2]
   if not newest then
@@ -12,7 +12,7 @@ for i = 1, #updates, 4 do
   end
   if newest ~= token and tonumber(newest) > tonumber(token) then
     results[#results + 1] = 't'
-  elseif position ~= '' and before and (#position < #before or (#position == #before and position < before)) then
+  elseif position ~= '' and forward and before and (#position < #before or (#position == #before and position < before)) then
     results[#results + 1] = 'b'
   else
     if newest ~= token then -- the store had lost it
