@@ -9,6 +9,7 @@ from invocation.settings import HandlerFunction
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
 from model.problem import Problem
+from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
 from pollers.filtering import compile_filter
 from pollers.pump import PumpParts
 from pollers.retrying import RetryPolicy
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
     from model.mapping import EventSourceMapping
     from model.secret import SecretResolver
     from pollers.checkpointer import Checkpointer
-    from pollers.counters import Meters
+    from pollers.counters import Counters, Meters
     from pollers.filtering import RecordView
     from pollers.ports import Envelope, Source
-
-_EMBEDDED_FETCH_WAIT_MS = 20  # the embedded broker answers an empty fetch only when this has passed
 
 
 class Parts:
@@ -62,14 +61,15 @@ class Parts:
             raise RefusedError(f"mapping {mapping.name}: {'; '.join(lacking)}")
         envelope, view = self._forms(mapping)
         patterns = mapping.filter_patterns
+        counters = self._meters.of(mapping.name, mapping.source.kind)
         return PumpParts(
             mapping=mapping,
-            source=self._source(mapping),
+            source=self._source(mapping, counters),
             envelope=envelope,
             filter=compile_filter(patterns, view) if patterns else None,
             target=self._target(mapping),
             policy=RetryPolicy.of(mapping, in_order=False),
-            counters=self._meters.of(mapping.name, mapping.source.kind),
+            counters=counters,
             checkpointer=self._checkpointer,
             random=self._random,
             lanes=mapping.extensions.parallelization_factor or mapping.parallelization_factor,
@@ -82,17 +82,21 @@ class Parts:
             case _:
                 raise RefusedError(f"{mapping.source.kind} sources are not read by this version")
 
-    def _source(self, mapping: EventSourceMapping) -> Source:
+    def _source(self, mapping: EventSourceMapping, counters: Counters) -> Source:
+        def count_committed(step: int) -> None:
+            counters.committed += step
+
         embedded = self.settings.embedded.kafka
         topic = mapping.source.topic if isinstance(mapping.source, KafkaTopic) else ""
         if self._embedded_kafka is None or embedded is None or topic not in embedded.topics:
-            return KafkaSource(mapping, self._resolver, tasks=self._tasks)
+            return KafkaSource(mapping, self._resolver, tasks=self._tasks, count_committed=count_committed)
         return KafkaSource(
             mapping,
             self._resolver,
             tasks=self._tasks,
             bootstrap_servers=[self._embedded_kafka],
-            fetch_max_wait_ms=_EMBEDDED_FETCH_WAIT_MS,
+            fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS,
+            count_committed=count_committed,
         )
 
     def _target(self, mapping: EventSourceMapping) -> InvokeTarget:

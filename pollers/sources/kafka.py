@@ -66,6 +66,7 @@ class KafkaSource:
         request_timeout_s: float = 10.0,
         commit_interval_s: float = 1.0,
         stall_s: float = 5.0,
+        count_committed: Callable[[int], None] = lambda _step: None,
     ) -> None:
         if not isinstance(mapping.source, KafkaTopic):
             raise TypeError(f"{mapping.name} is no Kafka mapping")
@@ -80,7 +81,7 @@ class KafkaSource:
         self._request_timeout_s = request_timeout_s
         self._commit_interval_s = commit_interval_s
         self._dispatcher = Dispatcher(prefetch_max_bytes=prefetch_max_bytes, fetch_max_wait_ms=fetch_max_wait_ms)
-        self._commits = GroupCommits()
+        self._commits = GroupCommits(count_committed)
         self._stalls = StallWatch(stall_s=stall_s)
         self._log = log.bind(mapping=mapping.name, topic=self._topic.topic)
         self._consumer: PartitionConsumer | None = None
@@ -115,7 +116,7 @@ class KafkaSource:
         committed, offset = await self._asking(place)
         if self._closed or partition in self._dispatcher.readers:
             raise SourceRefusedError(f"{shard}: {'the source is closed' if self._closed else 'is being read already'}")
-        self._commits.opened(partition, committed)
+        self._commits.opened(partition, committed, begin=offset)
         reader = KafkaReader(partition, offset, Inbox(partition, offset), self)
         self._dispatcher.add(reader)
         return reader
@@ -151,7 +152,7 @@ class KafkaSource:
 
     def restarted(self, reader: KafkaReader) -> None:
         """Let commits of the partition go back to where it begins now."""
-        self._commits.opened(reader.partition, None)
+        self._commits.opened(reader.partition, None, begin=0)
 
     async def give_up(self, reader: KafkaReader) -> None:
         """Stop serving the reader, and commit nothing for its partition once this returns."""

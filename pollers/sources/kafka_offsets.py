@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from model.mapping import StartingPosition
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from pollers.sources.kafka_client import PartitionConsumer, TopicPartition
@@ -52,15 +52,18 @@ class GroupCommits:
     Commits of one partition go forward only, as far as this holder knows, and stop when it is forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[int], None] = lambda _step: None) -> None:
+        self._count = count  # told by how many offsets each commit moves on (the metric CommittedEventCount)
         self._wanted: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
+        self._counted_to: dict[TopicPartition, int] = {}
         self._committing = asyncio.Lock()
         self._failure: str | None = None
 
-    def opened(self, partition: TopicPartition, committed: int | None) -> None:
-        """Begin with what the group has."""
+    def opened(self, partition: TopicPartition, committed: int | None, *, begin: int) -> None:
+        """Begin with what the group has. Without that, commits count from where reading begins."""
         self.forget(partition)
+        self._counted_to[partition] = begin if committed is None else committed
         if committed is not None:
             self._committed[partition] = committed
 
@@ -73,6 +76,7 @@ class GroupCommits:
         """Commit nothing more for a partition that is given up."""
         self._wanted.pop(partition, None)
         self._committed.pop(partition, None)
+        self._counted_to.pop(partition, None)
 
     def due(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Return what is to be committed among these partitions."""
@@ -95,6 +99,8 @@ class GroupCommits:
             if partition not in self._wanted:
                 continue  # given up meanwhile
             self._committed[partition] = offset
+            self._count(offset - self._counted_to[partition])
+            self._counted_to[partition] = offset
             if self._wanted[partition] == offset:
                 del self._wanted[partition]
         return True
