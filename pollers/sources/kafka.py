@@ -152,7 +152,7 @@ class KafkaSource:
 
     def restarted(self, reader: KafkaReader) -> None:
         """Let commits of the partition go back to where it begins now."""
-        self._commits.opened(reader.partition, None, begin=0)
+        self._commits.opened(reader.partition, None, begin=int(reader.start))
 
     async def give_up(self, reader: KafkaReader) -> None:
         """Stop serving the reader, and commit nothing for its partition once this returns."""
