@@ -105,12 +105,10 @@ async def _run_once(command: Sequence[str], shutdown: Shutdown, env: Mapping[str
     finally:
         if child.returncode is None:  # cancelled: an abort, or another child ended everything
             _send(child, signal.SIGTERM)
-            try:
-                async with asyncio.timeout(KILL_AFTER_S):
-                    await child.wait()
-            except TimeoutError:
-                _send(child, signal.SIGKILL)
-                await child.wait()
+            # No `asyncio.timeout`: before Python 3.11.3 it does not work in a task that is being cancelled.
+            killing = asyncio.get_running_loop().call_later(KILL_AFTER_S, _send, child, signal.SIGKILL)
+            await child.wait()
+            killing.cancel()
 
 
 async def _pass_on(event: asyncio.Event, child: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -139,8 +139,12 @@ class Pump:
                     lane.stop() if self._draining.is_set() else lane.close()
                 await asyncio.wait(lanes)
                 watching.cancel()
-        except* LeaseLostError as lost:
-            # Several tasks may notice at once; the lease is lost only once.
+        except ExceptionGroup as failures:
+            # Several tasks may notice a lost lease at once; it is lost only once. (Raising inside `except*` would do,
+            # but whether that comes out bare or in a group depends on the patch release of Python.)
+            lost, others = failures.split(LeaseLostError)
+            if lost is None or others is not None:
+                raise
             raise lost.exceptions[0] from None
         if not self._draining.is_set():
             self._standing.state = ShardState.DRAINED
