@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 _MAX_TAKE = 1000  # records decoded in one go: about a millisecond of the event loop
 _IDLE_S = 1.0  # how long to wait before looking at the client's health again
 _SHORT_WAIT_MS = 20  # see `_set_wait`
+_SETTLED_S = 2.0
 _LOOKUP_S = 5.0
 _MIN_PARTITION_FETCH_BYTES = 32 * 1024
 _MAX_PARTITION_FETCH_BYTES = 1024 * 1024
@@ -41,6 +42,7 @@ class Dispatcher:
         self._leaving: dict[TopicPartition, int] = {}  # given up, still assigned so that they can be committed
         self._max_bytes = prefetch_max_bytes
         self._wait_ms = fetch_max_wait_ms
+        self._moved_at = float("-inf")  # event-loop time
         self._moved = False  # somebody reads from a place the consumer is not at
         self._departed = False
         self._waiter: asyncio.Future[None] | None = None
@@ -120,6 +122,7 @@ class Dispatcher:
     def _apply(self, consumer: PartitionConsumer) -> None:
         """Move the consumer to the partitions and places that are needed now."""
         if self._moved and self.readers:
+            self._moved_at = asyncio.get_running_loop().time()
             places = {partition: reader.inbox.expected for partition, reader in self.readers.items()}
             share = min(_MAX_PARTITION_FETCH_BYTES, max(_MIN_PARTITION_FETCH_BYTES, self._max_bytes // len(places)))
             consumer.move({**self._leaving, **places}, partition_bytes=share)
@@ -128,13 +131,15 @@ class Dispatcher:
         self._moved = self._departed = False
 
     def _set_wait(self, consumer: PartitionConsumer) -> None:
-        """Keep the brokers from holding back an answer for long while a partition is left out of the request.
+        """Keep the brokers from holding back an answer for long while something else would have to wait for it.
 
-        The client has one request per broker under way. A partition that makes room meanwhile is not part of it, and
-        would have to wait until the idle ones' long poll has ended.
+        The client has one fetch per broker under way, and a broker answers a connection's requests in their order. A
+        partition that makes room is not part of the fetch under way and has to wait until the idle ones' long poll has
+        ended; so have look-ups of offsets for partitions being opened, which come many in a row after a move.
         """
-        everyone = self.prefetch.everyone_wanted()
-        consumer.longest_wait(self._wait_ms if everyone else min(self._wait_ms, _SHORT_WAIT_MS))
+        settled = asyncio.get_running_loop().time() > self._moved_at + _SETTLED_S
+        patient = settled and self.prefetch.everyone_wanted()
+        consumer.longest_wait(self._wait_ms if patient else min(self._wait_ms, _SHORT_WAIT_MS))
 
     async def _back_in_range(self, consumer: PartitionConsumer, places: Mapping[TopicPartition, int]) -> None:
         """Go on at the earliest record where the brokers do not have the place asked for; never at the latest."""
