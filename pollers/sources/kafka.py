@@ -196,11 +196,8 @@ class KafkaSource:
             request_timeout_s=self._request_timeout_s,
         )
         try:
-            try:
-                await consumer.start()
-            except KafkaError:
-                await probe(self._servers, security, timeout_s=_PROBE_S)  # raises the reason
-                raise
+            await probe(self._servers, security, timeout_s=_PROBE_S)  # raises a reason, as `start` does not
+            await consumer.start()
             async with asyncio.timeout(self._request_timeout_s):
                 await consumer.partitions()
             self._consumer = consumer

@@ -10,7 +10,7 @@ and the positions in one step, taking fetched records of some partitions while t
 - `assign([])` would ask for the metadata of every topic of the cluster: keep something assigned, and pause it.
 - Replacing the assignment while the group's coordinator is being looked up can end aiokafka's coordination task, and a
   fetcher task can end unseen. Both show in `take`; then a new consumer is made.
-- `bootstrap` logs why it failed and forgets it; `probe` asks again and keeps the reason.
+- `bootstrap` logs why it failed and forgets it; `probe` goes first and keeps the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["PartitionConsumer", "Seen", "TopicPartition", "limit_client_logging", "probe"]
 
 _STOP_S = 2.0
+_CLOSE_S = 1.0
 
 
 class Seen(NamedTuple):
@@ -152,17 +153,26 @@ async def probe(bootstrap_servers: Sequence[str], security: KafkaSecurity, *, ti
     """Connect to one of the servers and log in. Raises the error of the last one when none can be used."""
     last: BaseException | None = None
     for host, port, _ in collect_hosts(list(bootstrap_servers)):
+        connection = AIOKafkaConnection(
+            host, port, client_id="esmd", request_timeout_ms=int(timeout_s * 1000), **security.options()
+        )
         try:
             async with asyncio.timeout(timeout_s):
-                connection = await create_conn(
-                    host, port, client_id="esmd", request_timeout_ms=int(timeout_s * 1000), **security.options()
-                )
-        except (OSError, KafkaError, TimeoutError) as exc:
+                await connection.connect()
+        except KafkaError as exc:
             last = exc
-            continue
-        connection.close()
-        return
+            await _closed(connection)
+        except (OSError, TimeoutError) as exc:
+            last = exc  # never connected
+        else:
+            await _closed(connection)
+            return
     raise last or KafkaConnectionError("no bootstrap servers")
+
+
+async def _closed(connection: AIOKafkaConnection) -> None:
+    """Close a connection that was made, and see it gone: over TLS that takes a word from the other side."""
+    await asyncio.wait([connection.close()], timeout=_CLOSE_S)
 
 
 def limit_client_logging() -> None:
