@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from model.errors import SourceRefusedError, SourceUnavailableError
+from model.errors import SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.ids import Position
 from model.mapping import StartingPosition
 from node.embedded_kafka import EmbeddedKafka
@@ -216,6 +216,10 @@ async def test_a_place_beyond_the_end_begins_again(broker: EmbeddedKafka) -> Non
     await produce(broker.bootstrap_servers, "audit", 0, numbers(0, 5))
     async with kafka_source(kafka_mapping(broker.bootstrap_servers, "audit")) as source:
         reader = await source.reader(shard("audit", 0), Position("5000"))
+        with pytest.raises(SourceRestartedError) as told:
+            await reader.read(5)
+        await reader.close()
+        reader = await source.reader(shard("audit", 0), told.value.position)
         assert await read_values(reader, 5) == numbers(0, 5)
         assert reader.start == "0"
         reader.checkpointed(Position("5"))

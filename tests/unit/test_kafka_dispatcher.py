@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from model.errors import SourceUnavailableError
+from model.errors import SourceRestartedError, SourceUnavailableError
 from pollers.sources.kafka_client import Seen
 from pollers.sources.kafka_dispatcher import Dispatcher
 from pollers.sources.kafka_inbox import Inbox
@@ -304,7 +304,11 @@ async def test_lost_records_are_counted_and_reading_goes_on() -> None:
     async with bench.running(consumer):
         behind, beyond = bench.open(A, 5), bench.open(B, 99)
         assert await offsets(behind, 5) == list(range(15, 20))
-        assert await offsets(beyond, 10) == list(range(10))
+        with pytest.raises(SourceRestartedError) as told:
+            await beyond.read(10)
+        assert told.value.position == "0"
+        bench.dispatcher.remove(beyond)
+        assert await offsets(bench.open(B, 0), 10) == list(range(10))
     assert (behind.lost, behind.start) == (10, "5")
     assert (beyond.lost, beyond.start) == (0, "0")
     assert bench.feed.begun_again == [beyond]

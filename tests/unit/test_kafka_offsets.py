@@ -39,6 +39,15 @@ class FakeGroup:
         self.commits.append(dict(offsets))
 
 
+def opened(counts: list[int] | None = None) -> GroupCommits:
+    """Make commits for two partitions that the group has nothing of."""
+    noted = [] if counts is None else counts
+    commits = GroupCommits(noted.append)
+    for partition in (A, B):
+        commits.opened(partition, None, begin=0)
+    return commits
+
+
 async def flush(commits: GroupCommits, group: Any) -> bool:
     """Commit what is due within a second."""
     return await commits.flush(group, within_s=1.0)
@@ -46,7 +55,7 @@ async def flush(commits: GroupCommits, group: Any) -> bool:
 
 async def test_all_partitions_go_in_one_commit_and_only_once() -> None:
     """Checkpoints of several partitions are one request; without news there is none."""
-    commits, group = GroupCommits(), FakeGroup()
+    commits, group = opened(), FakeGroup()
     commits.note(A, 5)
     commits.note(A, 7)
     commits.note(B, 1)
@@ -57,8 +66,9 @@ async def test_all_partitions_go_in_one_commit_and_only_once() -> None:
 
 async def test_commits_never_go_back() -> None:
     """What lies before the group's offset, or a former commit, is not committed; a fresh start forgets."""
-    commits, group = GroupCommits(), FakeGroup()
-    commits.opened(A, 10)
+    counts: list[int] = []
+    commits, group = opened(counts), FakeGroup()
+    commits.opened(A, 10, begin=10)
     commits.note(A, 9)
     await flush(commits, group)
     commits.note(A, 12)
@@ -66,7 +76,8 @@ async def test_commits_never_go_back() -> None:
     commits.note(A, 11)
     await flush(commits, group)
     assert group.commits == [{A: 12}]
-    commits.opened(A, None)
+    assert counts == [2]
+    commits.opened(A, None, begin=0)
     commits.note(A, 3)
     await flush(commits, group)
     assert group.commits[-1] == {A: 3}
@@ -74,7 +85,7 @@ async def test_commits_never_go_back() -> None:
 
 async def test_a_partition_given_up_is_committed_no_more() -> None:
     """Neither a forgotten partition nor one that is not assigned any more is committed."""
-    commits, group = GroupCommits(), FakeGroup()
+    commits, group = opened(), FakeGroup()
     commits.note(A, 5)
     commits.note(B, 5)
     commits.forget(A)
@@ -85,7 +96,7 @@ async def test_a_partition_given_up_is_committed_no_more() -> None:
 
 async def test_what_is_noted_during_a_commit_follows_in_the_next() -> None:
     """A checkpoint that arrives while a commit is under way is not lost."""
-    commits, group = GroupCommits(), FakeGroup()
+    commits, group = opened(), FakeGroup()
     group.answer.clear()
     commits.note(A, 5)
     async with asyncio.TaskGroup() as tasks:
@@ -100,7 +111,7 @@ async def test_what_is_noted_during_a_commit_follows_in_the_next() -> None:
 @pytest.mark.looptime
 async def test_failed_commits_stay_due_and_are_told_once() -> None:
     """A failure is logged when it changes, a hanging broker bounds the wait, and success commits what was due."""
-    commits, group = GroupCommits(), FakeGroup()
+    commits, group = opened(), FakeGroup()
     commits.note(A, 5)
     with capture_logs() as logs:
         group.failure = errors.CommitFailedError("others use this group")
