@@ -55,8 +55,8 @@ log = structlog.get_logger(__name__)
 _AGAIN_S = 0.5
 
 
-async def run_node(options: RunOptions, shutdown: Shutdown) -> None:
-    """Run a node until asked to drain, and drain it.
+async def run_node(options: RunOptions, shutdown: Shutdown, *, embedded_kafka: str | None = None) -> None:
+    """Run a node until asked to drain, and drain it. `embedded_kafka` is where the caller runs that broker already.
 
     Raises `InvalidConfigurationError` for what this version cannot do, `NotReachedInTimeError` when Redis or a broker
     does not answer in time, OSError when the address is taken.
@@ -66,7 +66,7 @@ async def run_node(options: RunOptions, shutdown: Shutdown) -> None:
     resolver = Secrets()
     async with AsyncExitStack() as servers:
         async with shutdown.starting():
-            kafka = await _embedded_kafka(settings, servers)
+            kafka = embedded_kafka or await _embedded_kafka(settings, servers)
             store = await _store(settings, resolver, servers)
             targets = await servers.enter_async_context(
                 Targets(resolver, region=settings.aws.region, aws_endpoint_url=settings.aws.endpoint_url)

@@ -1,0 +1,87 @@
+"""The parent's side of the demo's functions: starts their process, reads its reports, ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from model.errors import UnavailableError
+from node.demo.function import Report
+
+_HERE = str(Path(__file__).resolve().parent.parent.parent)  # where the child is to import this package from
+_START_S = 15.0
+_STOP_S = 3.0
+_LONGEST_LINE = 1024 * 1024
+
+
+class FunctionProcess:
+    """The process. Use it as an async context manager, and keep `follow` running to have `report` up to date."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self.report = Report("")
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    async def __aenter__(self) -> Self:
+        """Start, and wait until the functions can be called. Raises `UnavailableError`."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # never import from the working directory
+            "-m",
+            "node.demo.function",
+            f"--parent={os.getpid()}",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which still has events to deliver
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))},
+            limit=_LONGEST_LINE,
+        )
+        try:
+            async with asyncio.timeout(_START_S):
+                await self._read()
+        except BaseException as error:
+            await self.__aexit__()
+            if isinstance(error, TimeoutError):
+                raise UnavailableError(f"the demo's functions did not start within {_START_S:g} s") from error
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the process and wait until it is gone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+        except BaseException as error:  # in time or not, cancelled or not: no process stays behind
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if not isinstance(error, TimeoutError):
+                raise
+
+    async def follow(self) -> None:
+        """Keep `report` up to date. Raises `UnavailableError` when the process ends."""
+        while True:
+            await self._read()
+
+    async def _read(self) -> None:
+        if self._process is None or self._process.stdout is None:
+            raise UnavailableError("the demo's functions are not running")
+        line = await self._process.stdout.readline()
+        if not line:
+            raise UnavailableError("the demo's functions have ended")
+        self.report = msgspec.json.decode(line, type=Report)

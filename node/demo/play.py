@@ -1,0 +1,237 @@
+"""The demo's course: start everything, let events flow, deliver what is left, tell how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from config.load import load
+from model.errors import UnavailableError
+from node.demo import screen
+from node.demo.function_process import FunctionProcess
+from node.demo.orders import Orders
+from node.demo.producer import Producer
+from node.demo.snapshot import Observer, Phase, Snapshot, settled
+from node.demo.view import Scene
+from node.embedded_kafka import EmbeddedKafka
+from node.options import ListenAddress, Overrides, RunOptions
+from node.signals import Shutdown, StoppedWhileStartingError
+from node.wiring import run_node
+
+if TYPE_CHECKING:
+    from node.demo.function import Report
+    from node.demo.screen import Screen
+
+CONFIG = "demo.yaml"
+TOPIC = "orders"
+FUNCTIONS_URL = "http://127.0.0.1:8080"  # in the shipped file; the demo puts the real addresses in
+BROKER = "127.0.0.1:9092"
+_LISTEN = ListenAddress("127.0.0.1", 9001)
+_REFRESH_S = 0.25
+_READY_POLL_S = 0.02
+_SETTLE_S = 20.0  # for delivering what is left at the end
+_ANSWER_S = 5.0
+_STOP_S = 5.0  # beyond the node's drain timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says."""
+
+    config: Path
+    rate: int
+    seconds: float | None
+    command: str = "esmd"  # how to call it here
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it went."""
+
+    status: dict[str, Any]
+    report: Report
+    seconds: float
+    first_after_s: float | None
+    settled: bool
+
+
+async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_time_s: float) -> Ended | None:
+    """Run the demo to its end, or until `shutdown` asks for it; None when that was before events flowed.
+
+    Raises `UnavailableError` when a part does not start or ends by itself.
+    """
+    async with contextlib.AsyncExitStack() as parts:
+        functions, kafka = FunctionProcess(), EmbeddedKafka({})
+        async with shutdown.starting(), asyncio.TaskGroup() as starting:
+            starting.create_task(parts.enter_async_context(kafka), name="start kafka")
+            starting.create_task(parts.enter_async_context(functions), name="start functions")
+        config = data_dir / CONFIG
+        text = wishes.config.read_text()
+        addresses = {FUNCTIONS_URL: functions.report.url, BROKER: kafka.bootstrap_servers}
+        for shipped, real in addresses.items():
+            text = text.replace(shipped, real)
+        config.write_text(text)
+        overrides = Overrides(listen=_free_address(), data_dir=data_dir)
+        settings = load([config], environ={}, overrides=overrides.sections())
+        topics = settings.embedded.kafka.topics if settings.embedded.kafka is not None else {}
+        for topic, partitions in topics.items():
+            await kafka.create_topic(topic, partitions)
+        options = RunOptions((config,), overrides, settings)
+        scene = Scene(
+            topic=TOPIC,
+            partitions=topics[TOPIC],
+            rate=wishes.rate,
+            command=wishes.command,
+            node_url=f"http://{options.listen}",
+            config=str(config),
+            log=str(data_dir / "esmd.log"),
+            seconds=wishes.seconds,
+        )
+        session = await parts.enter_async_context(
+            aiohttp.ClientSession(scene.node_url, timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
+        )
+        seen = parts.enter_context(screen.opened(scene))
+        course = _Course(wishes, shutdown, functions, session, seen, started_time_s=started_time_s)
+        return await course.run(options, kafka.bootstrap_servers)
+
+
+def _free_address() -> ListenAddress:
+    """Return the usual address, so that other commands find the node by themselves, or else a free one."""
+    for port in (_LISTEN.port, 0):
+        with contextlib.suppress(OSError), socket.create_server((_LISTEN.host, port)) as probe:
+            return ListenAddress(_LISTEN.host, probe.getsockname()[1])
+    raise UnavailableError("no free port on the loopback interface")
+
+
+@dataclass(slots=True)
+class _Course:
+    """One demo under way."""
+
+    wishes: Wishes
+    shutdown: Shutdown
+    functions: FunctionProcess
+    session: aiohttp.ClientSession
+    seen: Screen
+    started_time_s: float
+    observer: Observer = field(default_factory=Observer)
+    now: Snapshot = field(default_factory=lambda: Snapshot(Phase.STARTING, 0.0))
+    status: dict[str, Any] = field(default_factory=lambda: {"node": "", "nodes": [], "mappings": []})
+
+    async def run(self, options: RunOptions, broker: str) -> Ended | None:
+        node_shutdown = Shutdown()
+        producer = Producer(Orders(self.wishes.seed), TOPIC, rate=self.wishes.rate, behind=lambda: self.now.behind)
+        async with asyncio.TaskGroup() as tasks:
+            node = tasks.create_task(self._run_node(options, node_shutdown, broker), name="node")
+            helpers = [
+                tasks.create_task(self.functions.follow(), name="follow functions"),
+                tasks.create_task(self._follow_reloads(node_shutdown), name="follow reloads"),
+            ]
+            ended = None
+            if await self._ready():
+                ended = await self._flow(producer, broker)
+            node_shutdown.request()
+            stop_s = options.settings.drain_timeout_s + _STOP_S
+            try:
+                async with asyncio.timeout(stop_s):
+                    await node
+            except TimeoutError as error:
+                raise UnavailableError(f"the node did not stop within {stop_s:g} s") from error
+            for helper in helpers:
+                helper.cancel()
+        return ended
+
+    async def _run_node(self, options: RunOptions, shutdown: Shutdown, broker: str) -> None:
+        with contextlib.suppress(StoppedWhileStartingError):
+            await run_node(options, shutdown, embedded_kafka=broker)
+        if not shutdown.drain.is_set():
+            raise UnavailableError("the node ended by itself; its log tells why")
+
+    async def _follow_reloads(self, node_shutdown: Shutdown) -> None:
+        """Pass SIGHUP on: the node reads its file again."""
+        seen = 0
+        while True:
+            seen = await self.shutdown.reload_after(seen)
+            node_shutdown.request_reload()
+
+    async def _ready(self) -> bool:
+        """Wait until the node reads its shards; False when the demo should end instead."""
+        await self.seen.show(self.now)
+        while not self.shutdown.drain.is_set():
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self.session.get("/readyz") as answer:
+                    if answer.status == 200:  # noqa: PLR2004 - ready
+                        return True
+            await asyncio.sleep(_READY_POLL_S)
+        return False
+
+    async def _flow(self, producer: Producer, broker: str) -> Ended:
+        """Produce until the time is over or somebody wants to stop, and deliver all of it."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            began_at = loop.time()
+            producing = tasks.create_task(producer.run(broker), name="produce")
+            ends_at = None if self.wishes.seconds is None else began_at + self.wishes.seconds
+            while not (self.shutdown.drain.is_set() or (ends_at is not None and loop.time() >= ends_at)):
+                await self._look(Phase.FLOWING, producer, began_at)
+                due_at = loop.time() + _REFRESH_S
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due_at if ends_at is None else min(due_at, ends_at)):
+                        await self.shutdown.drain.wait()
+            producer.stop()
+            await producing
+            seconds = loop.time() - began_at
+        gives_up_at = loop.time() + _SETTLE_S
+        while True:
+            await self._look(Phase.FINISHING, producer, began_at)
+            done = settled(self.status, producer.produced)
+            if done or loop.time() > gives_up_at:
+                break
+            await asyncio.sleep(_REFRESH_S)
+        # The functions' last report may still be on its way.
+        await asyncio.sleep(_REFRESH_S)
+        return Ended(self.status, self.functions.report, seconds, self._first_after_s(), done)
+
+    async def _look(self, phase: Phase, producer: Producer, began_at: float) -> None:
+        """Ask the node how it is, and show it."""
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # busy: what it said before has to do for now
+            async with self.session.get("/esmd/v1/status", raise_for_status=True) as answer:
+                self.status = await answer.json()
+        at = asyncio.get_running_loop().time()
+        self.now = self.observer.observe(
+            self.status,
+            self.functions.report,
+            at=at,
+            phase=phase,
+            elapsed_s=at - began_at,
+            produced=producer.produced,
+            first_after_s=self._first_after_s(),
+        )
+        try:
+            await self.seen.show(self.now)
+        except OSError:  # the terminal or the pipe is gone, and with it the reason to go on
+            if not self.shutdown.drain.is_set():
+                self.shutdown.request()
+
+    def _first_after_s(self) -> float | None:
+        first_s = self.functions.report.first_time_s
+        return None if first_s is None else max(0.0, first_s - self.started_time_s)
+
+
+def process_started_time_s() -> float:
+    """Return when this process was started, epoch seconds; where that cannot be told, now."""
+    now_s = time.time()
+    try:
+        stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started_s = int(stat[19]) / os.sysconf("SC_CLK_TCK")
+        return now_s - (time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return now_s

@@ -1,0 +1,200 @@
+"""What the demo shows at one moment, put together from the node's status and the functions' report. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from node.demo.function import Tally
+from node.demo.latency import Latencies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from node.demo.function import Report
+
+_RATE_S = 2.0  # rates are told over this long
+_LATENCY_S = 10.0  # and latencies over this
+HISTORY_S = 60  # rates of whole seconds, for the sparkline
+
+
+class Phase(StrEnum):
+    """Where the demo is."""
+
+    STARTING = "starting"
+    FLOWING = "flowing"
+    FINISHING = "finishing"
+
+
+@dataclass(frozen=True, slots=True)
+class MappingView:
+    """One mapping's line."""
+
+    name: str
+    state: str = "Creating"
+    delivered: int = 0
+    delivered_per_s: float = 0.0
+    filtered: int = 0
+    filtered_per_s: float = 0.0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    errors: int = 0
+    retries: int = 0
+    throttled: int = 0
+    history: tuple[float, ...] = ()  # delivered in each of the last seconds, oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLine:
+    """One shard of one mapping."""
+
+    mapping: str
+    id: str
+    state: str
+    lag_records: int | None
+    checkpoint: str | None
+    fencing_token: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The latest error any shard told of, and how long ago it was last seen."""
+
+    where: str
+    text: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything on the screen."""
+
+    phase: Phase
+    elapsed_s: float
+    produced: int = 0
+    first_after_s: float | None = None
+    mappings: tuple[MappingView, ...] = ()
+    shards: tuple[ShardLine, ...] = ()
+    last_error: LastError | None = None
+
+    @property
+    def behind(self) -> int:
+        """Records the slowest mapping has still to finish."""
+        behind: dict[str, int] = {}
+        for shard in self.shards:
+            behind[shard.mapping] = behind.get(shard.mapping, 0) + (shard.lag_records or 0)
+        return max(behind.values(), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    at: float
+    delivered: int
+    filtered: int
+    latencies: Latencies
+
+
+@dataclass(slots=True)
+class _Course:
+    """What a mapping did lately."""
+
+    samples: deque[_Sample] = field(default_factory=deque)
+    history: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_S))
+    second_at: float | None = None
+    second_delivered: int = 0
+
+    def take(self, sample: _Sample) -> None:
+        self.samples.append(sample)
+        while len(self.samples) > 2 and self.samples[1].at <= sample.at - _LATENCY_S:  # noqa: PLR2004 - a stretch has two ends
+            self.samples.popleft()
+        if self.second_at is None:
+            self.second_at, self.second_delivered = sample.at, sample.delivered
+        elif sample.at - self.second_at >= 1:
+            per_s = (sample.delivered - self.second_delivered) / (sample.at - self.second_at)
+            self.history.append(per_s)
+            self.second_at, self.second_delivered = sample.at, sample.delivered
+
+    def rates(self) -> tuple[float, float]:
+        """Return delivered and filtered per second."""
+        last = self.samples[-1]
+        first = next(sample for sample in self.samples if sample.at >= last.at - _RATE_S)
+        if last.at <= first.at:
+            return 0.0, 0.0
+        took_s = last.at - first.at
+        return (last.delivered - first.delivered) / took_s, (last.filtered - first.filtered) / took_s
+
+
+class Observer:
+    """Turns documents into snapshots, and remembers what rates and recent latencies need. `at` is in seconds."""
+
+    def __init__(self) -> None:
+        self._courses: dict[str, _Course] = {}
+        self._error: tuple[str, str, float] | None = None
+
+    def observe(
+        self,
+        status: Mapping[str, Any],
+        report: Report,
+        *,
+        at: float,
+        phase: Phase,
+        elapsed_s: float,
+        produced: int,
+        first_after_s: float | None,
+    ) -> Snapshot:
+        """Take in the node's status document and the functions' report."""
+        mappings = tuple(self._mapping(document, report, at) for document in status["mappings"])
+        shards = tuple(
+            ShardLine(
+                document["name"],
+                shard["id"],
+                shard["state"],
+                shard["lag_records"],
+                shard["checkpoint"],
+                shard["fencing_token"],
+                shard["last_error"],
+            )
+            for document in status["mappings"]
+            for shard in document["shards"]
+        )
+        for shard in shards:
+            if shard.last_error is not None:
+                self._error = (f"{shard.mapping} {shard.id}", shard.last_error, at)
+        error = None if self._error is None else LastError(*self._error[:2], at - self._error[2])
+        return Snapshot(phase, elapsed_s, produced, first_after_s, mappings, shards, error)
+
+    def _mapping(self, document: Mapping[str, Any], report: Report, at: float) -> MappingView:
+        name, ledger = document["name"], document["ledger"]
+        tally = report.tallies.get(name) or Tally()
+        course = self._courses.setdefault(name, _Course())
+        course.take(_Sample(at, ledger["delivered"], ledger["filtered"], Latencies(tally.latency)))
+        delivered_per_s, filtered_per_s = course.rates()
+        recent = course.samples[-1].latencies.since(course.samples[0].latencies)
+        if not recent.total:
+            recent = course.samples[-1].latencies
+        return MappingView(
+            name=name,
+            state=document["state"],
+            delivered=ledger["delivered"],
+            delivered_per_s=delivered_per_s,
+            filtered=ledger["filtered"],
+            filtered_per_s=filtered_per_s,
+            p50_ms=recent.percentile(50),
+            p99_ms=recent.percentile(99),
+            errors=tally.errors,
+            retries=tally.retries,
+            throttled=tally.turned_away,
+            history=tuple(course.history),
+        )
+
+
+def settled(status: Mapping[str, Any], produced: int) -> bool:
+    """Whether every mapping has finished everything that was produced."""
+    mappings = status["mappings"]
+    ledgers = [mapping["ledger"] for mapping in mappings]
+    return bool(mappings) and all(
+        ledger["balanced"] and ledger["in_flight"] == 0 and ledger["polled"] >= produced for ledger in ledgers
+    )

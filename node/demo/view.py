@@ -1,0 +1,190 @@
+"""How a snapshot looks: a full screen for a terminal, a line for everything else. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from node.client import DEFAULT_URL
+from node.demo.snapshot import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from node.demo.snapshot import LastError, MappingView, ShardLine, Snapshot
+
+WIDE = 110
+"""From this many columns on there is room for the sparkline and the errors of shards."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SPARKLINE_CELLS = 20
+_ERROR_SHOWN_S = 60.0
+_STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What stays the same during a demo."""
+
+    topic: str
+    partitions: int
+    rate: int
+    command: str  # how to call esmd here
+    node_url: str
+    config: str
+    log: str
+    seconds: float | None = None
+
+
+def screen(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
+    """Return the whole screen: 22 lines for two mappings of four partitions, so that 80x24 shows all."""
+    return Group(
+        _headline(snapshot, scene, width),
+        _first(snapshot, scene),
+        Text(),
+        _mappings(snapshot.mappings, wide=width >= WIDE),
+        Text(),
+        _shards(snapshot.shards, wide=width >= WIDE),
+        Text(),
+        _error(snapshot.last_error),
+        _hint("config", scene.config),
+        _hint("log", scene.log),
+        _hint("try", f"{scene.command} status{_url(scene)}   in another terminal"),
+        _hint("end", "Ctrl-C"),
+    )
+
+
+def line(snapshot: Snapshot) -> str:
+    """Return the present state as a line of text."""
+    if snapshot.phase is Phase.STARTING:
+        return f"{snapshot.elapsed_s:5.1f} s  starting"
+    parts = [
+        f"{mapping.name}: {mapping.delivered_per_s:,.0f} delivered/s, {mapping.delivered:,} in all, "
+        f"{mapping.filtered:,} filtered, p50 {ms(mapping.p50_ms)}, p99 {ms(mapping.p99_ms)}, "
+        f"{mapping.errors} errors, {mapping.throttled} throttled"
+        for mapping in snapshot.mappings
+    ]
+    return f"{snapshot.elapsed_s:5.1f} s  " + " | ".join([*parts, f"lag {snapshot.behind:,}"])
+
+
+def ms(latency_ms: float | None) -> str:
+    """Return a latency for people."""
+    return "-" if latency_ms is None else f"{latency_ms:,.0f} ms"
+
+
+def sparkline(values: Sequence[float], cells: int = _SPARKLINE_CELLS) -> str:
+    """Return the last values as bars, the highest one full."""
+    shown = values[-cells:]
+    top = max(shown, default=0)
+    if top <= 0:
+        return _BARS[0] * len(shown)
+    return "".join(_BARS[round(max(value, 0) / top * (len(_BARS) - 1))] for value in shown)
+
+
+def _url(scene: Scene) -> str:
+    return "" if scene.node_url == DEFAULT_URL else f" --url {scene.node_url}"
+
+
+def _headline(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
+    grid = Table.grid(expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    what = f"  {scene.rate:,} order events/s"
+    if width >= WIDE:
+        what = f"{what} in Kafka topic `{scene.topic}`, {scene.partitions} partitions → two mappings → HTTP functions"
+    else:
+        what = f"{what} in Kafka → 2 mappings → HTTP functions"
+    clock = f"{snapshot.elapsed_s:,.0f} s"
+    if scene.seconds is not None:
+        clock += f" of {scene.seconds:g} s"
+    if snapshot.phase is Phase.FINISHING:
+        clock = "finishing"
+    grid.add_row(Text.assemble(("esmd demo", "bold cyan"), what), Text(clock, "bold"))
+    return grid
+
+
+def _first(snapshot: Snapshot, scene: Scene) -> Text:
+    if snapshot.phase is Phase.STARTING:
+        return Text("starting Redis, Kafka, the functions and the node …", "dim")
+    if snapshot.first_after_s is None:
+        return Text("waiting for the first event …", "dim")
+    return Text.assemble(
+        ("first event delivered after ", ""),
+        (f"{snapshot.first_after_s:.2f} s", "bold green"),
+        f" · {snapshot.produced:,} events produced to `{scene.topic}`",
+    )
+
+
+def _mappings(mappings: Sequence[MappingView], *, wide: bool) -> Table:
+    per_s, throttled = ("delivered/s", "throttled") if wide else ("per s", "429s")
+    table = _table(wide, "mapping", per_s, "delivered", "filtered", "p50", "p99", "errors", "retries", throttled)
+    if wide:
+        table.add_column("delivered/s, last 20 s", no_wrap=True)
+    for mapping in mappings:
+        more = [Text(sparkline(mapping.history), "green")] if wide else []
+        table.add_row(
+            Text(mapping.name, "bold"),
+            Text(f"{mapping.delivered_per_s:,.0f}", "bold green"),
+            f"{mapping.delivered:,}",
+            Text(f"{mapping.filtered:,}", "dim" if not mapping.filtered else ""),
+            ms(mapping.p50_ms),
+            ms(mapping.p99_ms),
+            _count(mapping.errors, "red"),
+            _count(mapping.retries, "yellow"),
+            _count(mapping.throttled, "yellow"),
+            *more,
+        )
+    return table
+
+
+def _shards(shards: Sequence[ShardLine], *, wide: bool) -> Table:
+    table = _table(True, "mapping")
+    table.add_column("shard", no_wrap=True)
+    table.add_column("lag", justify="right", no_wrap=True, min_width=7)
+    table.add_column("checkpoint", justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True, min_width=9)
+    if wide:
+        table.add_column("fencing token", justify="right", no_wrap=True)
+        table.add_column("error now", no_wrap=True, overflow="ellipsis")
+    for shard in shards:
+        more = [Text(str(shard.fencing_token)), Text(shard.last_error or "", "red")] if wide else []
+        table.add_row(
+            shard.mapping,
+            Text(shard.id, "bold"),
+            "-" if shard.lag_records is None else f"{shard.lag_records:,}",
+            shard.checkpoint or "-",
+            Text(shard.state, _STATE_STYLES.get(shard.state, "dim")),
+            *more,
+        )
+    return table
+
+
+def _table(airy: bool, first: str, *numbers: str) -> Table:  # noqa: FBT001 - a private helper
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2 if airy else 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _count(count: int, style: str) -> Text:
+    return Text(f"{count:,}", style if count else "dim")
+
+
+def _error(error: LastError | None) -> Text:
+    if error is None or error.age_s > _ERROR_SHOWN_S:
+        return _hint("last error", "none")
+    when = "now" if error.age_s < 1 else f"{error.age_s:.0f} s ago"
+    text = Text.assemble(("last error  ", "dim"), f"{when}, {error.where}: ", (error.text, "red"))
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _hint(name: str, value: str) -> Text:
+    return Text.assemble((f"{name:12}", "dim"), value, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,146 @@
+"""`esmd demo` as people run it: a process of its own with servers of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from controlplane.status import LedgerStatus, MappingStatus, NodeStatus, ShardStatus, Status
+from tests.support.processes import wait_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIMIT_S = 90
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start demos whose files go to `tmp_path`, and end what is left of them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+        environment["ESMD_REDIS_URL"] = "redis://127.0.0.1:1/0"  # somebody's real one: the demo keeps away from it
+        process = subprocess.Popen(
+            [sys.executable, "-m", "node", "demo", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def flowing(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Wait until events were delivered; return the demo's children."""
+    assert process.stderr is not None
+    for told in process.stderr:
+        if "in all" in told and " 0 in all" not in told:
+            break
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_the_document(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path, record_property: Any) -> None:
+    """`--json` ends with the contract's document: something delivered, nothing in flight, every ledger balanced."""
+    process = demo("--seconds", "3", "--json")
+    children = flowing(process)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    document = json.loads(out)
+    assert set(document) == {*Status.__struct_fields__, "seconds"}
+    assert document["seconds"] >= 3
+    assert [set(node) for node in document["nodes"]] == [set(NodeStatus.__struct_fields__)]
+    assert {mapping["name"] for mapping in document["mappings"]} == {"paid-orders", "archive"}
+    for mapping in document["mappings"]:
+        assert set(mapping) == {*MappingStatus.__struct_fields__, "latency_ms"}
+        assert mapping["state"] == "Enabled"
+        ledger = mapping["ledger"]
+        assert set(ledger) == set(LedgerStatus.__struct_fields__)
+        assert ledger["balanced"]
+        assert ledger["delivered"] > 0
+        assert ledger["in_flight"] == 0
+        assert ledger["polled"] == ledger["delivered"] + ledger["filtered"]
+        assert set(mapping["latency_ms"]) == {"p50", "p99"}
+        assert 0 <= mapping["latency_ms"]["p50"] <= mapping["latency_ms"]["p99"]
+        assert [shard["id"] for shard in mapping["shards"]] == [f"orders-{at}" for at in range(4)]
+        assert all(set(shard) == set(ShardStatus.__struct_fields__) for shard in mapping["shards"])
+    assert len({mapping["ledger"]["polled"] for mapping in document["mappings"]}) == 1
+    first = next(told for told in err.splitlines() if "first event delivered after" in told)
+    record_property("first_event", first)  # reported, not judged: a busy machine may take long
+    assert len(children) == 3
+    for child in children:
+        wait_gone(child)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_summary(
+    demo: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    """Without `--seconds` it runs until Ctrl-C or SIGTERM, delivers the rest, tells how it went, leaves nothing."""
+    process = demo("--rate", "200")
+    children = flowing(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    assert "Every event was delivered or filtered out" in " ".join(out.split())
+    for child in children:
+        wait_gone(child)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_while_starting_is_a_clean_end(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """Ctrl-C before events flow ends everything at once, with status 0 and nothing on standard output."""
+    process = demo("--json")
+    assert process.stderr is not None
+    for told in process.stderr:
+        if "starting" in told:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    assert out == "" or json.loads(out)  # the signal may have come just too late
+    for child in children:
+        wait_gone(child)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_outlives_a_killed_demo(demo: Callable[..., subprocess.Popen[str]]) -> None:
+    """After a SIGKILL of the demo its servers and functions end by themselves."""
+    process = demo()
+    children = flowing(process)
+    assert len(children) == 3
+    process.kill()
+    for child in children:
+        wait_gone(child)
+
+
+def test_a_closed_pipe_ends_it(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """When nobody reads its lines any more (`2>&1 | head`), the demo ends rather than go on unseen."""
+    process = demo()
+    children = flowing(process)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=LIMIT_S) == 0
+    for child in children:
+        wait_gone(child)
+    assert list(tmp_path.iterdir()) == []
