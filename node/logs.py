@@ -7,10 +7,11 @@ Nothing here shows local variables of a traceback: they hold records and credent
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -53,7 +54,7 @@ def configure(log_format: str = "console", *, debug: bool = False, stream: TextI
         ],
         # Methods of levels that are off do nothing at all, whatever their arguments.
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", LossyStream(out))),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -62,6 +63,26 @@ def configure(log_format: str = "console", *, debug: bool = False, stream: TextI
     root.addHandler(LibraryLines(structlog.get_logger()))
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+
+
+class LossyStream:
+    """A stream that drops what cannot be written: the reader of a pipe is gone, the disk is full.
+
+    A log line must not break the work it reports on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, or drop."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or drop."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class LibraryLines(logging.Handler):

@@ -124,7 +124,8 @@ class Standing:
                 result, error, state = "PROBLEM: Function call failed", outcome.error, ShardState.RETRYING
             case PartlyFailed():
                 result, state = "PROBLEM: Function call failed", ShardState.RETRYING
-                error = f"{len(outcome.failed)} records of a batch failed"
+                failed = len(outcome.failed)
+                error = f"{failed} record{'s' if failed != 1 else ''} of a batch failed"
             case Throttled() | NotReached():
                 result, error, state = f"PROBLEM: {outcome.error}", outcome.error, ShardState.WAITING
             case Delivered():

@@ -139,3 +139,19 @@ def test_lines_that_all_differ_do_not_use_up_memory() -> None:
     for number in range(2500):
         logger.warning(f"number {number}")  # noqa: G004 - that is the point
     assert len(handler._shown) <= 1000
+
+
+class Broken(io.StringIO):
+    """A pipe whose reader is gone."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_log_that_nobody_can_read_any_more_breaks_nothing() -> None:
+    """With its pipe closed or its disk full the node goes on without a log."""
+    logs.configure("json", stream=Broken())
+    structlog.get_logger().info("into.the.void")
