@@ -25,6 +25,7 @@ from model.errors import ConflictError, StoreUnavailableError
 from model.ids import FencingToken
 from model.lease import Lease
 from model.progress import SaveResult
+from statemgr.cancelling import cancellation_kept
 from statemgr.redis_store import codec
 from statemgr.redis_store.connect import RedisClients, connect
 from statemgr.redis_store.keys import DEFAULT_NAMESPACE, Keys
@@ -238,9 +239,10 @@ class RedisStore:
 
     async def _call(self, what: str, *command: Any, queue: bool = True) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                async with self._slots if queue else contextlib.nullcontext():
-                    return await self._clients.execute(*command)
+            with cancellation_kept():  # redis-py may lose one
+                async with asyncio.timeout(self._timeout_s):
+                    async with self._slots if queue else contextlib.nullcontext():
+                        return await self._clients.execute(*command)
         except NoScriptError:
             raise
         except (RedisError, OSError, TimeoutError) as exc:
