@@ -1,7 +1,7 @@
 """Keeps cancellations from getting lost inside libraries.
 
 Before Python 3.12 `asyncio.wait_for` returns as if nothing had happened when it is cancelled in the moment in which
-what it waits for is done. redis-py and aiokafka have it on the way of every request. A loop that is cancelled there
+what it waits for is done. redis-py has it on the way of every command. A loop that is cancelled there
 would go on for ever, and whoever waits for its end with it.
 """
 
