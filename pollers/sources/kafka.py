@@ -47,6 +47,7 @@ PREFETCH_MAX_BYTES = 32 * 1024 * 1024
 _FETCH_MAX_BYTES = 8 * 1024 * 1024
 _LAST_COMMIT_S = 2.0
 _PROBE_S = 3.0
+_WATCH_S = 1.0
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 
@@ -204,15 +205,21 @@ class KafkaSource:
             self._report(None)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._dispatcher.run(consumer), name="dispatch Kafka records")
-                tasks.create_task(self._keep_house(consumer, security), name="commit and watch Kafka")
+                tasks.create_task(self._commit(consumer), name="commit Kafka offsets")
+                tasks.create_task(self._watch(consumer, security), name="watch Kafka")
         finally:
             await consumer.shut()
 
-    async def _keep_house(self, consumer: PartitionConsumer, security: KafkaSecurity) -> None:
-        """Commit once per interval, and find out why when a partition gets no answers."""
+    async def _commit(self, consumer: PartitionConsumer) -> None:
+        """Commit once per interval."""
         while True:
             await asyncio.sleep(self._commit_interval_s)
             await self._commits.flush(consumer, within_s=self._request_timeout_s)
+
+    async def _watch(self, consumer: PartitionConsumer, security: KafkaSecurity) -> None:
+        """Find out why when a partition gets no answers. Not held up by a commit that gets none either."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
             readers = list(self._dispatcher.readers.values())
             silent = self._stalls.look(readers, consumer, now=asyncio.get_running_loop().time())
             if silent:
