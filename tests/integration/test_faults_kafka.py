@@ -31,8 +31,8 @@ TTL_S = 3
 TRUST_S = 2  # of it, a node works
 PARTITIONS = 4
 BATCH = 20
-RECORDS = 8_000
-SOME = 1_500  # delivered before the fault; about a second of work
+RECORDS = 5_000
+SOME = 1_000  # delivered before the fault
 
 
 @dataclass
