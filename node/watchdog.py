@@ -94,6 +94,7 @@ class Watchdog:
             target=self._watch, args=(threading.get_ident(), stopped), name="loop watchdog", daemon=True
         )
         thread.start()
+        self._beaten_at = self._clock()  # it runs now: who asks before the first beat is not told of a stuck loop
         try:
             while True:
                 slept_at = self._clock()

@@ -106,3 +106,14 @@ def test_a_peak_is_seen_for_one_to_two_windows() -> None:
     assert lag.recent_max_s == 0.3
     lag.observe(0.0, now=50)
     assert lag.recent_max_s == 0.0
+
+
+async def test_the_loop_is_alive_before_the_first_beat() -> None:
+    """Whoever asks right after the start is not told that the loop was stuck."""
+    watchdog = Watchdog(interval_s=60)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(watchdog.run())
+        await asyncio.sleep(0)
+        assert watchdog.alive
+        running.cancel()
+    assert not watchdog.alive
