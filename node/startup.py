@@ -7,6 +7,8 @@ is over. Running out of time ends the process with status 3.
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -14,14 +16,18 @@ from urllib.parse import urlsplit, urlunsplit
 import structlog
 
 from model.errors import UnavailableError
+from model.problem import InvalidConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 START_LIMIT_S = 60.0
-"""How long a node waits for Redis and brokers before it gives up, unless told otherwise."""
+"""How long a node waits for Redis and for each broker before it gives up, unless told otherwise."""
+
+START_LIMIT_VARIABLE = "ESMD_START_LIMIT"
+"""Tells otherwise, in seconds: for a supervisor that would rather see the exit status soon."""
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -47,12 +53,29 @@ def without_credentials(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-async def wait_for(what: str, probe: Callable[[], Awaitable[None]], *, limit_s: float = START_LIMIT_S) -> None:
+def start_limit_s(environ: Mapping[str, str]) -> float:
+    """Return the limit in force. Raises `InvalidConfigurationError`."""
+    text = environ.get(START_LIMIT_VARIABLE, "").strip()
+    if not text:
+        return START_LIMIT_S
+    try:
+        limit_s = float(text)
+    except ValueError:
+        limit_s = math.nan
+    if not 0 <= limit_s < math.inf:
+        raise InvalidConfigurationError([Problem(START_LIMIT_VARIABLE, f"{text!r} is not a number of seconds")])
+    return limit_s
+
+
+async def wait_for(what: str, probe: Callable[[], Awaitable[None]], *, limit_s: float | None = None) -> None:
     """Return once `probe` succeeds; raise `NotReachedInTimeError` when it has not within `limit_s`.
+
+    None: within what ESMD_START_LIMIT says, a minute by default.
 
     `what` names the component with its address (`without_credentials`), since it is logged. A probe that raises
     `UnavailableError` or `OSError`, or hangs, is tried again; any other error is the caller's. Cancellable throughout.
     """
+    limit_s = start_limit_s(os.environ) if limit_s is None else limit_s
     loop = asyncio.get_running_loop()
     started_at = loop.time()
     due_at = started_at + limit_s

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from model.errors import SourceRefusedError, StoreUnavailableError
-from node.startup import NotReachedInTimeError, wait_for, without_credentials
+from model.problem import InvalidConfigurationError
+from node.startup import NotReachedInTimeError, start_limit_s, wait_for, without_credentials
 
 pytestmark = pytest.mark.looptime
 
@@ -88,3 +89,23 @@ async def test_a_refusal_is_not_waited_out() -> None:
 def test_addresses_are_shown_without_credentials(url: str, shown: str) -> None:
     """Neither user name, password nor query survive."""
     assert without_credentials(url) == shown
+
+
+async def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESMD_START_LIMIT says how long is waited; without it, a minute."""
+
+    async def probe() -> None:
+        raise StoreUnavailableError("connection refused")
+
+    assert start_limit_s({}) == start_limit_s({"ESMD_START_LIMIT": ""}) == 60
+    monkeypatch.setenv("ESMD_START_LIMIT", "2.5")
+    with pytest.raises(NotReachedInTimeError, match=r"Redis could not be reached within 2\.5 s: connection refused"):
+        await wait_for("Redis", probe)
+    assert asyncio.get_running_loop().time() == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "1 min"])
+async def test_a_limit_that_is_no_number_is_refused(text: str) -> None:
+    """A limit that cannot be read is a mistake in the configuration, with its place."""
+    with pytest.raises(InvalidConfigurationError, match="ESMD_START_LIMIT"):
+        start_limit_s({"ESMD_START_LIMIT": text})
