@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from statemgr.cancelling import cancellation_kept
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
@@ -26,10 +28,11 @@ async def listen(clients: RedisClients, channel: bytes, *, timeout_s: float) -> 
     while True:
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with contextlib.aclosing(clients.listener()) as client, client.pubsub() as pubsub:
-                async with asyncio.timeout(timeout_s):
-                    await pubsub.subscribe(channel)
-                    while (await pubsub.get_message(timeout=timeout_s) or {}).get("type") != "subscribe":
-                        pass
+                with cancellation_kept():  # looking up a primary, redis-py may lose one
+                    async with asyncio.timeout(timeout_s):
+                        await pubsub.subscribe(channel)
+                        while (await pubsub.get_message(timeout=timeout_s) or {}).get("type") != "subscribe":
+                            pass
                 pause_s = _FIRST_PAUSE_S
                 yield
                 while True:

@@ -40,10 +40,14 @@ async def test_a_swallowed_cancellation_comes_out_again(raises: Exception | None
 @pytest.mark.looptime
 async def test_a_deadline_stays_a_deadline() -> None:
     """A time-out around a body that swallows it is a time-out; one inside that was dealt with is nothing."""
-    with pytest.raises(TimeoutError):
+
+    async def limited() -> None:
         async with asyncio.timeout(1):
             with cancellation_kept():
                 await swallow()
+
+    with pytest.raises(TimeoutError):
+        await limited()
     with cancellation_kept():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
