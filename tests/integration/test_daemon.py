@@ -1,4 +1,4 @@
-"""The daemon as its users meet it: exit codes and messages, signals, reloading, what it serves, and no secrets anywhere."""
+"""The daemon as its users meet it: exit codes, messages, signals, reloading, what it serves, and no secret anywhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import psutil
 import pytest
 import redis
 
+from tests.support.history import check
 from tests.support.kafka import PASSWORDS, READER
 from tests.support.kafka_admin import KafkaAdmin
 from tests.support.kafka_load import expected, keyed, load
-from tests.support.history import check
 from tests.support.node_process import NodeProcess, eventually, kafka_document, kafka_mapping, owners, url_target
 from tests.support.processes import wait_gone
 from tests.support.scripted_http import ScriptedServer, answer, answer_when, free_port, hang
@@ -210,9 +210,7 @@ async def test_embedded_servers_end_with_the_node(tmp_path: Path) -> None:
 # Changes
 
 
-async def test_sighup_changes_only_what_changed(
-    embedded_kafka: EmbeddedBroker, redis_url: str, tmp_path: Path
-) -> None:
+async def test_sighup_changes_only_what_changed(embedded_kafka: EmbeddedBroker, redis_url: str, tmp_path: Path) -> None:
     """A new batch size applies, a new mapping begins, a removed one goes; the others go on under the same leases."""
     servers = embedded_kafka.bootstrap_servers
     topics = {name: embedded_kafka.new_topic(2) for name in ("kept", "changed", "removed", "added")}
@@ -248,7 +246,7 @@ async def test_sighup_changes_only_what_changed(
             for name in ("kept", "changed", "added"):
 
                 async def enabled(name: str = name) -> bool:
-                    return (await node.mapping(name))["state"] == "Enabled"
+                    return str((await node.mapping(name))["state"]) == "Enabled"
 
                 await eventually(enabled, f"{name} enabled")
             assert [s["fencing_token"] for s in (await node.mapping("kept"))["shards"]] == [
@@ -291,7 +289,8 @@ async def test_a_running_node_shows_how_it_is(embedded_kafka: EmbeddedBroker, re
                 return {shard["lag_records"] for shard in (await node.mapping())["shards"]}
 
             async def done() -> bool:
-                return (await node.mapping())["ledger"]["delivered"] == 300 and await lag() == {0}
+                delivered: int = (await node.mapping())["ledger"]["delivered"]
+                return delivered == 300 and await lag() == {0}
 
             await eventually(done, "everything delivered")
             status = await node.status()
@@ -308,9 +307,7 @@ async def test_a_running_node_shows_how_it_is(embedded_kafka: EmbeddedBroker, re
             assert await node.stop() == 0
 
 
-async def test_no_secret_is_ever_shown(
-    secure_kafka: KafkaProcess, own_redis: Any, tmp_path: Path
-) -> None:
+async def test_no_secret_is_ever_shown(secure_kafka: KafkaProcess, own_redis: Any, tmp_path: Path) -> None:
     """Credentials of broker, Redis, function and API, right and wrong ones, appear in nothing printed or served."""
     security = secure_kafka.security
     broker_secret, wrong_secret = tmp_path / "broker.json", tmp_path / "wrong.json"
@@ -363,8 +360,8 @@ async def test_no_secret_is_ever_shown(
             await node.logged("reload.done")
             assert await node.stop() == 0
         shown = node.printed() + "".join(text for _, text in served)
-    for secret in (SECRET, PASSWORDS[READER]):
-        assert secret not in shown
+    for planted in (SECRET, PASSWORDS[READER]):
+        assert planted not in shown
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

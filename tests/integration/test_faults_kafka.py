@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,7 +93,9 @@ def invoked_between(log: Sequence[Invoked], begin: float, end: float) -> list[In
 
 @pytest.mark.slow
 @pytest.mark.parametrize("away_s", [8, 30])
-async def test_redis_that_hangs_stops_the_work_in_time(fleet: Fleet, own_redis: EmbeddedRedis, away_s: int) -> None:
+async def test_redis_that_hangs_stops_the_work_in_time(
+    fleet: Fleet, own_redis: EmbeddedRedis, away_s: int, record_property: Any
+) -> None:
     """No function is called once a lease may have expired; when Redis is back, work goes on where it was."""
     assert own_redis.pid is not None
     os.kill(own_redis.pid, signal.SIGSTOP)
@@ -111,7 +114,7 @@ async def test_redis_that_hangs_stops_the_work_in_time(fleet: Fleet, own_redis: 
     assert verdict.duplicates <= 2 * BATCH * PARTITIONS
     last_s = max(i.started for i in log if i.started < back_at) - stopped_at
     first_s = min(i.started for i in log if i.started > back_at) - back_at
-    print({"last call after s": round(last_s, 2), "first after s": round(first_s, 2), "dup": verdict.duplicates})
+    record_property("seconds to the last call, from Redis' return to the next", (round(last_s, 2), round(first_s, 2)))
 
 
 @pytest.mark.slow
@@ -121,8 +124,7 @@ async def test_redis_that_crashes_and_comes_back_costs_nothing(fleet: Fleet, own
     for node in fleet.nodes:
         await node.logged("member.lost", reason="term_ended")
     own_redis.start()
-    verdict = await fleet.finished()
-    print({"dup": verdict.duplicates})
+    await fleet.finished()
 
 
 @pytest.mark.slow
@@ -134,7 +136,6 @@ async def test_an_emptied_redis_loses_nothing(fleet: Fleet, own_redis: EmbeddedR
         await node.logged("store.replaced")
     verdict = await fleet.finished()
     assert verdict.duplicates <= 2 * BATCH * PARTITIONS
-    print({"dup": verdict.duplicates})
     mapping = await fleet.nodes[1].mapping()
     assert mapping["state"] == "Enabled"
     checkpoints = {shard["id"]: shard["checkpoint"] for shard in mapping["shards"]}
@@ -144,12 +145,12 @@ async def test_an_emptied_redis_loses_nothing(fleet: Fleet, own_redis: EmbeddedR
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "shut_down"])
 async def test_a_broker_that_restarts_costs_nothing(fleet: Fleet, kafka_process: KafkaProcess, how: str) -> None:
-    """A broker that crashes, or is restarted in order, is waited for; what comes after it is delivered, nothing twice."""
+    """A broker that crashes, or is restarted in order, is waited for; what comes after is delivered, nothing twice."""
     await fleet.target.reached(RECORDS)
     await asyncio.to_thread(getattr(kafka_process, how))
     try:
         for node in fleet.nodes:
-            await eventually(lambda node=node: _troubled(node), "a node that shows its trouble")
+            await eventually(partial(_troubled, node), "a node that shows its trouble")
     finally:
         await asyncio.to_thread(kafka_process.start)
     more = keyed(fleet.topic, PARTITIONS, RECORDS, lambda n: b"%d" % n)
@@ -258,7 +259,9 @@ async def test_functions_that_misbehave(real_kafka: KafkaAdmin, redis_url: str, 
             assert metrics[f"esm_dropped_event_count_total{labels}"] == count * case.dropped, case.name
             assert metrics[f"esm_invoked_event_count_total{labels}"] == count * case.calls, case.name
             dropped = node.find("records.dropped", mapping=case.name)
-            assert [(d["condition"], d["records"]) for d in dropped] == [("RetryAttemptsExhausted", count)] * case.dropped
+            assert [(d["condition"], d["records"]) for d in dropped] == [
+                ("RetryAttemptsExhausted", count)
+            ] * case.dropped
             _same_batch(case, calls)
 
 
@@ -272,7 +275,7 @@ def _same_batch(case: Case, calls: Sequence[Received]) -> None:
 async def test_a_function_that_is_not_there_is_waited_for(
     real_kafka: KafkaAdmin, redis_url: str, tmp_path: Path
 ) -> None:
-    """Refused connections consume no retries, also with none allowed; the mapping says what is wrong until it is not."""
+    """Refused connections consume no retries, also with none allowed; until then the mapping says what is wrong."""
     topic, port = real_kafka.new_topic(2), free_port()
     await asyncio.to_thread(load, real_kafka.bootstrap_servers, keyed(topic, 2, 100, lambda n: b"%d" % n))
     document = kafka_document(
@@ -304,4 +307,3 @@ async def test_a_function_that_is_not_there_is_waited_for(
         assert await node.stop() == 0
     assert check(target.invoked(), expected(topic, 2, 100)).problems() == []
     assert {invoked.outcome for invoked in target.invoked()} == {OK}
-

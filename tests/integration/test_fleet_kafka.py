@@ -110,7 +110,8 @@ async def test_a_fleet_loses_nothing_when_one_node_is_killed_and_one_restarted(
                 line["shard"].rpartition("/")[2]: seconds(line)
                 for node in (restarted, first)
                 for line in node.find("lease.acquired")
-                if seconds(line) > killed_at and line["shard"].rpartition("/")[2] in lost_tokens
+                if seconds(line) > killed_at
+                and line["shard"].rpartition("/")[2] in lost_tokens
                 and line["token"] == _next_token(log, line["shard"], lost_tokens[line["shard"].rpartition("/")[2]])
             }
     verdict = check(log, expected(topic, PARTITIONS, RECORDS))
@@ -122,9 +123,12 @@ async def test_a_fleet_loses_nothing_when_one_node_is_killed_and_one_restarted(
     assert taken.keys() == lost_tokens.keys()
     take_over_s = max(taken.values()) - killed_at
     work_s = max(_first_after(log, shard, token) for shard, token in lost_tokens.items()) - killed_at
-    figures = {"duplicates": verdict.duplicates, "taken over after s": round(take_over_s, 2), "invoked": round(work_s, 2)}
+    figures = {
+        "duplicates": verdict.duplicates,
+        "taken over after s": round(take_over_s, 2),
+        "invoked": round(work_s, 2),
+    }
     record_property("figures", figures)
-    print(figures)
     assert take_over_s <= TTL_S + 1
     assert (ledger["delivered"], ledger["polled"], ledger["in_flight"]) == (RECORDS, RECORDS, 0)
     mapping = status["mappings"][0]
@@ -155,7 +159,9 @@ async def _settled(node: NodeProcess) -> dict[str, Any]:
 
 async def _committed(kafka: KafkaAdmin, topic: str) -> None:
     """Wait until the consumer group's offsets, as Kafka's own tool prints them, are the ends of the partitions."""
-    ends = {(topic, partition.number): len(offsets) for partition, offsets in expected(topic, PARTITIONS, RECORDS).items()}
+    ends = {
+        (topic, partition.number): len(offsets) for partition, offsets in expected(topic, PARTITIONS, RECORDS).items()
+    }
     for _ in range(5):
         offsets = await asyncio.to_thread(kafka.describe_group, f"{topic}-orders")
         if {(o.topic, o.partition): o.current for o in offsets} == ends:

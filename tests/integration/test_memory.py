@@ -33,9 +33,19 @@ def backlog(topic: str) -> Iterator[tuple[str, int, bytes | None, bytes | None]]
     for number in range(SMALL):
         partition = number % PARTITIONS
         begin = number * 17 % (LARGE_BYTES - SMALL_BYTES)
-        yield topic, partition, b"%d" % (number % 1000), noise[begin : begin + SMALL_BYTES // 4].ljust(SMALL_BYTES, b".")
+        yield (
+            topic,
+            partition,
+            b"%d" % (number % 1000),
+            noise[begin : begin + SMALL_BYTES // 4].ljust(SMALL_BYTES, b"."),
+        )
         if number % (SMALL // LARGE) == 0:
-            yield topic, number // (SMALL // LARGE) % PARTITIONS, None, noise[: LARGE_BYTES // 20].ljust(LARGE_BYTES, b".")
+            yield (
+                topic,
+                number // (SMALL // LARGE) % PARTITIONS,
+                None,
+                noise[: LARGE_BYTES // 20].ljust(LARGE_BYTES, b"."),
+            )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,7 @@ async def watched(node: NodeProcess) -> AsyncIterator[Highest]:
 
 @pytest.mark.slow
 async def test_memory_stays_bounded_while_a_gigabyte_is_delivered(
-    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path
+    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path, record_property: Any
 ) -> None:
     """Resident memory stays under 250 MB while 1 GB waits, with a function that first hangs and then is fast."""
     with TargetProcess(tmp_path / "target.log") as target:
@@ -94,7 +104,7 @@ async def test_memory_stays_bounded_while_a_gigabyte_is_delivered(
             ledger = (await node.mapping())["ledger"]
             assert await node.stop() == 0
         log = target.invoked()
-    print({"hanging": hanging.resident_bytes // 10**6, "draining": draining.resident_bytes // 10**6})
+    record_property("resident MB", (hanging.resident_bytes // 10**6, draining.resident_bytes // 10**6))
     assert max(hanging.resident_bytes, draining.resident_bytes) < LIMIT_BYTES
     each = (SMALL + LARGE) // PARTITIONS
     offsets = {Partition(gigabyte, number): range(each) for number in range(PARTITIONS)}
@@ -107,7 +117,7 @@ async def test_memory_stays_bounded_while_a_gigabyte_is_delivered(
 
 @pytest.mark.slow
 async def test_memory_stays_bounded_while_the_function_throttles(
-    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path
+    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path, record_property: Any
 ) -> None:
     """A function that only throttles stops the reading: nothing is polled beyond what fits, and nothing is dropped."""
     with TargetProcess(tmp_path / "target.log", "--throttle", "1") as target:
@@ -128,7 +138,7 @@ async def test_memory_stays_bounded_while_the_function_throttles(
                 await eventually(lambda: len(target.invoked()) > throttled + 20, "more throttled invocations")
                 ledger = (await node.mapping())["ledger"]
             assert await node.stop() == 0
-    print({"throttled": highest.resident_bytes // 10**6, "polled": polled})
+    record_property("resident MB", highest.resident_bytes // 10**6)
     assert highest.resident_bytes < LIMIT_BYTES
     assert ledger["polled"] == polled == ledger["in_flight"]
     assert ledger["balanced"]

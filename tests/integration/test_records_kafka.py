@@ -1,4 +1,4 @@
-"""What a function gets: awkward records, filters, partial batch responses, Lambda endpoints, grown topics; whole nodes."""
+"""What functions get from whole nodes: awkward records, filters, partial responses, Lambda endpoints, grown topics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from base64 import b64decode, b64encode
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.support.history import Partition, check
@@ -64,16 +65,17 @@ async def finished(node: NodeProcess, records: int, *names: str) -> dict[str, An
     async def settled(name: str) -> bool:
         nonlocal status
         status = await node.mapping(name)
-        return status["ledger"]["polled"] == records and status["ledger"]["in_flight"] == 0
+        ledger: dict[str, int] = status["ledger"]
+        return ledger["polled"] == records and ledger["in_flight"] == 0
 
     for name in names or ("orders",):
-        await eventually(lambda name=name: settled(name), f"{records} records of {name} finished")
+        await eventually(partial(settled, name), f"{records} records of {name} finished")
     assert status["ledger"]["balanced"]
     return status
 
 
 async def test_awkward_records_are_delivered_as_specified(kafka: KafkaBroker, redis_url: str, tmp_path: Path) -> None:
-    """Not UTF-8, no key, no value, empty, a megabyte, 200 headers, signed bytes, the same header twice: byte for byte."""
+    """Not UTF-8, no key, no value, empty, a megabyte, 200 headers, signed bytes, a header twice: byte for byte."""
     topic, servers = kafka.new_topic(), kafka.bootstrap_servers
     many = [(f"h{number}", b"%d" % number) for number in range(200)]
     odd: list[tuple[str, bytes | None]] = [("twice", b"1"), ("bytes", bytes([0, 127, 128, 255])), ("twice", b"2")]
@@ -89,8 +91,9 @@ async def test_awkward_records_are_delivered_as_specified(kafka: KafkaBroker, re
         (b"odd", b"headers", odd),
         (None, None, None),
     ]
-    for key, value, headers in made:
-        await asyncio.to_thread(load, servers, [(topic, 0, key, value)], headers=headers)
+    await asyncio.to_thread(
+        load, servers, [(topic, 0, key, value) for key, value, _ in made], headers=[h for *_, h in made]
+    )
     async with ScriptedServer() as server:
         document = kafka_document(servers, topic, redis_url=redis_url, functions=url_target(server.url), BatchSize=3)
         async with one_node(tmp_path, document) as node:
@@ -102,7 +105,7 @@ async def test_awkward_records_are_delivered_as_specified(kafka: KafkaBroker, re
         got = records(server.complete)
     assert [record["offset"] for record in got] == list(range(len(made)))
     for record, (key, value, headers) in zip(got, made, strict=True):
-        signed = [{name: [b - 256 if b > 127 else b for b in text or b""]} for name, text in headers or ()]
+        signed = [{name: list(memoryview(text or b"").cast("b"))} for name, text in headers or ()]
         shown: dict[str, Any] = {"topic": topic, "partition": 0, "offset": record["offset"], "headers": signed}
         shown |= {} if key is None else {"key": b64encode(key).decode()}
         shown |= {} if value is None else {"value": b64encode(value).decode()}
@@ -117,7 +120,9 @@ async def test_filters_pass_what_matches_and_account_for_the_rest(
     """Only matching records reach the function; the others are passed over, counted and committed."""
     topic = kafka.new_topic(2)
     await asyncio.to_thread(
-        load, kafka.bootstrap_servers, keyed(topic, 2, 200, lambda n: b'{"n":%d,"paid":%s}' % (n, (b"false", b"true")[n % 5 == 0]))
+        load,
+        kafka.bootstrap_servers,
+        keyed(topic, 2, 200, lambda n: b'{"n":%d,"paid":%s}' % (n, (b"false", b"true")[n % 5 == 0])),
     )
     async with ScriptedServer() as server:
         document = kafka_document(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
@@ -11,6 +12,8 @@ from tests.support.history import Partition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+Headers = Sequence[tuple[str, bytes | None]] | None
+
 _FLUSH_S = 60.0
 _POLL_EVERY = 10_000
 
@@ -19,10 +22,10 @@ def load(
     servers: str,
     records: Iterable[tuple[str, int, bytes | None, bytes | None]],
     *,
-    headers: list[tuple[str, bytes | None]] | None = None,
+    headers: Sequence[Headers] = (),
     **settings: str | int,
 ) -> int:
-    """Append records (topic, partition, key, value) in order, once each; return how many."""
+    """Append records (topic, partition, key, value) in order, once each, with `headers` or none; return how many."""
     failures: list[str] = []
 
     def reported(error: Any, _message: Any) -> None:
@@ -47,9 +50,12 @@ def load(
         count += 1
         if count % _POLL_EVERY == 0:
             producer.poll(0)
+        given = headers[count - 1] if headers else None
         while True:
             try:
-                producer.produce(topic, value, key, partition, on_delivery=reported, headers=headers)
+                producer.produce(
+                    topic, value, key, partition, on_delivery=reported, headers=[*given] if given else None
+                )
             except BufferError:
                 producer.poll(0.1)
             else:

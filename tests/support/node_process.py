@@ -35,7 +35,9 @@ _LOOK_S = 0.02
 _ANSWER_S = 10.0
 
 
-async def eventually(holds: Callable[[], Awaitable[Any] | Any], what: str | Callable[[], str], *, limit_s: float = LIMIT_S) -> Any:
+async def eventually(
+    holds: Callable[[], Awaitable[Any] | Any], what: str | Callable[[], str], *, limit_s: float = LIMIT_S
+) -> Any:
     """Ask again and again until the answer is truthy; return it. For what sends no signal."""
     deadline = time.monotonic() + limit_s
     while True:

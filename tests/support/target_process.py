@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -16,6 +15,7 @@ from tests.support.node_process import ROOT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _STOP_S = 20.0
 
@@ -97,7 +97,9 @@ class TargetProcess:
         self.invoked()
         return self._delivered
 
-    async def reached(self, records: int, *, limit_s: float = 120.0, meanwhile: Callable[[], object] | None = None) -> None:
+    async def reached(
+        self, records: int, *, limit_s: float = 120.0, meanwhile: Callable[[], object] | None = None
+    ) -> None:
         """Wait until so many records were delivered."""
 
         def enough() -> bool:
@@ -106,5 +108,3 @@ class TargetProcess:
             return self.delivered() >= records
 
         await eventually(enough, f"{records} records delivered", limit_s=limit_s)
-
-
