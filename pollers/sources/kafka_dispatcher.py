@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _MAX_TAKE = 1000  # records decoded in one go: about a millisecond of the event loop
+_TAKE_BYTES = 1024 * 1024  # decoded in one go, as far as the size of records can be foreseen
+_FIRST_TAKE = 16  # records, when nothing is known of their size
 _IDLE_S = 1.0  # how long to wait before looking at the client's health again
 _SHORT_WAIT_MS = 20  # see `_set_wait`
 _SETTLED_S = 2.0
@@ -45,6 +47,7 @@ class Dispatcher:
         self._moved_at = float("-inf")  # event-loop time
         self._moved = False  # somebody reads from a place the consumer is not at
         self._departed = False
+        self._at_once = _FIRST_TAKE  # compressed records take far more memory than what was fetched
         self._waiter: asyncio.Future[None] | None = None
 
     def add(self, reader: KafkaReader) -> None:
@@ -90,7 +93,7 @@ class Dispatcher:
                 continue
             self._set_wait(consumer)
             try:
-                taken = await consumer.take(self.prefetch.wanted, _MAX_TAKE)
+                taken = await consumer.take(self.prefetch.wanted, self._at_once)
             except OffsetOutOfRangeError as exc:
                 await self._back_in_range(consumer, exc.args[0])
                 continue
@@ -98,11 +101,15 @@ class Dispatcher:
                 # There must be no await between `take` and `arrival`, or an arrival could be missed.
                 await self._wait(consumer.arrival())
                 continue
+            count = size = 0
             for partition, raws in taken.items():
                 reader = self.readers.get(partition)
                 if reader is not None:
-                    self.prefetch.put(reader.inbox, raws)
+                    count += len(raws)
+                    size += self.prefetch.put(reader.inbox, raws)
                     reader.wake()
+            if size:
+                self._at_once = max(1, min(_MAX_TAKE, 4 * self._at_once, _TAKE_BYTES * count // size))
             await asyncio.sleep(0)  # let those who got something work
 
     def _kick(self) -> None:

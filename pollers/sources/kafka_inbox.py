@@ -17,6 +17,7 @@ from pollers.sources.kafka_client import TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_CHUNK_BYTES = 1024 * 1024  # no more is joined to one chunk than makes it this large
 _OBJECT_BYTES = 320  # what one aiokafka record takes in memory beside its key and value
 _NOBODY = TopicPartition("", -1)  # keeps `wanted` non-empty: empty would mean everyone to the client
 _value_size = attrgetter("serialized_value_size")
@@ -32,7 +33,7 @@ class Inbox:
         self.size = 0  # bytes
         self.count = 0  # records
         self.waiting = False  # the reader waits and has nothing
-        self._runs: deque[list[Any]] = deque()
+        self._runs: deque[tuple[list[Any], int]] = deque()  # with the bytes of each
 
     def put(self, raws: list[Any]) -> int:
         """Add consecutive records, passing over any that were put in before; returns the bytes added."""
@@ -41,7 +42,7 @@ class Inbox:
             if not raws:
                 return 0
         size = held_bytes(raws)
-        self._runs.append(raws)
+        self._runs.append((raws, size))
         self.expected = raws[-1].offset + 1
         self.size += size
         self.count += len(raws)
@@ -52,20 +53,24 @@ class Inbox:
         """Remove and return the oldest records, at most that many."""
         if not self._runs:
             return None
-        raws = self._runs.popleft()
-        while self._runs and len(raws) + len(self._runs[0]) <= max_records:
-            raws += self._runs.popleft()
+        raws, size = self._runs.popleft()
+        while self._runs and size < _CHUNK_BYTES and len(raws) + len(self._runs[0][0]) <= max_records:
+            more, more_size = self._runs.popleft()
+            raws += more
+            size += more_size
         if len(raws) > max_records:
-            self._runs.appendleft(raws[max_records:])
+            left = raws[max_records:]
             raws = raws[:max_records]
-        size = held_bytes(raws) if self._runs else self.size
+            taken = held_bytes(raws)
+            self._runs.appendleft((left, size - taken))
+            size = taken
         self.size -= size
         self.count -= len(raws)
         return Chunk(raws, [raw.offset for raw in raws], size)
 
     def oldest_ms(self) -> int | None:
         """Return the timestamp of the oldest record in here."""
-        return self._runs[0][0].timestamp if self._runs else None
+        return self._runs[0][0][0].timestamp if self._runs else None
 
     def clear(self, expected: int) -> None:
         """Forget everything and go on at another offset."""
@@ -106,14 +111,16 @@ class Prefetch:
         """Whether no partition is left out."""
         return len(self.wanted) > len(self._inboxes)
 
-    def put(self, inbox: Inbox, raws: list[Any]) -> None:
-        """Add taken records to an inbox."""
-        self._held += inbox.put(raws)
+    def put(self, inbox: Inbox, raws: list[Any]) -> int:
+        """Add taken records to an inbox; returns the bytes added."""
+        size = inbox.put(raws)
+        self._held += size
         if self._held >= self._max_bytes and not self._full:
             self._full = True
             self._review_all()
         else:
             self._review(inbox)
+        return size
 
     def take(self, inbox: Inbox, max_records: int) -> Chunk | None:
         """Remove records for the reader; without any, the reader is taken to wait."""

@@ -36,6 +36,8 @@ class FakeConsumer:
         self.paused: set[TopicPartition] = set()
         self.moves: list[dict[TopicPartition, int]] = []
         self.share = self.wait_ms = 0
+        self.value = b"v"
+        self.asked: list[int] = []  # how many records each take was for
         self.failure: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None
 
@@ -80,13 +82,16 @@ class FakeConsumer:
         if self.failure is not None:
             raise self.failure
         taken: dict[TopicPartition, list[Any]] = {}
+        self.asked.append(max_records)
         for partition, at in self.positions.items():
             first, end = self.logs[partition]
             if partition in wanted and partition not in self.paused:
                 if not first <= at <= end:
                     raise OffsetOutOfRangeError({partition: at})
                 if upto := min(end, at + max_records) - at:
-                    taken[partition] = [raw(offset, partition=partition.partition) for offset in range(at, at + upto)]
+                    taken[partition] = [
+                        raw(offset, partition=partition.partition, value=self.value) for offset in range(at, at + upto)
+                    ]
         for partition, raws in taken.items():
             self.positions[partition] = raws[-1].offset + 1
         return taken
@@ -216,6 +221,7 @@ async def test_a_move_takes_the_others_along_where_they_are() -> None:
     async with bench.running(consumer):
         a = bench.open(A)
         assert await offsets(a, 10, at_once=10) == list(range(10))
+        await settle()
         bench.open(B)
         await settle()
         assert consumer.moves[-1] == {A: 50, B: 0}
@@ -328,3 +334,16 @@ def test_only_a_partition_that_waits_unanswered_is_silent() -> None:
     assert watch.look([a, b], consumer, now=6) == []
     assert str(a.stalled) == "None"
     assert watch.look([a, b], consumer, now=10.9) == []
+
+
+@pytest.mark.looptime
+async def test_large_records_are_taken_few_at_a_time() -> None:
+    """However well records compress, not much more than a megabyte of them is decoded in one go; small ones go fast."""
+    bench, consumer = Bench(max_bytes=10**9), FakeConsumer(a=40, b=5000)
+    consumer.value = b"x" * 500_000
+    async with bench.running(consumer):
+        assert await offsets(bench.open(A), 40) == list(range(40))
+        assert (consumer.asked[0], set(consumer.asked[1:])) == (16, {2})
+        consumer.value = b"x"
+        assert await offsets(bench.open(B), 5000) == list(range(5000))
+        assert max(consumer.asked) == 1000
