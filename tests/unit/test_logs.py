@@ -145,9 +145,11 @@ class Broken(io.StringIO):
     """A pipe whose reader is gone."""
 
     def write(self, _text: str) -> int:
+        """Fail."""
         raise BrokenPipeError
 
     def flush(self) -> None:
+        """Fail."""
         raise BrokenPipeError
 
 
