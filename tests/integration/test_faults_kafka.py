@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from tests.support.figures import measured
 from tests.support.history import OK, Invoked, Verdict, check
 from tests.support.kafka_load import expected, keyed, load
 from tests.support.node_process import NodeProcess, eventually, kafka_document, kafka_mapping, owners, url_target
@@ -93,9 +94,7 @@ def invoked_between(log: Sequence[Invoked], begin: float, end: float) -> list[In
 
 @pytest.mark.slow
 @pytest.mark.parametrize("away_s", [8, 30])
-async def test_redis_that_hangs_stops_the_work_in_time(
-    fleet: Fleet, own_redis: EmbeddedRedis, away_s: int, record_property: Any
-) -> None:
+async def test_redis_that_hangs_stops_the_work_in_time(fleet: Fleet, own_redis: EmbeddedRedis, away_s: int) -> None:
     """No function is called once a lease may have expired; when Redis is back, work goes on where it was."""
     assert own_redis.pid is not None
     os.kill(own_redis.pid, signal.SIGSTOP)
@@ -114,7 +113,7 @@ async def test_redis_that_hangs_stops_the_work_in_time(
     assert verdict.duplicates <= 2 * BATCH * PARTITIONS
     last_s = max(i.started for i in log if i.started < back_at) - stopped_at
     first_s = min(i.started for i in log if i.started > back_at) - back_at
-    record_property("seconds to the last call, from Redis' return to the next", (round(last_s, 2), round(first_s, 2)))
+    measured(last_call_s=round(last_s, 2), first_call_s=round(first_s, 2), duplicates=verdict.duplicates)
 
 
 @pytest.mark.slow

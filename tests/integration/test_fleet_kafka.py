@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.figures import measured
 from tests.support.history import OK, Invoked, check
 from tests.support.kafka_load import expected, keyed, load
 from tests.support.node_process import ROOT, NodeProcess, eventually, kafka_document, owners, url_target
@@ -62,7 +63,7 @@ def seconds(line: dict[str, Any]) -> float:
 
 @pytest.mark.slow
 async def test_a_fleet_loses_nothing_when_one_node_is_killed_and_one_restarted(
-    real_kafka: KafkaAdmin, redis_url: str, tmp_path: Path, record_property: Any
+    real_kafka: KafkaAdmin, redis_url: str, tmp_path: Path
 ) -> None:
     """200,000 records reach the function in order, repeated only as far as the killed node had them in flight."""
     topic = real_kafka.new_topic(PARTITIONS)
@@ -123,12 +124,7 @@ async def test_a_fleet_loses_nothing_when_one_node_is_killed_and_one_restarted(
     assert taken.keys() == lost_tokens.keys()
     take_over_s = max(taken.values()) - killed_at
     work_s = max(_first_after(log, shard, token) for shard, token in lost_tokens.items()) - killed_at
-    figures = {
-        "duplicates": verdict.duplicates,
-        "taken over after s": round(take_over_s, 2),
-        "invoked": round(work_s, 2),
-    }
-    record_property("figures", figures)
+    measured(duplicates=verdict.duplicates, taken_over_s=round(take_over_s, 2), invoked_s=round(work_s, 2))
     assert take_over_s <= TTL_S + 1
     assert (ledger["delivered"], ledger["polled"], ledger["in_flight"]) == (RECORDS, RECORDS, 0)
     mapping = status["mappings"][0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.figures import measured
 from tests.support.history import Partition, check
 from tests.support.kafka_load import load
 from tests.support.node_process import NodeProcess, eventually, kafka_document, url_target
@@ -82,7 +83,7 @@ async def watched(node: NodeProcess) -> AsyncIterator[Highest]:
 
 @pytest.mark.slow
 async def test_memory_stays_bounded_while_a_gigabyte_is_delivered(
-    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path, record_property: Any
+    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Resident memory stays under 250 MB while 1 GB waits, with a function that first hangs and then is fast."""
     with TargetProcess(tmp_path / "target.log") as target:
@@ -104,7 +105,7 @@ async def test_memory_stays_bounded_while_a_gigabyte_is_delivered(
             ledger = (await node.mapping())["ledger"]
             assert await node.stop() == 0
         log = target.invoked()
-    record_property("resident MB", (hanging.resident_bytes // 10**6, draining.resident_bytes // 10**6))
+    measured(hanging_mb=hanging.resident_bytes // 10**6, draining_mb=draining.resident_bytes // 10**6)
     assert max(hanging.resident_bytes, draining.resident_bytes) < LIMIT_BYTES
     each = (SMALL + LARGE) // PARTITIONS
     offsets = {Partition(gigabyte, number): range(each) for number in range(PARTITIONS)}
@@ -117,7 +118,7 @@ async def test_memory_stays_bounded_while_a_gigabyte_is_delivered(
 
 @pytest.mark.slow
 async def test_memory_stays_bounded_while_the_function_throttles(
-    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path, record_property: Any
+    real_kafka: KafkaAdmin, gigabyte: str, redis_url: str, tmp_path: Path
 ) -> None:
     """A function that only throttles stops the reading: nothing is polled beyond what fits, and nothing is dropped."""
     with TargetProcess(tmp_path / "target.log", "--throttle", "1") as target:
@@ -138,7 +139,7 @@ async def test_memory_stays_bounded_while_the_function_throttles(
                 await eventually(lambda: len(target.invoked()) > throttled + 20, "more throttled invocations")
                 ledger = (await node.mapping())["ledger"]
             assert await node.stop() == 0
-    record_property("resident MB", highest.resident_bytes // 10**6)
+    measured(throttled_mb=highest.resident_bytes // 10**6, polled=polled)
     assert highest.resident_bytes < LIMIT_BYTES
     assert ledger["polled"] == polled == ledger["in_flight"]
     assert ledger["balanced"]
