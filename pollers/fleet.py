@@ -89,6 +89,8 @@ class Fleet:
         before = self._running.get(lease.key)
         self._running[lease.key] = running
         running.task = self._tasks.create_task(self._work(running, after=before), name=f"work on {lease.key}")
+        # Not in a `finally` of the work: a task that is cancelled before its first step never gets there.
+        running.task.add_done_callback(lambda _task: self._gone(running))
 
     async def drain(self, key: ShardKey) -> None:
         """Let a worker finish and save; return when it is quiet. Cancelled: the worker is cancelled too."""
@@ -132,9 +134,11 @@ class Fleet:
             # Supervision point: one shard's fault must not stop the others. The lease goes back, and whoever takes
             # it next, this node after a pause or another one, starts from the saved progress.
             log.exception("worker.failed", shard=str(key), token=running.lease.token)
-        finally:
-            if self._running.get(key) is running:
-                del self._running[key]
-            running.ended.set()
-            if not running.draining:
-                self._ended(key)
+
+    def _gone(self, running: _Running) -> None:
+        key = running.lease.key
+        if self._running.get(key) is running:
+            del self._running[key]
+        running.ended.set()
+        if not running.draining:
+            self._ended(key)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pollers.retrying import Discard, RetryPolicy
 
 _FIRST_DELAY_S = 0.5
-_MAX_DELAY_S = 30.0
+_MAX_DELAY_S = 5.0  # a source that is back is noticed within this time
 _REFUSED_DELAY_S = 30.0
 _MAX_WAITING_BYTES = 6 * 1024 * 1024  # one event's worth read ahead of the batches in delivery
 _RUN_AHEAD = 1  # batches per lane that may be finished and not saved when a further one starts

@@ -183,6 +183,21 @@ async def test_a_worker_that_cannot_be_made_gives_its_lease_back() -> None:
         assert rig.ended == [A]
 
 
+@pytest.mark.parametrize("stopping", ["drain", "lost"])
+async def test_a_worker_stopped_before_its_first_step_is_gone_too(stopping: str) -> None:
+    """A lease that comes and goes within one turn of the loop leaves nothing behind."""
+    rig = Rig()
+    async with asyncio.timeout(5), rig.running() as fleet:
+        rig.start(A)
+        if stopping == "drain":
+            await fleet.drain(A)
+        else:
+            fleet.lost(A)
+            await asyncio.sleep(0.1)
+        assert list(fleet) == []
+        assert rig.ended == []
+
+
 async def test_draining_a_worker_that_is_still_being_made_does_not_wait_for_it() -> None:
     """Nothing was read yet, so there is nothing to finish."""
     rig = Rig()
