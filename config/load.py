@@ -18,7 +18,6 @@ from config.functions import FUNCTION_NAME, parse_function
 from config.sections import FILE_KEYS, SECTIONS, build_sections, is_loopback, overlay, with_empty_servers
 from config.settings import AwsSettings, ConfiguredMapping, Settings
 from config.yaml_document import Document, read_document, without_tags
-from model.mapping import KafkaSource
 from model.mapping_rules import canonical_document, check_together, parse_mapping
 from model.problem import InvalidConfigurationError, Problem, child_path
 from model.rules.checking import INVALID, Checker
@@ -80,6 +79,7 @@ class _Loading:
     problems: list[Problem] = field(default_factory=list)
     found_functions: dict[str, FunctionSettings] = field(default_factory=dict)
     found_mappings: list[ConfiguredMapping] = field(default_factory=list)
+    named_functions: list[tuple[str, bool, Document, str]] = field(default_factory=list)  # of Kafka?, where named
     places: list[tuple[Document, str]] = field(default_factory=list)  # of each found mapping
     given_timeouts: set[str] = field(default_factory=set)  # functions whose timeout was written down
     function_names: set[str] = field(default_factory=set)  # also of those with problems
@@ -185,6 +185,9 @@ class _Loading:
 
     def _mapping(self, document: Document, path: str, value: object) -> None:
         given: Any = value.document if isinstance(value, TemplateMapping) else value
+        if isinstance(given, dict) and isinstance(name := given.get("FunctionName"), str):
+            # Also of a mapping with problems of its own, so that all are told at once.
+            self.named_functions.append((name, "Topics" in given, document, child_path(path, "FunctionName")))
         try:
             mapping = parse_mapping(given, path=path, now=self.now)
             canonical_document(given)
@@ -207,10 +210,10 @@ class _Loading:
             token = problem.path.partition(".")[0]
             document, path = self.places[int(token[1:])]
             self.note(document, [Problem(path + problem.path.removeprefix(token), problem.rule)])
-        for mapping, (document, path) in zip(mappings, self.places, strict=True):
-            broken = self._function_rule(settings, mapping.function_name, kafka=isinstance(mapping.source, KafkaSource))
+        for name, kafka, document, path in self.named_functions:
+            broken = self._function_rule(settings, name, kafka=kafka)
             if broken is not None:
-                self.note(document, [Problem(child_path(path, "FunctionName"), broken)])
+                self.note(document, [Problem(path, broken)])
 
     def _function_rule(self, settings: Settings, name: str, *, kafka: bool) -> str | None:
         target = settings.target_for(name)

@@ -190,6 +190,10 @@ def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None
     url = "must be an http:// or https:// URL without user, password or secret reference"
     constraint = "failed to satisfy constraint: Member must have value less than or equal to 10000"
     large = f"Value '20000' at 'batchSize' {constraint}"
+    missing = (
+        "Function does not exist: billing. List it under functions, set invoke.endpoint for functions that are not "
+        "listed, or give a full function ARN"
+    )
     null = "failed to satisfy constraint: Member must not be null."
     assert str(caught.value).replace(str(tmp_path), "").split("\n") == [
         f"/c0.yaml:1: listen: {loopback}",
@@ -199,6 +203,7 @@ def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None
         f"/c0.yaml:6: functions.a.url: {url} (credentials belong into headers)",
         "/c0.yaml:7: functions.b: needs exactly one of url, arn, rie, handler, not url and arn",
         "/c0.yaml:11: functions.c.concurency: unknown key; did you mean concurrency?",
+        f"/c0.yaml:15: event_source_mappings[0].FunctionName: {missing}",
         f"/c0.yaml:16: event_source_mappings[0].BatchSize: {large}",
         "/c0.yaml:17: event_source_mappings[1]: Unrecognized event source.",
         f"/c0.yaml:17: event_source_mappings[1].FunctionName: Value null at 'functionName' {null}",
