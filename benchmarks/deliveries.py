@@ -1,0 +1,235 @@
+"""The rows of deliveries: what a node uses to bring records from a source to a function, against the source's floor.
+
+One case is a source with a batch size, with or without a filter that keeps one record in ten. Node and floor take turns
+at the same backlog, so what disturbs the machine disturbs both; the backlog outlasts the measurement, so both are bound
+by their CPU. Latency is another measurement, at a modest rate. A source says by `DeliverySource` where its
+records are; nothing here knows one.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from benchmarks.processes import BenchmarkFailedError
+from benchmarks.results import Figure, Row, percentile
+from benchmarks.sink import Arrival
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from benchmarks.bench import Bench, Sink
+    from benchmarks.processes import Child
+
+_FIRST_S = 60.0  # until the first records arrive
+_POLL_S = 0.05
+_WARM_SHARE = 0.08  # of the backlog, before measuring
+_END_SHARE = 0.97  # of the backlog, where a measurement ends at the latest
+_SETTLE_S = 1.0  # of a latency measurement, not counted
+_ARRIVE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A place in the source that holds records, or will."""
+
+    mapping: Mapping[str, object]  # what a mapping says of it
+    floor: Sequence[str]  # what the floor script is told of it
+    records: int = 0
+
+
+class DeliverySource(Protocol):
+    """A source as these rows need it."""
+
+    name: str
+    floor_module: str
+    load_module: str
+    pattern: str  # keeps one in ten
+    kept: str  # what the floor script is told to keep
+    kept_one_in: int
+    per_s: int  # records that no subject can exceed in a second: sizes the backlog
+
+    def backlog(self, bench: Bench, records: int) -> Feed:
+        """Return a place that holds this many records at least; the same one to all who ask."""
+
+    def empty(self, bench: Bench) -> Feed:
+        """Return a new place without records."""
+
+    def load(self, bench: Bench, feed: Feed, *, records: int, rate: float) -> Sequence[str]:
+        """Return the arguments that make the load module send records that all pass the filter, at a rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one subject did in one round."""
+
+    records_per_cpu_s: float
+    records_per_s: float
+    records_per_request: float
+    cpu_share: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """One case: `benchmarks.bench.Case`."""
+
+    source: DeliverySource
+    batch: int
+    filtered: bool
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return f"{self.source.name}-{self.batch}{'-filter' if self.filtered else ''}"
+
+    def run(self, bench: Bench) -> Iterable[Row]:
+        """Measure node and floor in turn, then the latency of each."""
+        options = bench.options
+        records = 5_000 if options.quick else int(self.source.per_s * (options.seconds + 1))
+        feed = self.source.backlog(bench, records)
+        nodes: list[Sample] = []
+        floors: list[Sample] = []
+        for number in range(options.rounds):
+            for subject in ("floor", "node") if number % 2 == 0 else ("node", "floor"):
+                samples, measure = (nodes, self._node) if subject == "node" else (floors, self._floor)
+                samples.append(measure(bench, feed))
+                last = samples[-1]
+                bench.say(
+                    f"{self.name} {subject}: {last.records_per_cpu_s:,.0f} records per CPU-second, "
+                    f"{last.records_per_s:,.0f}/s, {last.records_per_request:.1f} a request, "
+                    f"CPU {last.cpu_share:.0%}, {last.peak_mb:.0f} MB"
+                )
+        latencies = self._node_latencies(bench)
+        floor_latencies = self._floor_latencies(bench)
+        ratios = [node.records_per_cpu_s / floor.records_per_cpu_s for node, floor in zip(nodes, floors, strict=True)]
+        return [
+            Row(
+                self.name,
+                (
+                    Figure.of("records/CPU-s", "1/s", [one.records_per_cpu_s for one in nodes]),
+                    Figure.of("floor's", "1/s", [one.records_per_cpu_s for one in floors]),
+                    Figure.of("ratio", "", ratios),
+                    Figure.of("records/s", "1/s", [one.records_per_s for one in nodes]),
+                    Figure.of("a request", "", [one.records_per_request for one in nodes]),
+                    Figure.of("peak", "MB", [one.peak_mb for one in nodes]),
+                    Figure.of("p50", "ms", [percentile(latencies, 0.5)]),
+                    Figure.of("p99", "ms", [percentile(latencies, 0.99)]),
+                    Figure.of("floor's p99", "ms", [percentile(floor_latencies, 0.99)]),
+                ),
+            )
+        ]
+
+    def _mapping(self, feed: Feed) -> dict[str, object]:
+        filters = {"FilterCriteria": {"Filters": [{"Pattern": self.source.pattern}]}} if self.filtered else {}
+        return {**feed.mapping, "BatchSize": self.batch, **filters}
+
+    def _floor_arguments(self, feed: Feed, url: str) -> list[str]:
+        keep = ["--keep", self.source.kept] if self.filtered else []
+        return [*feed.floor, "--url", url, "--batch", str(self.batch), *keep]
+
+    def _node(self, bench: Bench, feed: Feed) -> Sample:
+        with bench.redis() as redis, bench.sink() as sink:
+            with bench.node(self._mapping(feed), redis=redis, sink=sink.url) as node:
+                sample = self._sample(bench, feed, sink, node.child)
+                node.child.end(signal.SIGKILL)  # the Redis goes too; nobody takes over
+                return sample
+
+    def _floor(self, bench: Bench, feed: Feed) -> Sample:
+        with bench.sink() as sink:
+            arguments = self._floor_arguments(feed, sink.url)
+            with bench.child(self.source.floor_module, arguments, measured=True) as floor:
+                sample = self._sample(bench, feed, sink, floor)
+                floor.end(signal.SIGKILL)
+                return sample
+
+    def _sample(self, bench: Bench, feed: Feed, sink: Sink, subject: Child) -> Sample:
+        quick = bench.options.quick
+        share = self.source.kept_one_in if self.filtered else 1
+        total = feed.records // share
+        warm = 0 if quick else total * _WARM_SHARE
+        deadline = time.monotonic() + _FIRST_S
+        while (begun := sink.counts()).records < warm:
+            if time.monotonic() > deadline:
+                raise BenchmarkFailedError(f"{self.name}: {begun.records} of {total} records within {_FIRST_S:g} s")
+            subject.usage()  # raises when it has ended
+            time.sleep(_POLL_S)
+        before = subject.usage()
+        begun = sink.counts()
+        ends_at = before.at + (_FIRST_S if quick else bench.options.seconds)
+        while True:
+            time.sleep(_POLL_S)
+            after, counts = subject.usage(), sink.counts()
+            if after.at >= ends_at or counts.records >= total * _END_SHARE:
+                break
+        if counts.records == begun.records:
+            raise BenchmarkFailedError(f"{self.name}: no record within {_FIRST_S:g} s")
+        used = after.since(before)
+        records = (counts.records - begun.records) * share
+        return Sample(
+            records_per_cpu_s=records / max(used.cpu_s, 0.01),
+            records_per_s=records / used.at,
+            records_per_request=(counts.records - begun.records) / max(1, counts.requests - begun.requests),
+            cpu_share=used.cpu_s / used.at,
+            peak_mb=subject.peak_mb(),
+        )
+
+    # Latency
+
+    def _node_latencies(self, bench: Bench) -> list[float]:
+        feed = self.source.empty(bench)
+        mapping = {**self._mapping(feed), "MaximumBatchingWindowInSeconds": 0}
+        with bench.redis() as redis, bench.sink(log=True) as sink:
+            with bench.node(mapping, redis=redis, sink=sink.url) as node:
+                wait_for(node.ready, "a ready node")
+                return self._latencies(bench, feed, sink)
+
+    def _floor_latencies(self, bench: Bench) -> list[float]:
+        feed = self.source.empty(bench)
+        with bench.sink(log=True) as sink:
+            arguments = self._floor_arguments(feed, sink.url)
+            with bench.child(self.source.floor_module, arguments, measured=True) as floor:
+                log = floor.log
+                wait_for(lambda: log is not None and b"ready" in log.read_bytes(), "a ready floor script")
+                found = self._latencies(bench, feed, sink)
+                floor.end(signal.SIGKILL)
+                return found
+
+    def _latencies(self, bench: Bench, feed: Feed, sink: Sink) -> list[float]:
+        options = bench.options
+        seconds = 1.0 if options.quick else max(10.0, options.seconds)
+        settle_s = 0.0 if options.quick else _SETTLE_S
+        records = int(options.rate * (seconds + settle_s))
+        arguments = self.source.load(bench, feed, records=records, rate=options.rate)
+        with bench.child(self.source.load_module, arguments, measured=False) as load:
+            wait_for(lambda: load.process.poll() is not None, "the end of the load", within_s=seconds + 60)
+            if load.process.returncode:
+                raise BenchmarkFailedError(f"{self.source.load_module} ended with {load.process.returncode}")
+        wait_for(lambda: sink.counts().records >= records, f"{records} records", within_s=_ARRIVE_S)
+        arrivals = read_arrivals(sink.log)
+        settled_us = min(sent for one in arrivals for _, sent in one.records) + settle_s * 1_000_000
+        return [(one.at_us - sent) / 1000 for one in arrivals for _, sent in one.records if sent >= settled_us]
+
+
+def read_arrivals(log: Path | None) -> list[Arrival]:
+    """Read a sink's log; a last line that is still being written is left out."""
+    if log is None:
+        raise ValueError("the sink keeps no log")
+    lines = log.read_bytes().split(b"\n")[:-1]
+    return [msgspec.json.decode(line, type=Arrival) for line in lines]
+
+
+def wait_for(true: object, what: str, *, within_s: float = 60.0) -> None:
+    """Poll until a condition holds. Raises `BenchmarkFailedError`."""
+    if not callable(true):
+        raise TypeError("give a condition to ask")
+    deadline = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise BenchmarkFailedError(f"still waiting for {what} after {within_s:g} s")
+        time.sleep(_POLL_S)

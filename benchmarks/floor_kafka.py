@@ -1,0 +1,119 @@
+"""The floor: what the same deliveries cost without any semantics.
+
+    python -m benchmarks.floor_kafka --servers HOST:PORT --topic TOPIC --url URL --batch 100 [--keep click]
+
+aiokafka's `getmany` over all partitions, the event of Kafka mappings made with msgspec, a POST with aiohttp on uvloop,
+one batch in flight per partition. No leases, checkpoints, retries, fencing, back-pressure or metrics. It is the
+shortest script we know to be fast; what a node uses beyond it is the price of what a node promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+import uvloop
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
+_HEADERS = {"Content-Type": "application/json"}
+
+
+class KafkaRecord(msgspec.Struct, gc=False, omit_defaults=True):
+    """One record as the event shows it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestampType: str  # noqa: N815  # AWS's name
+    headers: list[dict[str, list[int]]]
+    key: bytes | None = None
+    value: bytes | None = None
+
+
+def event(encode: Any, servers: str, partition: TopicPartition, records: Sequence[Any]) -> bytes:
+    """Make the event of one batch."""
+    shown = [
+        KafkaRecord(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp,
+            _TIMESTAMP_TYPES[record.timestamp_type],
+            [{name: list(memoryview(value).cast("b"))} for name, value in record.headers],
+            record.key,
+            record.value,
+        )
+        for record in records
+    ]
+    made: bytes = encode(
+        {
+            "eventSource": "SelfManagedKafka",
+            "bootstrapServers": servers,
+            "records": {f"{partition.topic}-{partition.partition}": shown},
+        }
+    )
+    return made
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Read, make, post; for ever."""
+    encode, decode, keep = msgspec.json.Encoder().encode, msgspec.json.decode, arguments.keep
+    size = arguments.batch
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=arguments.servers, enable_auto_commit=False, auto_offset_reset=arguments.start
+    )
+    await consumer.start()
+    try:
+        await consumer._client.force_metadata_update()  # noqa: SLF001  # else a topic just made may not be known
+        known = set()
+        while not known:
+            consumer._client.add_topic(arguments.topic)  # noqa: SLF001  # no public way without a group
+            await consumer._client.force_metadata_update()  # noqa: SLF001
+            known = consumer.partitions_for_topic(arguments.topic) or set()
+        consumer.assign([TopicPartition(arguments.topic, number) for number in sorted(known)])
+        if arguments.start == "latest":
+            await consumer.seek_to_end()
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), headers=_HEADERS, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
+
+            async def deliver(partition: TopicPartition, records: Sequence[Any]) -> None:
+                if keep is not None:
+                    records = [record for record in records if decode(record.value)["type"] == keep]
+                for at in range(0, len(records), size):
+                    body = event(encode, arguments.servers, partition, records[at : at + size])
+                    async with session.post(arguments.url, data=body) as response:
+                        await response.read()
+
+            print("ready", flush=True)
+            while True:
+                found = await consumer.getmany(timeout_ms=500)
+                async with asyncio.TaskGroup() as tasks:
+                    for partition, records in found.items():
+                        tasks.create_task(deliver(partition, records))
+    finally:
+        await consumer.stop()
+
+
+def main() -> None:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description="Delivers a topic's records without any semantics.")
+    parser.add_argument("--servers", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--keep", help="deliver only records of this type")
+    parser.add_argument("--start", choices=["earliest", "latest"], default="earliest")
+    uvloop.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
