@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from node.embedded_redis import EmbeddedRedis
 from tests.support.embedded_broker import EmbeddedBroker
 from tests.support.kafka import KafkaProcess
 from tests.support.kafka_admin import KafkaAdmin
-from tests.support.servers import free_ports
+from tests.support.servers import free_ports, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,9 +141,13 @@ class Bench:
 
     @contextlib.contextmanager
     def node(
-        self, mapping: Mapping[str, object], *, redis: str, sink: str, ttl_s: int = 10, measured: bool = True
+        self, mapping: Mapping[str, object], *, redis: str, sink: str, name: str | None = None, ttl_s: int = 10
     ) -> Iterator[NodeUnderTest]:
-        """Run a node with one mapping; not `measured`: on the CPU of the others."""
+        """Run a node with one mapping.
+
+        Without a `name` it is a mapping that never was: another run of the same name would go on where the first one's
+        consumer group stands.
+        """
         listen = f"127.0.0.1:{free_ports(1)[0]}"
         config = {
             "redis": {"url": redis},
@@ -151,12 +156,11 @@ class Bench:
             "drain_timeout": 5,
             "leasing": {"ttl": ttl_s},
             "functions": {"sink": {"url": sink, "timeout": 30}},
-            "event_source_mappings": [{"Name": "bench", "FunctionName": "sink", **mapping}],
+            "event_source_mappings": [{"Name": name or unique_name("bench"), "FunctionName": "sink", **mapping}],
         }
         path = self._path("node.yaml")
         path.write_bytes(msgspec.json.encode(config))
-        cpus = self.cpus.measured if measured else self.cpus.others
-        with Child("node", ["run", str(path)], cpus=cpus, log=self._path("node.log")) as child:
+        with Child("node", ["run", str(path)], cpus=self.cpus.measured, log=self._path("node.log")) as child:
             yield NodeUnderTest(child, f"http://{listen}")
 
     def child(self, module: str, arguments: Sequence[str], *, measured: bool) -> Child:

@@ -60,7 +60,7 @@ class TakeOver:
             redis = running.enter_context(bench.redis())
             sink = running.enter_context(bench.sink(log=True))
             nodes = [
-                running.enter_context(bench.node(mapping, redis=redis, sink=sink.url, ttl_s=self.ttl_s))
+                running.enter_context(bench.node(mapping, redis=redis, sink=sink.url, name=topic, ttl_s=self.ttl_s))
                 for _ in range(2)
             ]
             wait_for(lambda: _shared(nodes), "two nodes that share the partitions")
