@@ -21,6 +21,7 @@ from model.ids import TRACKER, NodeId
 from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
 from model.progress import ShardState
+from node import collector
 from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
 from node.guard import BearerTokens
@@ -161,6 +162,7 @@ class Node:
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                 ]
                 leasing = tasks.create_task(self._leasing.run(), name="leasing")
+                collector.settle()
                 log.info("node.started", node=self._name, roles=sorted(self._options.roles), listen=str(address))
                 await shutdown.drain.wait()
                 self._draining = True
