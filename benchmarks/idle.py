@@ -58,6 +58,8 @@ class IdleShards:
                 time.sleep(0.5 if quick else max(20.0, bench.options.seconds))
                 used = node.child.usage().since(before)
                 found = 100 * used.cpu_s / used.at, node.child.rss_mb(), ready_s
-                bench.say(f"{self.name}: {shards} shards: CPU {found[0]:.2f} %, {found[1]:.1f} MB, ready in {ready_s:.1f} s")
+                bench.say(
+                    f"{self.name}: {shards} shards: CPU {found[0]:.2f} %, {found[1]:.1f} MB, ready in {ready_s:.1f} s"
+                )
                 node.child.end(signal.SIGKILL)
                 return found

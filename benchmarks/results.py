@@ -65,13 +65,18 @@ def _table(names: tuple[str, ...], rows: Sequence[Row]) -> str:
     lines = [["case", *names], *([row.case, *(figure.shown() for figure in row.figures)] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(names) + 1)]
     texts = [
-        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
     return "\n".join([texts[0], "  ".join("-" * width for width in widths), *texts[1:]])
 
 
-def write(path: Path, rows: Sequence[Row], *, machine: Mapping[str, str | int | bool], options: Mapping[str, object]) -> None:
+def write(
+    path: Path, rows: Sequence[Row], *, machine: Mapping[str, str | int | bool], options: Mapping[str, object]
+) -> None:
     """Write everything as one JSON document."""
     document = {
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -69,7 +69,11 @@ class TakeOver:
             sending = running.enter_context(bench.child("benchmarks.load_kafka", load, measured=False))
             wait_for(lambda: sink.counts().records >= 2 * rate, "records that flow")
             victim = str(nodes[0].child.pid)
-            theirs = {shard for shard, owner in nodes[1].shards().items() if owner.split("-")[-2:-1] == [victim] or owner.endswith(victim) or f"-{victim}-" in owner}
+            theirs = {
+                shard
+                for shard, owner in nodes[1].shards().items()
+                if owner.split("-")[-2:-1] == [victim] or owner.endswith(victim) or f"-{victim}-" in owner
+            }
             if not theirs:
                 raise BenchmarkFailedError("the node to be killed holds nothing")
             killed_us = time.time_ns() // 1000
@@ -80,7 +84,9 @@ class TakeOver:
         again_s = [_again_s(arrivals, shard, killed_us) for shard in theirs]
         records_seen = seen(arrivals)
         twice = sum(records_seen.values()) - len(records_seen)
-        bench.say(f"{self.name}: {len(theirs)} shards again after {min(again_s):.2f} to {max(again_s):.2f} s, {twice} twice")
+        bench.say(
+            f"{self.name}: {len(theirs)} shards again after {min(again_s):.2f} to {max(again_s):.2f} s, {twice} twice"
+        )
         return max(again_s), twice, records - len(records_seen)
 
 

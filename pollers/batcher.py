@@ -74,6 +74,20 @@ class Batcher:
         A single record that no event can hold comes alone, with `size` telling; it must not be invoked with.
         Raises IndexError when nothing waits.
         """
+        records = self._records
+        if not records:
+            raise IndexError("no record waits")
+        if self._overhead + self._bytes <= self._max_bytes:  # nearly always: only the count limits
+            count = min(len(records), self._batch_size)
+            taken = [records.popleft() for _ in range(count)]
+            size = self._overhead + sum([len(record.fragment) for record in taken]) + count
+        else:
+            taken, size = self._as_many_as_fit()
+        self._bytes -= size - self._overhead
+        return Batch(taken, size)
+
+    def _as_many_as_fit(self) -> tuple[list[Record], int]:
+        """Remove records until the next one would make the event too large, but at least one."""
         size = self._overhead
         taken: list[Record] = []
         records = self._records
@@ -83,10 +97,7 @@ class Batcher:
                 break
             taken.append(records.popleft())
             size = grown
-        if not taken:
-            raise IndexError("no record waits")
-        self._bytes -= size - self._overhead
-        return Batch(taken, size)
+        return taken, size
 
     def invoked(self, now: float) -> None:
         """Begin the next window: an invocation has ended."""
