@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -87,13 +88,14 @@ class NodeUnderTest:
         """Whether it is a member, holds its share and has read positions."""
         return self.ask("/readyz")[0] == 200
 
-    def shards(self) -> dict[str, str]:
-        """Return the owner of each shard as `status` tells, without trackers."""
+    def held(self) -> dict[str, str]:
+        """Return the owner of each shard that has one, as `status` tells, without trackers."""
         _, status = self.ask("/esmd/v1/status")
         return {
-            shard["id"]: shard["owner"] or ""
+            shard["id"]: shard["owner"]
             for mapping in (status or {"mappings": []})["mappings"]
             for shard in mapping["shards"]
+            if shard["owner"]
         }
 
 
@@ -115,9 +117,11 @@ class Bench:
 
     @cached_property
     def kafka(self) -> KafkaAdmin | EmbeddedBroker:
-        """A broker of our own."""
+        """A broker of our own, or the one that `make services` runs."""
         if self.options.embedded:
             return self._running.enter_context(EmbeddedBroker())
+        if running := os.environ.get("ESMD_TEST_KAFKA"):
+            return KafkaAdmin(running)
         self.say("starting Apache Kafka")
         return KafkaAdmin(self._running.enter_context(KafkaProcess(heap_mb=1024)).bootstrap_servers)
 

@@ -20,7 +20,7 @@ from benchmarks.results import Figure, Row, percentile
 from benchmarks.sink import Arrival
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.bench import Bench, Sink
@@ -134,11 +134,14 @@ class Deliveries:
         return [*feed.floor, "--url", url, "--batch", str(self.batch), *keep]
 
     def _node(self, bench: Bench, feed: Feed) -> Sample:
-        with bench.redis() as redis, bench.sink() as sink:
-            with bench.node(self._mapping(feed), redis=redis, sink=sink.url) as node:
-                sample = self._sample(bench, feed, sink, node.child)
-                node.child.end(signal.SIGKILL)  # the Redis goes too; nobody takes over
-                return sample
+        with (
+            bench.redis() as redis,
+            bench.sink() as sink,
+            bench.node(self._mapping(feed), redis=redis, sink=sink.url) as node,
+        ):
+            sample = self._sample(bench, feed, sink, node.child)
+            node.child.end(signal.SIGKILL)  # the Redis goes too; nobody takes over
+            return sample
 
     def _floor(self, bench: Bench, feed: Feed) -> Sample:
         with bench.sink() as sink:
@@ -184,10 +187,13 @@ class Deliveries:
     def _node_latencies(self, bench: Bench) -> list[float]:
         feed = self.source.empty(bench)
         mapping = {**self._mapping(feed), "MaximumBatchingWindowInSeconds": 0}
-        with bench.redis() as redis, bench.sink(log=True) as sink:
-            with bench.node(mapping, redis=redis, sink=sink.url) as node:
-                wait_for(node.ready, "a ready node")
-                return self._latencies(bench, feed, sink)
+        with (
+            bench.redis() as redis,
+            bench.sink(log=True) as sink,
+            bench.node(mapping, redis=redis, sink=sink.url) as node,
+        ):
+            wait_for(lambda: bool(node.held()) and node.ready(), "a ready node")
+            return self._latencies(bench, feed, sink)
 
     def _floor_latencies(self, bench: Bench) -> list[float]:
         feed = self.source.empty(bench)
@@ -224,10 +230,8 @@ def read_arrivals(log: Path | None) -> list[Arrival]:
     return [msgspec.json.decode(line, type=Arrival) for line in lines]
 
 
-def wait_for(true: object, what: str, *, within_s: float = 60.0) -> None:
+def wait_for(true: Callable[[], bool], what: str, *, within_s: float = 60.0) -> None:
     """Poll until a condition holds. Raises `BenchmarkFailedError`."""
-    if not callable(true):
-        raise TypeError("give a condition to ask")
     deadline = time.monotonic() + within_s
     while not true():
         if time.monotonic() > deadline:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import msgspec
 import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from aiokafka import TopicPartition
 
 _TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
 _HEADERS = {"Content-Type": "application/json"}
@@ -67,20 +69,11 @@ async def run(arguments: argparse.Namespace) -> None:
     """Read, make, post; for ever."""
     encode, decode, keep = msgspec.json.Encoder().encode, msgspec.json.decode, arguments.keep
     size = arguments.batch
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=arguments.servers, enable_auto_commit=False, auto_offset_reset=arguments.start
+    consumer = AIOKafkaConsumer(  # without a group it reads every partition
+        arguments.topic, bootstrap_servers=arguments.servers, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     await consumer.start()
     try:
-        await consumer._client.force_metadata_update()  # noqa: SLF001  # else a topic just made may not be known
-        known = set()
-        while not known:
-            consumer._client.add_topic(arguments.topic)  # noqa: SLF001  # no public way without a group
-            await consumer._client.force_metadata_update()  # noqa: SLF001
-            known = consumer.partitions_for_topic(arguments.topic) or set()
-        consumer.assign([TopicPartition(arguments.topic, number) for number in sorted(known)])
-        if arguments.start == "latest":
-            await consumer.seek_to_end()
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), headers=_HEADERS, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
@@ -111,7 +104,6 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--keep", help="deliver only records of this type")
-    parser.add_argument("--start", choices=["earliest", "latest"], default="earliest")
     uvloop.run(run(parser.parse_args()))
 
 

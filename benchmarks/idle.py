@@ -51,7 +51,7 @@ class IdleShards:
         with bench.redis() as redis, bench.sink() as sink:
             began = time.monotonic()
             with bench.node(mapping_of(bench.kafka.bootstrap_servers, topic), redis=redis, sink=sink.url) as node:
-                wait_for(lambda: len(node.shards()) >= shards and node.ready(), f"{shards} shards held", within_s=120)
+                wait_for(lambda: len(node.held()) >= shards and node.ready(), f"{shards} shards held", within_s=120)
                 ready_s = time.monotonic() - began
                 time.sleep(0.5 if quick else _SETTLE_S)
                 before = node.child.usage()

@@ -22,7 +22,8 @@ KEPT_ONE_IN = 10
 def value(number: int, sent_us: int, kept_one_in: int = KEPT_ONE_IN) -> bytes:
     """Make one value; `sent_us` has 16 digits until the year 2286."""
     kind = KEPT if number % kept_one_in == 0 else "view"
-    head = f'{{"id":"{number:012}","type":"{kind}","sent_us":{sent_us},"user":{{"name":"Jane Doe","country":"NZ"}},"note":"'
+    user = '{"name":"Jane Doe","country":"NZ"}'
+    head = f'{{"id":"{number:012}","type":"{kind}","sent_us":{sent_us},"user":{user},"note":"'
     return f'{head}{"x" * (VALUE_BYTES - len(head) - 2)}"}}'.encode()
 
 

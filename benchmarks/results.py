@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their spread, as a table for people and as JSON for programs. Pure but `write`."""
+"""What a benchmark found: figures with their spread, as a table for people and as JSON. Pure but for `write`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Figure:
         unit = "" if self.unit in {"", "1/s"} else f" {self.unit}"
         if self.rounds == 1:
             return f"{_number(self.median)}{unit}"
-        return f"{_number(self.median)}{unit} ({_number(self.low)}–{_number(self.high)})"
+        return f"{_number(self.median)}{unit} ({_number(self.low)}-{_number(self.high)})"
 
 
 @dataclass(frozen=True, slots=True)

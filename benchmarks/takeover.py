@@ -68,12 +68,8 @@ class TakeOver:
             load += ["--partitions", str(_PARTITIONS), "--rate", str(rate)]
             sending = running.enter_context(bench.child("benchmarks.load_kafka", load, measured=False))
             wait_for(lambda: sink.counts().records >= 2 * rate, "records that flow")
-            victim = str(nodes[0].child.pid)
-            theirs = {
-                shard
-                for shard, owner in nodes[1].shards().items()
-                if owner.split("-")[-2:-1] == [victim] or owner.endswith(victim) or f"-{victim}-" in owner
-            }
+            victim = f"-{nodes[0].child.pid}-"  # in the middle of its id
+            theirs = [shard for shard, owner in nodes[1].held().items() if victim in owner]
             if not theirs:
                 raise BenchmarkFailedError("the node to be killed holds nothing")
             killed_us = time.time_ns() // 1000
@@ -97,7 +93,7 @@ def seen(arrivals: Iterable[Arrival]) -> Counter[str]:
 
 def _again_s(arrivals: Iterable[Arrival], shard: str, killed_us: int) -> float:
     """Return when the shard's next holder first delivered: its fencing token is a higher one."""
-    ours = [one for one in arrivals if one.shard.endswith(f"/{shard}") or one.shard.endswith(shard)]
+    ours = [one for one in arrivals if one.shard.endswith(f"/{shard}")]
     before = max((one.token for one in ours if one.at_us <= killed_us), default=0)
     after = [one.at_us for one in ours if one.token > before and one.at_us > killed_us]
     if not after:
@@ -106,5 +102,5 @@ def _again_s(arrivals: Iterable[Arrival], shard: str, killed_us: int) -> float:
 
 
 def _shared(nodes: list[NodeUnderTest]) -> bool:
-    owners = Counter(owner for owner in nodes[0].shards().values() if owner)
+    owners = Counter(nodes[0].held().values())
     return len(owners) == 2 and sum(owners.values()) == _PARTITIONS and max(owners.values()) == _PARTITIONS // 2
