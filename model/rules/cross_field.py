@@ -51,6 +51,7 @@ def check_cross_fields(
     """Report every broken rule. `values` are checked values by parameter name; `broken` names those that failed."""
     _name(values, report)
     _starting_position(values, report, broken, now)
+    _tumbling_windows(values, report)
     _filters(values, source, report)
     _access(values, report)
     _destination(values, source, report)
@@ -96,6 +97,12 @@ def _starting_position(
         report(("StartingPositionTimestamp",), "is allowed only when StartingPosition is AT_TIMESTAMP")
     if time is not None and now is not None and time > now:
         report(("StartingPositionTimestamp",), "must not lie in the future")
+
+
+def _tumbling_windows(values: Mapping[str, Any], report: Callable[[Place, str], None]) -> None:
+    if values.get("TumblingWindowInSeconds", 0) and values.get("ParallelizationFactor", 1) > 1:
+        reason = "must be 1 with TumblingWindowInSeconds: the state of a window passes from batch to batch"
+        report(("ParallelizationFactor",), reason)
 
 
 def _filters(values: Mapping[str, Any], source: Source | None, report: Callable[[Place, str], None]) -> None:
