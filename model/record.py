@@ -21,14 +21,17 @@ class Record(msgspec.Struct, gc=False):
 
 
 class Batch(msgspec.Struct, gc=False):
-    """Records that go to the function in one invocation, in order."""
+    """Records that go to the function in one invocation, in order.
+
+    Without records it is the final call of a tumbling window; every other batch has some.
+    """
 
     records: list[Record]
     size: int  # bytes of the whole event
 
     @property
     def first(self) -> Record:
-        """The first record; a batch is never empty."""
+        """The first record."""
         return self.records[0]
 
     @property
@@ -36,6 +39,9 @@ class Batch(msgspec.Struct, gc=False):
         """The last record."""
         return self.records[-1]
 
+
+NO_POSITION = -1
+"""Stands for the position of a call without records, where failures are counted by position."""
 
 MAX_EVENT_BYTES = 6 * 1024 * 1024 + 100
 """Largest synchronous invocation payload, 6,291,556 bytes (spec section 2)."""

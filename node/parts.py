@@ -120,8 +120,6 @@ def unsupported(mapping: EventSourceMapping) -> list[str]:
         lacking.append("on-failure destinations are not delivered to by this version")
     if mapping.extensions.park_failing_keys:
         lacking.append("park_failing_keys is not done by this version")
-    if mapping.tumbling_window_s:
-        lacking.append("tumbling windows are not done by this version")
     return lacking
 
 

@@ -68,8 +68,8 @@ class Batcher:
         due_at = self.due_at()
         return due_at is not None and due_at <= now
 
-    def take(self) -> Batch:
-        """Close the batch at the head: as many records as fit, at least one.
+    def take(self, at_most: int | None = None) -> Batch:
+        """Close the batch at the head: as many records as fit, at least one, and not more than asked for.
 
         A single record that no event can hold comes alone, with `size` telling; it must not be invoked with.
         Raises IndexError when nothing waits.
@@ -91,7 +91,8 @@ class Batcher:
         size = self._overhead
         taken: list[Record] = []
         records = self._records
-        while records and len(taken) < self._batch_size:
+        most = self._batch_size if at_most is None else min(at_most, self._batch_size)
+        while records and len(taken) < most:
             grown = size + len(records[0].fragment) + 1
             if grown > self._max_bytes and taken:
                 break

@@ -15,7 +15,6 @@ import structlog
 
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from pollers.partial import read_response
 from pollers.retrying import Discard, Retrying
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from model.ids import ShardKey
     from model.record import Batch, Record
     from pollers.counters import Counters
-    from pollers.ports import Envelope, Target
+    from pollers.ports import Target
     from pollers.retrying import RetryPolicy
 
 log = structlog.get_logger(__name__)
@@ -46,6 +45,25 @@ class Trusted(Protocol):
         """Raise `LeaseLostError` unless the lease can be trusted now."""
 
 
+class Exchange(Protocol):
+    """What an event holds besides its records, and what the function's answer means."""
+
+    def overhead(self) -> int:
+        """Bytes of an event beyond the sum of (fragment + 1) over its records."""
+
+    def event(self, records: list[Record]) -> bytes:
+        """Assemble the complete event."""
+
+    def name(self, batch: Batch) -> str:
+        """Name a batch among those of its shard: the same for every attempt at the same records."""
+
+    def read(self, answered: Delivered, batch: Batch) -> Outcome:
+        """Return what an answer without a function error means. Changes nothing that lasts."""
+
+    def owed(self) -> Batch | None:
+        """Return a call that must be made before anything else, after records were delivered."""
+
+
 class Finishing(Protocol):
     """Whoever keeps the account: the pump."""
 
@@ -53,7 +71,7 @@ class Finishing(Protocol):
         """Note the course of the batch that now begins."""
 
     def delivered(self, records: list[Record]) -> None:
-        """Note records as taken by the function."""
+        """Note records as taken by the function; none of them: a window's final call."""
 
     async def given_up(self, discard: Discard) -> None:
         """Hand records to the on-failure destination, or drop and count them. Finished when this returns."""
@@ -69,7 +87,7 @@ class Delivery:
     mapping: str
     lease: Trusted
     target: Target
-    envelope: Envelope
+    exchange: Exchange
     policy: RetryPolicy
     counters: Counters
     finishing: Finishing
@@ -86,7 +104,7 @@ class Delivery:
         retrying = Retrying(
             self.policy,
             batch,
-            overhead=self.envelope.overhead(),
+            overhead=self.exchange.overhead(),
             random=self.random,
             known_failures=known_failures,
         )
@@ -98,8 +116,12 @@ class Delivery:
             work = step.work
             outcome = await self._invoke(work.batch, work.setbacks + 1)
             verdict = retrying.learn(outcome)
-            if verdict.finished:
+            if verdict.finished or isinstance(outcome, Delivered):
+                # Nothing is awaited since the answer: records and what came with the answer are accounted for at once.
                 self.finishing.delivered(verdict.finished)
+                owed = self.exchange.owed()
+                if owed is not None:
+                    retrying.insert(owed)
             if not isinstance(outcome, Delivered):
                 self.finishing.setback(outcome, verdict.delay_s)
                 if await self._drained_while_waiting(verdict.delay_s):
@@ -107,7 +129,7 @@ class Delivery:
         return None
 
     async def _invoke(self, batch: Batch, attempt: int) -> Outcome:
-        event = self.envelope.event(batch.records)
+        event = self.exchange.event(batch.records)
         key = self.lease.key
         self.lease.check()
         loop = asyncio.get_running_loop()
@@ -119,13 +141,13 @@ class Delivery:
                 mapping=self.mapping,
                 shard=key,
                 token=self.lease.token,
-                batch_id=f"{key}:{batch.first.position}-{batch.last.position}",
+                batch_id=f"{key}:{self.exchange.name(batch)}",
                 attempt=attempt,
             )
         )
         self.counters.durations.observe(loop.time() - began_at)
-        if isinstance(outcome, Delivered) and self.policy.partial_responses:
-            outcome = read_response(outcome, batch, self.envelope.parse_item_id)
+        if isinstance(outcome, Delivered):
+            outcome = self.exchange.read(outcome, batch)
         match outcome:
             case PartlyFailed() | FunctionFailed():
                 self.counters.failed_invoke += len(batch.records)

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from model.outcome import Outcome
-    from model.record import Record
-    from pollers.batcher import Batcher
+    from model.record import Batch, Record
     from pollers.delivery import Delivery
     from pollers.retrying import Discard, Retrying
 
@@ -29,7 +28,7 @@ class LaneOwner(Protocol):
         """Note that a batch left the waiting records: there is room to read."""
 
     def delivered(self, records: list[Record]) -> None:
-        """Note records as taken by the function."""
+        """Note records as taken by the function; none of them: a window's final call."""
 
     def given_up(self, discard: Discard) -> None:
         """Count records as given up."""
@@ -44,10 +43,37 @@ class LaneOwner(Protocol):
         """Return function errors counted before a restart, by first position."""
 
 
+class Batches(Protocol):
+    """Collects records and says which go to the function next, and when (event-loop time): `pollers.batcher`."""
+
+    def __len__(self) -> int:
+        """Count the records that wait."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of those."""
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Arrival of the first of them."""
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take records behind those waiting."""
+
+    def due_at(self) -> float | None:
+        """When the next batch must go; None when nothing is left to do."""
+
+    def take(self) -> Batch:
+        """Close the next batch."""
+
+    def invoked(self, now: float) -> None:
+        """Learn that an invocation has ended."""
+
+
 class Lane:
     """Batches and deliveries of one sequence. `pollers.delivery.Finishing` of its own delivery."""
 
-    def __init__(self, owner: LaneOwner, batcher: Batcher, make_delivery: Callable[[Lane], Delivery]) -> None:
+    def __init__(self, owner: LaneOwner, batcher: Batches, make_delivery: Callable[[Lane], Delivery]) -> None:
         self._owner = owner
         self._batcher = batcher
         self._delivery = make_delivery(self)
@@ -106,7 +132,7 @@ class Lane:
                 return
             batch = self._batcher.take()
             self._in_delivery = len(batch.records)
-            self._oldest_ms = batch.first.arrival_ms
+            self._oldest_ms = batch.first.arrival_ms if batch.records else 0
             self._owner.batch_taken()
             left = await self._delivery.deliver(batch, self._owner.known_failures())
             self._batcher.invoked(loop.time())

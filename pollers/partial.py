@@ -17,7 +17,7 @@ _SUCCESS: tuple[object, ...] = (None, "", [], {})
 _SHOWN = 80
 
 
-class _UnreadableError(Exception):
+class UnreadableError(Exception):
     """The response spoils the whole batch; the text says why."""
 
 
@@ -29,13 +29,20 @@ def read_response(answered: Delivered, batch: Batch, parse_item_id: Callable[[ob
     """
     try:
         failed = _failed_items(answered.body, batch, parse_item_id)
-    except _UnreadableError as exc:
-        return FunctionFailed(
-            f"invalid partial batch response: {exc}",
-            function_error=None,
-            status=answered.status,
-            executed_version=answered.executed_version,
-        )
+    except UnreadableError as exc:
+        return unreadable(answered, f"invalid partial batch response: {exc}")
+    return outcome_of(answered, failed)
+
+
+def unreadable(answered: Delivered, error: str) -> FunctionFailed:
+    """Return what an answer means that does not say what it must."""
+    return FunctionFailed(
+        error, function_error=None, status=answered.status, executed_version=answered.executed_version
+    )
+
+
+def outcome_of(answered: Delivered, failed: frozenset[Any]) -> Outcome:
+    """Return what a readable answer means that names these items."""
     if not failed:
         return answered
     return PartlyFailed(failed, status=answered.status, executed_version=answered.executed_version)
@@ -47,22 +54,26 @@ def _failed_items(body: bytes, batch: Batch, parse_item_id: Callable[[object], H
     try:
         response = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise _UnreadableError("the body is not JSON") from exc
+        raise UnreadableError("the body is not JSON") from exc
     if response in _SUCCESS:
         return frozenset()
     if not isinstance(response, dict) or "batchItemFailures" not in response:
-        raise _UnreadableError("no batchItemFailures")
-    failures = response["batchItemFailures"]
+        raise UnreadableError("no batchItemFailures")
+    return named_items(response["batchItemFailures"], batch, parse_item_id)
+
+
+def named_items(failures: Any, batch: Batch, parse_item_id: Callable[[object], Hashable | None]) -> frozenset[Any]:
+    """Read the list of a response's batchItemFailures. Raises `UnreadableError`."""
     if failures is None:
         return frozenset()
     if not isinstance(failures, list):
-        raise _UnreadableError("batchItemFailures is not a list")
+        raise UnreadableError("batchItemFailures is not a list")
     known = {record.item_id for record in batch.records}
     failed = set()
     for failure in failures:
         identifier = failure.get("itemIdentifier") if isinstance(failure, dict) else None
         item_id = parse_item_id(identifier)
         if item_id is None or item_id not in known:
-            raise _UnreadableError(f"itemIdentifier {str(identifier)[:_SHOWN]!r} names no record of the batch")
+            raise UnreadableError(f"itemIdentifier {str(identifier)[:_SHOWN]!r} names no record of the batch")
         failed.add(item_id)
     return frozenset(failed)

@@ -84,7 +84,7 @@ class Envelope(Protocol):
         """Turn raw records into records with their JSON made."""
 
     def event(self, records: Sequence[Record]) -> bytes:
-        """Assemble the complete event."""
+        """Assemble the complete event, a JSON object. Sources with tumbling windows make one of no records too."""
 
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1) over its records."""

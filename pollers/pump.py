@@ -7,19 +7,24 @@ before it are delivered again per lane, because a further batch starts only when
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.errors import LeaseLostError, SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.progress import ShardState
+from model.record import NO_POSITION
 from pollers.batcher import Batcher
 from pollers.delivery import Delivery
+from pollers.exchange import PlainExchange
 from pollers.lane import Lane
 from pollers.standing import Standing
+from pollers.windowed import WindowedBatcher, WindowedExchange
+from pollers.windows import Windows, over_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from leasing.held import HeldLease
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from model.record import Record
     from pollers.checkpointer import Checkpointer
     from pollers.counters import Counters
+    from pollers.delivery import Exchange
+    from pollers.lane import Batches
     from pollers.ports import Chunk, Envelope, Filter, ShardReader, Source, Target
     from pollers.retrying import Discard, RetryPolicy
 
@@ -53,6 +60,7 @@ class PumpParts:
     checkpointer: Checkpointer
     random: Random
     lanes: int = 1
+    now_s: Callable[[], float] = time.time  # epoch time
 
 
 class Pump:
@@ -63,6 +71,11 @@ class Pump:
         self._lease = lease
         self.key: ShardKey = lease.key
         self._standing = Standing(lease, parts.checkpointer, mapping=parts.mapping.name)
+        self._windows: Windows | None = None
+        if parts.mapping.tumbling_window_s:
+            self._windows = Windows(parts.mapping.tumbling_window_s, self._standing.stored_window)
+            self._standing.windows = self._windows
+        self._settled_at = 0.0  # the source answers without trouble since
         self._lanes: list[Lane] = []
         self._room = asyncio.Event()  # a lane took a batch
         self._draining = asyncio.Event()
@@ -123,8 +136,8 @@ class Pump:
             await self._standing.all_saved()
 
     async def _pump(self, reader: ShardReader) -> None:
-        now = asyncio.get_running_loop().time()
-        self._lanes = [Lane(self, self._batcher(now), self._delivery) for _ in range(self._parts.lanes)]
+        self._settled_at = asyncio.get_running_loop().time()
+        self._lanes = [self._lane(reader) for _ in range(self._parts.lanes)]
         self._standing.holders = self._lanes
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -153,28 +166,59 @@ class Pump:
             self._standing.rewind(self._restart.position)
         self._standing.changed()
 
-    def _batcher(self, now: float) -> Batcher:
+    def _lane(self, reader: ShardReader) -> Lane:
+        parts = self._parts
+        if self._windows is None:
+            plain = PlainExchange(parts.envelope, partial_responses=parts.policy.partial_responses)
+            return self._lane_of(self._batcher(plain.overhead()), plain)
+        windowed = WindowedExchange(
+            parts.envelope,
+            self._windows,
+            parts.mapping.source,
+            self.key.shard,
+            partial_responses=parts.policy.partial_responses,
+        )
+
+        def over(end_s: int) -> float:
+            return self._window_over_at(end_s, reader)
+
+        batcher = WindowedBatcher(self._batcher(windowed.reserve), self._windows, windowed, over_at=over)
+        return self._lane_of(batcher, windowed)
+
+    def _lane_of(self, batches: Batches, exchange: Exchange) -> Lane:
+        return Lane(self, batches, lambda lane: self._delivery(lane, exchange))
+
+    def _batcher(self, overhead: int) -> Batcher:
         mapping = self._parts.mapping
         return Batcher(
             batch_size=mapping.batch_size,
             window_s=mapping.batching_window_s,
-            overhead=self._parts.envelope.overhead(),
-            now=now,
+            overhead=overhead,
+            now=self._settled_at,
         )
 
-    def _delivery(self, lane: Lane) -> Delivery:
+    def _delivery(self, lane: Lane, exchange: Exchange) -> Delivery:
         parts = self._parts
         return Delivery(
             mapping=parts.mapping.name,
             lease=self._lease,
             target=parts.target,
-            envelope=parts.envelope,
+            exchange=exchange,
             policy=parts.policy,
             counters=parts.counters,
             finishing=lane,
             random=parts.random,
             draining=self._draining,
         )
+
+    def _window_over_at(self, end_s: int, reader: ShardReader) -> float:
+        """Return when a tumbling window that ends at `end_s` is over although nothing follows."""
+        lag = reader.lag()
+        behind_s = 0.0 if lag.seconds is None and lag.records == 0 else lag.seconds
+        if reader.buffered():
+            behind_s = None  # what was read ahead comes first
+        now = asyncio.get_running_loop().time()
+        return over_at(end_s, now=now, now_s=self._parts.now_s(), behind_s=behind_s, settled_at=self._settled_at)
 
     # Reading
 
@@ -254,6 +298,7 @@ class Pump:
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_s * self._parts.random.uniform(0.5, 1)):
                 await self._draining.wait()
+        self._settled_at = asyncio.get_running_loop().time()
         return min(_MAX_DELAY_S, delay_s * 2)
 
     # What lanes report: `pollers.lane.LaneOwner`
@@ -271,13 +316,24 @@ class Pump:
         self._standing.batch_finished()
 
     def delivered(self, records: list[Record]) -> None:
-        """Count records as delivered and let the checkpoint move."""
+        """Count records as delivered and let the checkpoint move; with it goes the state of their tumbling window."""
+        if self._windows is not None:
+            if records:
+                self._windows.accept(records)
+            else:
+                self._window_closed()
         self._standing.ledger.delivered += len(records)
         self._standing.succeeded()
         self._finish(records)
 
     def given_up(self, discard: Discard) -> None:
         """Drop records by the mapping's own rules, and count them."""
+        if not discard.records:
+            log = self._standing.log
+            log.warning("window.dropped", condition=discard.condition, invocations=discard.work.invocations)
+            self._window_closed()
+            self._standing.changed()
+            return
         self._parts.counters.dropped += len(discard.records)
         self._standing.ledger.dropped += len(discard.records)
         self._standing.log.warning(
@@ -297,6 +353,12 @@ class Pump:
     def known_failures(self) -> dict[int, int]:
         """Return the function errors counted before a restart."""
         return self._standing.known_failures
+
+    def _window_closed(self) -> None:
+        """Drop a window's state, and the count of its final call's failures: the call is done, or given up."""
+        if self._windows is not None:
+            self._windows.close()
+        self._standing.known_failures.pop(NO_POSITION, None)
 
     def _finish(self, records: list[Record]) -> None:
         self._standing.finished([record.position for record in records])

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from model.record import MAX_EVENT_BYTES, Batch
+from model.record import MAX_EVENT_BYTES, NO_POSITION, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ class Invoke:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Give these records up; they are the head of what is unfinished."""
+    """Give these records up; they are the head of what is unfinished. None of them: a window's final call."""
 
     records: list[Record]
     condition: Condition
@@ -108,12 +108,16 @@ class Retrying:
         self._policy = policy
         self._overhead = overhead
         self._random = random
-        failures = (known_failures or {}).get(batch.first.position, 0)
+        failures = (known_failures or {}).get(_place(batch), 0)
         self._todo = [Work(batch, failures, failures, failures)]  # last is next
 
     def failures(self) -> dict[int, int]:
         """Return the function errors counted so far, by first position, for the shard's stored state."""
-        return {work.batch.first.position: work.failures for work in self._todo if work.failures}
+        return {_place(work.batch): work.failures for work in self._todo if work.failures}
+
+    def insert(self, batch: Batch) -> None:
+        """Put a batch before what is left."""
+        self._todo.append(Work(batch))
 
     def next(self, now_ms: float) -> Invoke | Discard | None:
         """Return the next step; None when everything is finished. `now_ms` is epoch time, for the age of records.
@@ -205,3 +209,7 @@ class Retrying:
         ceiling_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(work.setbacks, 10))
         work.setbacks += 1
         return self._random.uniform(0, ceiling_s)
+
+
+def _place(batch: Batch) -> int:
+    return batch.records[0].position if batch.records else NO_POSITION

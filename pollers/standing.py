@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardKey
     from pollers.checkpointer import Checkpointer
     from pollers.ports import ShardReader
+    from pollers.windows import Windows
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,8 @@ class Standing:
         self.state = ShardState.STARTING
         self.source_error: str | None = None
         self.known_failures = dict(stored.failures)  # counted before a restart
+        self.stored_window = stored.window
+        self.windows: Windows | None = None  # of a mapping with tumbling windows
         self.holders: Sequence[Holder] = ()
         self.reader: ShardReader | None = None
         self._lease = lease
@@ -102,6 +105,8 @@ class Standing:
         self.position = position
         self.positions = Positions()
         self.known_failures = {}
+        if self.windows is not None:
+            self.windows.forget()
         self.ledger.polled -= sum([holder.held for holder in self.holders])
         self.holders = ()
         self._rewind = True
@@ -194,6 +199,8 @@ class Standing:
         failures = dict(self.known_failures)
         for holder in self.holders:
             failures.update(holder.failures())
+        # Position and window are of one moment: the state belongs to exactly the records before the checkpoint.
+        window = None if self.windows is None else self.windows.stored()
         return ProgressUpdate(
             key=self.key,
             token=self._lease.token,
@@ -201,7 +208,7 @@ class Standing:
             position=self.position,
             ledger=self._account(),
             report=self._reported,
-            state=StoredState(failures=failures, ahead=self.positions.ahead()).encode(),
+            state=StoredState(failures, self.positions.ahead(), window).encode(),
             rewind=self._rewind,
         )
 

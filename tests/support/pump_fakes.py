@@ -87,6 +87,18 @@ class FakeEnvelope:
         return identifier if isinstance(identifier, int) and not isinstance(identifier, bool) else None
 
 
+class WindowEnvelope(FakeEnvelope):
+    """An event that is a JSON object, as Kinesis': `{"Records":[...]}`."""
+
+    def event(self, records: Sequence[Record]) -> bytes:
+        """Join the positions; there may be none."""
+        return b'{"Records":[' + b",".join([record.fragment for record in records]) + b"]}"
+
+    def overhead(self) -> int:
+        """Count the rest, less one comma."""
+        return len('{"Records":[]}') - 1
+
+
 class FakeReader:
     """Reads a growing list of raws; raises what it is told to, once."""
 
@@ -100,6 +112,8 @@ class FakeReader:
         self.closed = False
         self.mirrored: list[Position] = []
         self.most_wanted = 0
+        self.behind_s: float | None = None  # what `lag` tells besides the count
+        self.read_ahead = 0
 
     def after(self, last: int) -> Position:
         """Offsets as Kafka's."""
@@ -121,12 +135,12 @@ class FakeReader:
             await self.arrived.wait()
 
     def buffered(self) -> int:
-        """Nothing is read ahead."""
-        return 0
+        """Nothing is read ahead, unless a test says so."""
+        return self.read_ahead
 
     def lag(self) -> Lag:
         """Count what is left."""
-        return Lag(len([raw for raw in self._shard if raw.position >= self._next]))
+        return Lag(len([raw for raw in self._shard if raw.position >= self._next]), self.behind_s)
 
     def checkpointed(self, position: Position) -> None:
         """Remember the mirror."""

@@ -68,6 +68,15 @@ def test_a_record_no_event_can_hold_comes_alone() -> None:
     assert [r.position for r in batcher.take().records] == [1]
 
 
+def test_a_batch_can_be_cut_short() -> None:
+    """Who takes may ask for fewer records, never for more than BatchSize."""
+    batcher = make(batch_size=3)
+    batcher.add([record(n) for n in range(6)])
+    assert [r.position for r in batcher.take(at_most=2).records] == [0, 1]
+    assert [r.position for r in batcher.take(at_most=9).records] == [2, 3, 4]
+    assert batcher.held_bytes == len(record(5).fragment) + 1
+
+
 def test_taking_from_nothing_is_an_error() -> None:
     """An empty batch never leaves."""
     with pytest.raises(IndexError):

@@ -24,7 +24,7 @@ FAILED = FunctionFailed("Boom")
 
 
 def start(policy: RetryPolicy, count: int = 4, known: dict[int, int] | None = None) -> Retrying:
-    """Begin with `count` records that arrived at 1000 ms, 2000 ms and so on."""
+    """Begin with `count` records that arrived at 1000 ms, 2000 ms and so on; with none it is a final call."""
     records = [record(n, arrival_ms=(n + 1) * 1000) for n in range(count)]
     batch = Batch(records, 100 + sum(len(r.fragment) + 1 for r in records))
     return Retrying(policy, batch, overhead=100, random=Random(1), known_failures=known)
@@ -49,6 +49,32 @@ def play(
         verdict = retrying.learn(answer(positions))
         finished += [r.position for r in verdict.finished]
     raise AssertionError("no end")
+
+
+def test_a_call_without_records_is_retried_and_given_up_like_a_batch() -> None:
+    """Its failures are counted under a position that no record has, before and after a restart; no age applies."""
+    policy = RetryPolicy(maximum_retry_attempts=3, maximum_record_age_s=60, bisect=True)
+    retrying = start(policy, count=0)
+    for _ in range(2):
+        assert isinstance(retrying.next(1e12), Invoke)
+        retrying.learn(FAILED)
+    assert retrying.failures() == {-1: 2}
+    calls, finished, discards = play(start(policy, count=0, known=retrying.failures()), lambda _: FAILED, now_ms=1e12)
+    assert calls == [[], []]
+    assert finished == []
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [])]
+
+
+def test_an_inserted_call_comes_before_what_is_left() -> None:
+    """With a budget of its own; the rest keeps its count."""
+    retrying = start(RetryPolicy(), count=2)
+    retrying.next(0)
+    retrying.learn(FAILED)
+    retrying.insert(Batch([], 50))
+    assert retrying.failures() == {0: 1}
+    calls, finished, _ = play(retrying, lambda _: Delivered())
+    assert calls == [[], [0, 1]]
+    assert finished == [0, 1]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
