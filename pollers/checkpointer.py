@@ -24,7 +24,9 @@ log = structlog.get_logger(__name__)
 
 _FIRST_DELAY_S = 0.05
 _MAX_DELAY_S = 1.0
-_MAX_UPDATES = 500  # of one round trip: keeps the script short for everyone else on the server
+# Of one round trip, to keep the script short for everyone else on the server. A window's state may have 1 MB.
+_MAX_UPDATES = 500
+_MAX_BYTES = 2 * 1024 * 1024
 
 
 class Writer(Protocol):
@@ -74,20 +76,22 @@ class Checkpointer:
         `StoreUnavailableError`.
         """
         updates = list(self._last.values())
-        for begin in range(0, len(updates), _MAX_UPDATES):
-            await self._store.save(updates[begin : begin + _MAX_UPDATES])
+        while updates:
+            count = size = 0
+            while count < min(len(updates), _MAX_UPDATES) and size < _MAX_BYTES:
+                size += len(updates[count].state)
+                count += 1
+            await self._store.save(updates[:count])
+            del updates[:count]
 
     async def run(self) -> None:
         """Save until cancelled."""
         delay_s = _FIRST_DELAY_S
         while True:
             await self._work.wait()
-            shards = dict(list(self._dirty.items())[:_MAX_UPDATES])
-            for key in shards:
-                del self._dirty[key]
+            pairs = self._next()
             if not self._dirty:
                 self._work.clear()
-            pairs = [(shard, update) for shard in shards.values() if (update := shard.to_save()) is not None]
             if not pairs:
                 continue
             try:
@@ -110,3 +114,17 @@ class Checkpointer:
                 else:
                     self._last[shard.key] = update
                 shard.saved(update, result)
+
+    def _next(self) -> list[tuple[Saving, ProgressUpdate]]:
+        """Take as many of the shards that moved as one round trip should carry, those that wait longest first."""
+        pairs: list[tuple[Saving, ProgressUpdate]] = []
+        size = 0
+        for key, shard in list(self._dirty.items())[:_MAX_UPDATES]:
+            if size >= _MAX_BYTES:
+                break
+            del self._dirty[key]
+            update = shard.to_save()
+            if update is not None:
+                pairs.append((shard, update))
+                size += len(update.state)
+        return pairs

@@ -102,7 +102,7 @@ async def test_a_window_does_not_end_while_the_source_is_in_trouble() -> None:
     rig = WindowRig([at(0, 1)])
     async with rig.running():
         await rig.until(lambda: rig.saves.progress.position == "1")
-        rig.reader.errors.extend(SourceUnavailableError("away") for _ in range(40))
+        rig.reader.errors.extend(SourceUnavailableError("away") for _ in range(200))
         rig.reader.arrived.set()
         await rig.until(lambda: not rig.reader.errors)
         answers_at = asyncio.get_running_loop().time()
