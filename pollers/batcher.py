@@ -77,21 +77,21 @@ class Batcher:
         records = self._records
         if not records:
             raise IndexError("no record waits")
+        most = self._batch_size if at_most is None else min(at_most, self._batch_size)
         if self._overhead + self._bytes <= self._max_bytes:  # nearly always: only the count limits
-            count = min(len(records), self._batch_size)
+            count = min(len(records), most)
             taken = [records.popleft() for _ in range(count)]
             size = self._overhead + sum([len(record.fragment) for record in taken]) + count
         else:
-            taken, size = self._as_many_as_fit()
+            taken, size = self._as_many_as_fit(most)
         self._bytes -= size - self._overhead
         return Batch(taken, size)
 
-    def _as_many_as_fit(self) -> tuple[list[Record], int]:
+    def _as_many_as_fit(self, most: int) -> tuple[list[Record], int]:
         """Remove records until the next one would make the event too large, but at least one."""
         size = self._overhead
         taken: list[Record] = []
         records = self._records
-        most = self._batch_size if at_most is None else min(at_most, self._batch_size)
         while records and len(taken) < most:
             grown = size + len(records[0].fragment) + 1
             if grown > self._max_bytes and taken:
