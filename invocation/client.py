@@ -15,11 +15,12 @@ from urllib.parse import quote
 
 from yarl import URL
 
+from invocation.aws_json import AwsJson
 from invocation.classify import Answer, Failure, FailureKind, TargetKind, classify, head_decides
 from invocation.container_pool import ContainerPool
 from invocation.headers import OURS, invocation_headers
 from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
-from invocation.signing import LambdaSigner
+from invocation.signing import AwsCredentials, AwsSigner
 from invocation.transport import Transport
 from model.errors import EsmdError, RefusedError
 
@@ -88,7 +89,7 @@ class UrlTarget:
 class LambdaTarget:
     """A function behind a Lambda-compatible Invoke API, or in AWS."""
 
-    def __init__(self, settings: LambdaFunction, transport: Transport, signer: LambdaSigner) -> None:
+    def __init__(self, settings: LambdaFunction, transport: Transport, signer: AwsSigner) -> None:
         self._path = f"/2015-03-31/functions/{quote(settings.function, safe='')}/invocations"
         self._region = _region(settings.function)
         self._endpoint = None if settings.endpoint is None else _endpoint(settings.endpoint, settings.name)
@@ -113,7 +114,7 @@ class LambdaTarget:
         came = await self._transport.post(url, invocation.event, headers, timeout_s=self._timeout_s)
         return classify(TargetKind.LAMBDA, came, now=time.time())
 
-    async def _signed(self, signer: LambdaSigner, headers: dict[str, str], event: bytes) -> tuple[URL, dict[str, str]]:
+    async def _signed(self, signer: AwsSigner, headers: dict[str, str], event: bytes) -> tuple[URL, dict[str, str]]:
         endpoint = await signer.endpoint(self._region)
         address = (self._endpoint or endpoint.url) + self._path
         return URL(address, encoded=True), await signer.sign(address, endpoint.region, headers, event)
@@ -167,7 +168,10 @@ class Targets:
     ) -> None:
         self._resolver = resolver
         self._transport = Transport(proxies_from_environment=proxies_from_environment, ssl_context=ssl_context)
-        self._signer = LambdaSigner(region=region, endpoint_url=aws_endpoint_url)
+        self._credentials = AwsCredentials()
+        self._region = region
+        self._aws_endpoint_url = aws_endpoint_url
+        self._signer = self._signer_of("lambda")
         self._pools: list[ContainerPool[URL]] = []
 
     async def __aenter__(self) -> Self:
@@ -183,6 +187,13 @@ class Targets:
             pool.close()
         await self._transport.aclose()
 
+    def aws(self, service: str) -> AwsJson:
+        """Return calls of another AWS service, over the same connections and under the same credentials."""
+        return AwsJson(self._transport, self._signer_of(service))
+
+    def _signer_of(self, service: str) -> AwsSigner:
+        return AwsSigner(service, self._credentials, region=self._region, endpoint_url=self._aws_endpoint_url)
+
     def make(self, settings: FunctionSettings) -> InvokeTarget:
         """Make the target for a function. Raises as `make_target`."""
         target = make_target(settings, self._transport, self._resolver, self._signer)
@@ -192,7 +203,7 @@ class Targets:
 
 
 def make_target(
-    settings: FunctionSettings, transport: Transport, resolver: SecretResolver, signer: LambdaSigner
+    settings: FunctionSettings, transport: Transport, resolver: SecretResolver, signer: AwsSigner
 ) -> UrlTarget | LambdaTarget | RieTarget:
     """Make the target for a function. Raises `RefusedError`, fit for validation, when the settings cannot work."""
     match settings:

@@ -1,6 +1,6 @@
-"""Requests to AWS Lambda: which endpoint, whose credentials, SigV4. The adapter around botocore's chain of settings.
+"""Requests to AWS: which endpoint, whose credentials, SigV4. The adapter around botocore's chain of settings.
 
-Endpoint and Region come from where every AWS tool takes them (environment, profile, `AWS_ENDPOINT_URL_LAMBDA`).
+Endpoint and Region come from where every AWS tool takes them (environment, profile, `AWS_ENDPOINT_URL_LAMBDA`, …).
 Credentials are refreshed by aiobotocore without blocking the event loop. Sending is left to `invocation.transport`:
 the pollers are the only retrier, so the SDK's own retries must stay out of the way.
 """
@@ -26,42 +26,67 @@ class Endpoint(NamedTuple):
     region: str
 
 
-class LambdaSigner:
-    """Signs invocations for a Region. botocore is loaded with the first use, in a thread."""
+class Place(NamedTuple):
+    """What a signature is good for."""
 
-    def __init__(self, *, region: str | None = None, endpoint_url: str | None = None) -> None:
+    service: str
+    region: str
+    url: str
+
+
+class AwsSigner:
+    """Signs requests to one service, `lambda` or any other. botocore is loaded with the first use, in a thread."""
+
+    def __init__(
+        self, service: str, credentials: AwsCredentials, *, region: str | None = None, endpoint_url: str | None = None
+    ) -> None:
+        self._service = service
+        self._credentials = credentials
         self._region = region
         self._endpoint_url = endpoint_url
         self._endpoints: dict[str | None, Endpoint] = {}
-        self._credentials: Any = None
-        self._loading = asyncio.Lock()
+        self._finding = asyncio.Lock()
 
     async def endpoint(self, region: str | None) -> Endpoint:
-        """Find the Invoke API of a Region, or of the configured one.
+        """Find the service of a Region, or of the configured one.
 
         Raises `RefusedError` when there is no Region or the SDK's configuration is broken.
         """
         if (found := self._endpoints.get(region)) is None:
-            async with self._loading:
-                found = await asyncio.to_thread(_find_endpoint, region or self._region, self._endpoint_url)
+            async with self._finding:
+                found = await asyncio.to_thread(
+                    _find_endpoint, self._service, region or self._region, self._endpoint_url
+                )
                 self._endpoints[region] = found
         return found
 
-    async def sign(self, url: str, region: str, headers: Mapping[str, str], event: bytes) -> dict[str, str]:
+    async def sign(self, url: str, region: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """Return `headers` with date and signature added.
 
         Raises `RefusedError` when there are no credentials, `UnavailableError` when they cannot be had now.
         """
-        frozen = await self._frozen_credentials()
-        work = (frozen, url, region, headers, event)
-        return await asyncio.to_thread(_sign, *work) if len(event) > _THREAD_BYTES else _sign(*work)
+        frozen = await self._credentials.frozen()
+        place = Place(self._service, region, url)
+        if len(body) > _THREAD_BYTES:
+            return await asyncio.to_thread(_sign, frozen, place, headers, body)
+        return _sign(frozen, place, headers, body)
 
-    async def _frozen_credentials(self) -> Any:
+
+class AwsCredentials:
+    """The SDK's chain of credentials, one for a node. Refreshed by aiobotocore when they are about to expire."""
+
+    def __init__(self) -> None:
+        self._credentials: Any = None
+        self._loading = asyncio.Lock()
+
+    async def frozen(self) -> Any:
+        """Return the present credentials. Raises as `AwsSigner.sign`."""
         try:
-            async with self._loading:
-                if self._credentials is None:
-                    session = await asyncio.to_thread(_new_session)
-                    self._credentials = await session.get_credentials()
+            if self._credentials is None:
+                async with self._loading:
+                    if self._credentials is None:
+                        session = await asyncio.to_thread(_new_session)
+                        self._credentials = await session.get_credentials()
             if self._credentials is not None:
                 return await self._credentials.get_frozen_credentials()
         except Exception as exc:
@@ -71,12 +96,12 @@ class LambdaSigner:
 
 
 def _new_session() -> Any:
-    from aiobotocore.session import get_session  # noqa: PLC0415 slow to import; many nodes never call AWS Lambda
+    from aiobotocore.session import get_session  # noqa: PLC0415 slow to import; many nodes never call AWS
 
     return get_session()
 
 
-def _find_endpoint(region: str | None, endpoint_url: str | None) -> Endpoint:
+def _find_endpoint(service: str, region: str | None, endpoint_url: str | None) -> Endpoint:
     """Let botocore decide, without any request."""
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415 as above
     from botocore.session import get_session  # noqa: PLC0415 as above
@@ -84,7 +109,7 @@ def _find_endpoint(region: str | None, endpoint_url: str | None) -> Endpoint:
     try:
         session = get_session()
         client = session.create_client(
-            "lambda",
+            service,
             region_name=region or os.environ.get("AWS_REGION") or session.get_config_variable("region"),
             endpoint_url=endpoint_url,
             aws_access_key_id="unused",  # spares looking for credentials: this client calls nothing
@@ -98,12 +123,12 @@ def _find_endpoint(region: str | None, endpoint_url: str | None) -> Endpoint:
         client.close()
 
 
-def _sign(credentials: Any, url: str, region: str, headers: Mapping[str, str], event: bytes) -> dict[str, str]:
+def _sign(credentials: Any, place: Place, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
     from botocore.auth import SigV4Auth  # noqa: PLC0415 as above
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 as above
 
     # Only what AWS reads is signed; a proxy may touch the rest.
     signed = {name: value for name, value in headers.items() if name.lower().startswith("x-amz-")}
-    request = AWSRequest(method="POST", url=url, data=event, headers=signed)
-    SigV4Auth(credentials, "lambda", region).add_auth(request)
+    request = AWSRequest(method="POST", url=place.url, data=body, headers=signed)
+    SigV4Auth(credentials, place.service, place.region).add_auth(request)
     return {**headers, **dict(request.headers.items())}

@@ -179,18 +179,35 @@ class Transport:
             trust_env=self._proxies,
         )
 
-    async def post(self, url: URL, event: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer | Failure:
+    async def post(
+        self,
+        url: URL,
+        event: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        max_answer_bytes: int = MAX_EVENT_BYTES,
+    ) -> Answer | Failure:
         """Send one request. Raises nothing but CancelledError; a cancelled request sends nothing more."""
         if self._kept is None or self._single is None or self._kept.closed:
             return Failure(FailureKind.UNPREPARED, "connections are closed")
         deadline_at = asyncio.get_running_loop().time() + timeout_s
-        came = await self._attempt(self._kept, url, event, headers, deadline_at)
+        came = await self._attempt(self._kept, url, event, headers, deadline_at, max_answer_bytes=max_answer_bytes)
         if came is None:
-            came = await self._attempt(self._single, url, event, headers, deadline_at)
+            came = await self._attempt(
+                self._single, url, event, headers, deadline_at, max_answer_bytes=max_answer_bytes
+            )
         return Failure(FailureKind.LOST_BEFORE_SENT) if came is None else came
 
     async def _attempt(
-        self, session: aiohttp.ClientSession, url: URL, event: bytes, headers: Mapping[str, str], deadline_at: float
+        self,
+        session: aiohttp.ClientSession,
+        url: URL,
+        event: bytes,
+        headers: Mapping[str, str],
+        deadline_at: float,
+        *,
+        max_answer_bytes: int,
     ) -> Answer | Failure | None:
         """Send the request over one connection. None: it was a kept one that the server had closed."""
         body = _Event(event, self._used)
@@ -198,7 +215,7 @@ class Transport:
         try:
             async with asyncio.timeout_at(deadline_at):
                 response = await session.post(url, data=body, headers=headers, allow_redirects=False)
-                return await _answer(response)
+                return await _answer(response, max_answer_bytes)
         except (aiohttp.ClientError, OSError, _StaleError, ValueError) as exc:  # OSError: also every TimeoutError
             if response is not None and head_decides(response.status, response.headers):
                 return Answer(response.status, response.headers)  # the explanation was cut off, nothing else
@@ -222,15 +239,15 @@ class Transport:
         return body.sent_at is None or asyncio.get_running_loop().time() - body.sent_at < self._stale_s
 
 
-async def _answer(response: aiohttp.ClientResponse) -> Answer | Failure:
-    """Read the response, but no more of it than a function may answer."""
+async def _answer(response: aiohttp.ClientResponse, max_bytes: int) -> Answer | Failure:
+    """Read the response, but no more of it than the other side may answer."""
     content = response.content
-    chunk = await content.read(MAX_EVENT_BYTES + 1)
+    chunk = await content.read(max_bytes + 1)
     if content.at_eof():  # nearly always: a small answer arrives with its head
         return Answer(response.status, response.headers, chunk)
     chunks, size = [chunk], len(chunk)
-    while size <= MAX_EVENT_BYTES:
-        chunk = await content.read(MAX_EVENT_BYTES + 1 - size)
+    while size <= max_bytes:
+        chunk = await content.read(max_bytes + 1 - size)
         if not chunk and content.at_eof():
             return Answer(response.status, response.headers, b"".join(chunks))
         chunks.append(chunk)

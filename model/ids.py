@@ -23,6 +23,9 @@ Kinesis: the sequence number of the last finished record. Kafka: the offset of t
 commits it. Compare with `position_key`, never as text.
 """
 
+ShardOrigin = NewType("ShardOrigin", str)
+"""Where one shard begins as long as it has no checkpoint: see `model.shard`."""
+
 TRACKER = ShardId("tracker")
 """The shard every mapping has from its creation: its holder discovers the others and moves the mapping's state."""
 

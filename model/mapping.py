@@ -142,3 +142,4 @@ class MappingRecord:
     state: MappingState = MappingState.CREATING
     state_reason: str = "USER_INITIATED"
     modified_time: float = 0.0  # epoch seconds, by the store's clock
+    drained: int = 0  # shards read to their end so far: a new value has the tracker look again

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from model.ids import FencingToken, NodeId, Position, ShardKey
+    from model.ids import FencingToken, NodeId, Position, ShardKey, ShardOrigin
 
 
 class Ledger(msgspec.Struct, omit_defaults=False):
@@ -69,6 +69,7 @@ class ShardReport:
     lag_s: float | None = None  # iterator age: age of the oldest record not yet finished
     last_result: str = "No records processed"  # AWS's LastProcessingResult texts
     last_error: str | None = None
+    loss_in_s: float | None = None  # forecast: until the source deletes what is not finished; None: not to be expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,15 @@ class ShardProgress:
     ledger: Ledger = field(default_factory=Ledger)
     state: bytes = b""  # opaque to the store: retry counts, ranges finished ahead, windows
     report: ShardReport = field(default_factory=ShardReport)
+    origin: ShardOrigin | None = None  # where to begin without a checkpoint; noted with the first wish for the shard
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressUpdate:
     """One fenced write. `position` None leaves the stored checkpoint as it is.
 
-    `rewind` allows the position to lie before the stored one: the shard's log began anew.
+    `rewind` allows the position to lie before the stored one: the shard's log began anew. `origin` repeats what the
+    lease came with, for a store that has forgotten it.
     """
 
     key: ShardKey
@@ -98,6 +101,7 @@ class ProgressUpdate:
     report: ShardReport
     state: bytes = b""
     rewind: bool = False
+    origin: ShardOrigin | None = None
 
 
 class SaveResult(StrEnum):

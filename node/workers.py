@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leasing.held import HeldLease
-    from model.ids import MappingId, ShardId
+    from model.ids import MappingId
     from model.mapping import MappingRecord
+    from model.shard import SourceShard
     from node.runtimes import Catalogue, Runtimes
     from statemgr.stores import Store
 
@@ -48,6 +49,8 @@ class PumpWorker:
                     return
                 if await self._pump.run():
                     # Read to the end of a closed shard: the lease stays until the tracker wants the shard no more.
+                    with suppress(UnavailableError):  # then the tracker finds it out by itself, a little later
+                        await self._store.report_drained(self._lease.lease)
                     await self._draining.wait()
         except (RefusedError, NotFoundError) as exc:
             log.error("worker.refused", shard=str(self._lease.key), error=str(exc))  # noqa: TRY400 - no bug, no traceback
@@ -82,6 +85,7 @@ class PumpWorker:
             ledger=progress.ledger,
             report=ShardReport(ShardState.FAILED, last_result=f"PROBLEM: {error}", last_error=error),
             state=progress.state,
+            origin=progress.origin,
         )
         with suppress(UnavailableError):
             await self._store.save([update])
@@ -120,7 +124,7 @@ class TrackerWorker:
             return record, False  # its document need not be readable any more
         return record, msgspec.json.decode(record.document, type=_Enabled).Enabled
 
-    async def _discover(self) -> Sequence[ShardId]:
+    async def _discover(self) -> Sequence[SourceShard]:
         try:
             async with self._runtimes.using(self._mapping) as parts:
                 return await parts.source.shards()

@@ -9,14 +9,15 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from model.ids import Position, ShardId
+    from model.ids import Position, ShardId, ShardOrigin
     from model.invocation import Invocation
     from model.outcome import Outcome
     from model.record import Record
+    from model.shard import SourceShard
 
 
 class Chunk(msgspec.Struct, gc=False):
-    """Consecutive records of one shard as the source gave them: never empty."""
+    """Consecutive records of one shard as the source gave them. Empty: it answers again, and has nothing new."""
 
     raws: list[Any]  # the source's own record type; only its envelope looks inside
     positions: list[int]  # of each, rising
@@ -28,6 +29,7 @@ class Lag(msgspec.Struct, frozen=True, gc=False):
 
     records: int | None
     seconds: float | None = None
+    retention_s: float | None = None  # how long the source keeps a record, where that is known
 
 
 class ShardReader(Protocol):
@@ -67,11 +69,11 @@ class ShardReader(Protocol):
 class Source(Protocol):
     """A mapping's source on this node: one connection, shared by the readers of all its leased shards."""
 
-    async def shards(self) -> Sequence[ShardId]:
-        """Discover which shards exist now. Raises as `ShardReader.read`."""
+    async def shards(self) -> Sequence[SourceShard]:
+        """Discover which shards exist now, closed ones included. Raises as `ShardReader.read`."""
 
-    async def reader(self, shard: ShardId, start: Position | None) -> ShardReader:
-        """Open a shard after its checkpoint, or where the mapping's StartingPosition says when `start` is None."""
+    async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None) -> ShardReader:
+        """Open a shard after its checkpoint; when `start` is None at its origin, or as the mapping says without one."""
 
     async def close(self) -> None:
         """Close the connection and every reader. Never raises."""

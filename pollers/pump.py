@@ -121,7 +121,9 @@ class Pump:
         delay_s = _FIRST_DELAY_S
         while not self._draining.is_set():
             try:
-                return await self._parts.source.reader(self.key.shard, self._standing.position)
+                return await self._parts.source.reader(
+                    self.key.shard, self._standing.position, self._lease.progress.origin
+                )
             except (SourceUnavailableError, SourceRefusedError) as exc:
                 delay_s = await self._source_trouble(exc, delay_s)
         return None
@@ -241,7 +243,8 @@ class Pump:
                 return
             delay_s = _FIRST_DELAY_S
             self._standing.source_answers()
-            self._take(chunk)
+            if chunk.raws:
+                self._take(chunk)
 
     async def _room_to_read(self) -> None:
         """Wait while every lane has its next batch waiting, or an event's worth of bytes waits.

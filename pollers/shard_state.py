@@ -1,21 +1,36 @@
-"""The opaque part of a shard's stored progress: what a restart must know besides the checkpoint."""
+"""The opaque part of a shard's stored progress: what a restart must know besides the checkpoint.
+
+Positions are stored as decimal strings: sequence numbers are far beyond what JSON readers take as a number.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from pollers.positions import Ranges  # noqa: TC001 - msgspec reads the annotation at run time
-from pollers.windows import StoredWindow  # noqa: TC001 - same
+from pollers.windows import StoredWindow  # noqa: TC001 - msgspec reads the annotation at run time
+
+if TYPE_CHECKING:
+    from pollers.positions import Ranges
 
 
-class StoredState(msgspec.Struct, omit_defaults=True, frozen=True):
+class _Stored(msgspec.Struct, omit_defaults=True, frozen=True):
+    """The stored form. Unknown fields of a later version are ignored, missing ones take their defaults."""
+
+    failures: dict[str, int] = {}
+    ahead: list[tuple[str, str]] = []
+    window: StoredWindow | None = None
+
+
+_decode = msgspec.json.Decoder(_Stored).decode
+
+
+class StoredState(msgspec.Struct, frozen=True):
     """What belongs to the checkpoint it is saved with.
 
     Function errors counted so far by first position of the batch, what is finished beyond the checkpoint, and the
     tumbling window with its state.
-
-    Unknown fields of a later version are ignored, missing ones take their defaults, so versions can be mixed in a
-    fleet.
     """
 
     failures: dict[int, int] = {}
@@ -26,9 +41,19 @@ class StoredState(msgspec.Struct, omit_defaults=True, frozen=True):
         """Return the stored form; empty when there is nothing to know."""
         if not self.failures and not self.ahead and self.window is None:
             return b""
-        return msgspec.json.encode(self)
+        failures = {str(position): count for position, count in self.failures.items()}
+        ahead = [(str(first), str(last)) for first, last in self.ahead]
+        return msgspec.json.encode(_Stored(failures, ahead, self.window))
 
     @classmethod
     def decode(cls, stored: bytes) -> StoredState:
         """Read the stored form. Raises `msgspec.DecodeError` when it is none."""
-        return msgspec.json.decode(stored, type=cls) if stored else cls()
+        if not stored:
+            return cls()
+        try:
+            found = _decode(stored)
+            failures = {int(position): count for position, count in found.failures.items()}
+            ahead = tuple((int(first), int(last)) for first, last in found.ahead)
+        except ValueError as exc:
+            raise msgspec.DecodeError(str(exc)) from exc
+        return cls(failures, ahead, found.window)

@@ -210,6 +210,7 @@ class Standing:
             report=self._reported,
             state=StoredState(failures, self.positions.ahead(), window).encode(),
             rewind=self._rewind,
+            origin=self._lease.progress.origin,
         )
 
     def saved(self, update: ProgressUpdate, result: SaveResult) -> None:

@@ -17,13 +17,15 @@ from model.errors import LeaseLostError, RefusedError, UnavailableError
 from model.ids import TRACKER, ShardKey
 from model.lease import Lease, ShardKind, WantedShard
 from model.mapping import MappingState
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardProgress, ShardReport, ShardState
+from statemgr.lineage import trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from model.ids import ShardId
     from model.mapping import MappingRecord
+    from model.shard import SourceShard
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 DISCOVERY_S = 15.0
 """How often an enabled mapping's source is asked for its shards."""
 
+_AWAITED_S = 1.0  # how often, while the children of a shard that is over are not listed yet
 _SETTLE_S = 0.2
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 15.0
@@ -73,6 +76,10 @@ class Term(Protocol):
     def lease(self) -> Lease:
         """The lease as a value."""
 
+    @property
+    def progress(self) -> ShardProgress:
+        """What the tracker before saved."""
+
     def check(self) -> None:
         """Raise `LeaseLostError` unless the lease can be trusted now."""
 
@@ -90,7 +97,7 @@ class Tracker:
         term: Term,
         *,
         current: Callable[[], tuple[MappingRecord, bool] | None],
-        discover: Callable[[], Awaitable[Sequence[ShardId]]],
+        discover: Callable[[], Awaitable[Sequence[SourceShard]]],
         discovery_s: float = DISCOVERY_S,
     ) -> None:
         self._store = store
@@ -98,10 +105,13 @@ class Tracker:
         self._current = current
         self._discover = discover
         self._discovery_s = discovery_s
+        self._pause_s = discovery_s
         self._draining = asyncio.Event()
         self._changed = asyncio.Event()
         self._report = ShardReport()
         self._reported: ShardReport | None = None
+        self._retired = term.progress.ledger  # the account of shards whose own progress is gone
+        self._lost: set[ShardId] = set()  # as logged
         self._log = log.bind(mapping_id=term.key.mapping, token=term.token)
 
     def drain(self) -> None:
@@ -141,14 +151,12 @@ class Tracker:
             else:
                 delay_s = _FIRST_DELAY_S
                 await self._tell(ShardState.READING, "No records processed", None)
-                await self._pause(self._discovery_s)
+                await self._pause(self._pause_s)
 
     async def _do(self, record: MappingRecord, step: Step) -> bool:
         """Carry out one step; True when the mapping is gone."""
         if step.discover:
-            shards = await self._discover()
-            wanted = [WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE) for shard in shards]
-            self._obey(await self._store.set_wanted(record.id, wanted, tracker=self._term.lease))
+            await self._follow(record)
         if step.withdraw:
             self._obey(await self._store.set_wanted(record.id, [], tracker=self._term.lease))
         if step.until_released:
@@ -164,6 +172,26 @@ class Tracker:
             self._obey(moved)
             self._log.info("mapping.state", mapping=record.name, was=record.state, state=step.move_to)
         return False
+
+    async def _follow(self, record: MappingRecord) -> None:
+        """Make wanted what is to be read now, and forget what is over."""
+        shards = await self._discover()
+        # Read after the listing: what it says is done was done when a child could first be seen.
+        progress = await self._store.load_mapping(record.id)
+        known = {key.shard: found for key, found in progress.items() if key.shard != TRACKER}
+        lineage = trace(shards, known)
+        wanted = [WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE) for shard in lineage.wanted]
+        self._obey(await self._store.set_wanted(record.id, wanted, tracker=self._term.lease, origins=lineage.origins))
+        self._pause_s = min(_AWAITED_S, self._discovery_s) if lineage.awaited else self._discovery_s
+        if self._lost.symmetric_difference(lineage.lost):
+            self._lost = set(lineage.lost)
+            if self._lost:
+                self._log.error("shards.lost", mapping=record.name, shards=sorted(self._lost))
+        if lineage.retire:
+            for shard in lineage.retire:
+                self._retired = self._retired.plus(known[shard].ledger.resumed())
+            self._obey(await self._store.retire(lineage.retire, tracker=self._update()))
+            self._log.info("shards.retired", mapping=record.name, shards=sorted(lineage.retire))
 
     def _obey(self, written: bool) -> None:  # noqa: FBT001 - the store's answer
         if not written:
@@ -191,18 +219,20 @@ class Tracker:
         self._report = ShardReport(state=state, last_result=result, last_error=error)
         if self._report == self._reported:
             return
-        update = ProgressUpdate(
-            key=self._term.key,
-            token=self._term.lease.token,
-            node=self._term.lease.node,
-            position=None,
-            ledger=Ledger(),
-            report=self._report,
-        )
         try:
-            (result_of_save,) = await self._store.save([update])
+            (result_of_save,) = await self._store.save([self._update()])
         except UnavailableError:
             return
         if result_of_save is SaveResult.STALE:
             raise LeaseLostError(self._term.key, "the store refused a report of the tracker")
         self._reported = self._report
+
+    def _update(self) -> ProgressUpdate:
+        return ProgressUpdate(
+            key=self._term.key,
+            token=self._term.lease.token,
+            node=self._term.lease.node,
+            position=None,
+            ledger=self._retired.plus(Ledger()),
+            report=self._report,
+        )

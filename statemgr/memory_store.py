@@ -22,7 +22,7 @@ from statemgr.stores import check_tracker, wanted_sources
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from model.ids import MappingId, NodeId
+    from model.ids import MappingId, NodeId, ShardId, ShardOrigin
 
 
 @dataclass(slots=True)
@@ -188,7 +188,8 @@ class MemoryStore:
             and (present.state is MappingState.DELETING) == (record.state is MappingState.DELETING)
         ):
             return present
-        stored = replace(record, revision=revision + 1, modified_time=self._clock())
+        drained = 0 if present is None else present.drained
+        stored = replace(record, revision=revision + 1, modified_time=self._clock(), drained=drained)
         self._mappings[record.id] = stored
         tracker = ShardKey(record.id, TRACKER)
         if tracker not in self._wanted:
@@ -211,11 +212,23 @@ class MemoryStore:
             self._mappings_changed()
         return True
 
-    async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
+    async def set_wanted(
+        self,
+        mapping: MappingId,
+        shards: Sequence[WantedShard],
+        *,
+        tracker: Lease,
+        origins: Mapping[ShardId, ShardOrigin] | None = None,
+    ) -> bool:
         """See `MappingStore.set_wanted`."""
         wanted = wanted_sources(mapping, shards)
         if not self._speaks_for(tracker, mapping):
             return False
+        for shard, origin in (origins or {}).items():
+            key = ShardKey(mapping, shard)
+            before = self._progress.get(key, ShardProgress())
+            if before.origin is None:
+                self._progress[key] = replace(before, origin=origin)
         present = {key: shard for key, shard in self._wanted.items() if key.mapping == mapping and key.shard != TRACKER}
         if present != wanted:
             for key in present.keys() - wanted.keys():
@@ -224,6 +237,27 @@ class MemoryStore:
             self._wanted.update(wanted)
             self._snapshot_changed()
         return True
+
+    async def report_drained(self, lease: Lease) -> bool:
+        """See `MappingStore.report_drained`."""
+        mapping = lease.key.mapping
+        if mapping not in self._mappings or self._token_of(lease.key) > lease.token:
+            return False
+        self._mappings[mapping] = replace(self._mappings[mapping], drained=self._mappings[mapping].drained + 1)
+        self._mappings_changed()
+        return True
+
+    async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
+        """See `MappingStore.retire`."""
+        mapping = tracker.key.mapping
+        if not self._speaks_for(Lease(tracker.key, tracker.node, tracker.token), mapping):
+            return False
+        for shard in shards:
+            self._tokens.pop(ShardKey(mapping, shard), None)
+            self._progress.pop(ShardKey(mapping, shard), None)
+        self._highest_token += 1
+        self._removed[mapping] = self._highest_token
+        return self._save(tracker) is SaveResult.SAVED
 
     async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
         """See `MappingStore.remove_mapping`."""
@@ -306,7 +340,15 @@ class MemoryStore:
             return SaveResult.BACKWARD
         self._note_token(update.key, update.token)
         self._progress[update.key] = _copy(
-            ShardProgress(position, update.token, update.node, update.ledger, update.state, update.report)
+            ShardProgress(
+                position,
+                update.token,
+                update.node,
+                update.ledger,
+                update.state,
+                update.report,
+                before.origin or update.origin,
+            )
         )
         return SaveResult.SAVED
 

@@ -13,7 +13,7 @@ from model.ids import TRACKER, ShardKey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from model.ids import FencingToken, MappingId, NodeId
+    from model.ids import FencingToken, MappingId, NodeId, ShardId, ShardOrigin
     from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
     from model.progress import ProgressUpdate, SaveResult, ShardProgress
@@ -81,7 +81,7 @@ class ProgressStore(Protocol):
         """
 
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
-        """Read the progress of every shard of a mapping, also of shards no longer wanted."""
+        """Read the progress of every shard of a mapping, also of shards no longer wanted or only noted by an origin."""
 
 
 class MappingStore(Protocol):
@@ -105,10 +105,32 @@ class MappingStore(Protocol):
         False: its token is stale, or the mapping is gone (removed, or the store was wiped); nothing was written.
         """
 
-    async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
+    async def set_wanted(
+        self,
+        mapping: MappingId,
+        shards: Sequence[WantedShard],
+        *,
+        tracker: Lease,
+        origins: Mapping[ShardId, ShardOrigin] | None = None,
+    ) -> bool:
         """Replace the mapping's wanted source shards (its tracker stays). Wakes the fleet if anything changed.
 
-        False as above. Progress of shards no longer wanted is kept, and so are their leases until they are released.
+        In the same step each of `origins` is noted as `ShardProgress.origin` of its shard, wanted or not; one that is
+        noted already stands. False as above. Progress of shards no longer wanted is kept, and so are their leases
+        until they are released.
+        """
+
+    async def report_drained(self, lease: Lease) -> bool:
+        """Have the mapping's tracker look again: the shard was read to its end, and that is saved.
+
+        Raises `MappingRecord.drained` and the mappings revision and wakes the fleet. False: the lease's token is stale,
+        or the mapping is gone.
+        """
+
+    async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
+        """Forget the progress of shards for ever, and save the tracker's own, in one step. False as above.
+
+        The tracker's ledger has taken over what theirs said. Later writes under a lease on one of them are stale.
         """
 
     async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:

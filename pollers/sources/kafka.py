@@ -20,8 +20,9 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from model.errors import EsmdError, SourceRefusedError
-from model.ids import Position, ShardId
+from model.ids import ShardId
 from model.mapping import KafkaSource as KafkaTopic
+from model.shard import SourceShard
 from pollers.sources.kafka_client import PartitionConsumer, Seen, TopicPartition, limit_client_logging, probe
 from pollers.sources.kafka_dispatcher import Dispatcher
 from pollers.sources.kafka_errors import again, translate
@@ -34,6 +35,7 @@ from pollers.sources.kafka_stalls import StallWatch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from model.ids import Position, ShardOrigin
     from model.mapping import EventSourceMapping
     from model.secret import SecretResolver
     from pollers.ports import Chunk
@@ -94,13 +96,14 @@ class KafkaSource:
 
     # --- what the pollers call ---------------------------------------------------------------------------------------
 
-    async def shards(self) -> Sequence[ShardId]:
+    async def shards(self) -> Sequence[SourceShard]:
         """Ask the brokers for the topic's partitions."""
         found = await self._asking(PartitionConsumer.partitions)
-        return [ShardId(f"{self._topic.topic}-{number}") for number in sorted(found)]
+        return [SourceShard(ShardId(f"{self._topic.topic}-{number}")) for number in sorted(found)]
 
-    async def reader(self, shard: ShardId, start: Position | None) -> KafkaReader:
+    async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None = None) -> KafkaReader:
         """Open a partition at its checkpoint or the group's committed offset, the larger of them, or as configured."""
+        del origin  # partitions have none
         partition = self._partition(shard)
 
         async def place(consumer: PartitionConsumer) -> tuple[int | None, int]:

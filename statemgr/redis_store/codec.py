@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey
+from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
 from model.progress import Ledger, ShardProgress, ShardReport, ShardState
@@ -32,6 +32,8 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     lag_s: float | None
     last_result: str
     last_error: str | None
+    origin: str | None = None
+    loss_in_s: float | None = None
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
@@ -44,6 +46,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     state: MappingState
     state_reason: str
     modified_us: int
+    drained: int = 0
 
 
 class _Wanted(msgspec.Struct, array_like=True, gc=False):
@@ -116,10 +119,10 @@ def save_args(updates: Sequence[ProgressUpdate], places: Sequence[int]) -> list[
     flat: list[int | str] = []
     for update, place in zip(updates, places, strict=True):
         flat += (place, update.key.shard, str(update.token), update.position or "", int(update.rewind))
-    return [_pack(flat), *map(_pack_progress, updates)]
+    return [_pack(flat), *map(pack_progress, updates)]
 
 
-def _pack_progress(update: ProgressUpdate) -> bytes:
+def pack_progress(update: ProgressUpdate) -> bytes:
     """Write everything of an update but its token (for fencing) and its position."""
     ledger, report = update.ledger, update.report
     row: tuple[Any, ...] = (
@@ -132,6 +135,8 @@ def _pack_progress(update: ProgressUpdate) -> bytes:
         report.lag_s,
         report.last_result,
         report.last_error,
+        update.origin,
+        report.loss_in_s,
     )
     try:
         return _pack(row)
@@ -139,27 +144,40 @@ def _pack_progress(update: ProgressUpdate) -> bytes:
         return _pack(tuple(part.encode(errors="replace").decode() if isinstance(part, str) else part for part in row))
 
 
-def progress(position: bytes | None, packed: bytes | None) -> ShardProgress:
-    """Read a shard's progress; nothing saved is empty progress."""
+def pack_origins(origins: Mapping[ShardId, ShardOrigin]) -> bytes:
+    """Write origins as one flat list of shards and origins."""
+    return _pack([text for pair in origins.items() for text in pair])
+
+
+def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) -> ShardProgress:
+    """Read a shard's progress; nothing saved is empty progress but for the origin noted by the tracker."""
+    origin = None if noted is None else ShardOrigin(noted.decode())
     if packed is None:
-        return ShardProgress()
+        return ShardProgress(origin=origin)
     saved = _unpack_saved(packed)
+    if origin is None and saved.origin is not None:
+        origin = ShardOrigin(saved.origin)
     return ShardProgress(
         Position(position.decode()) if position is not None else None,
         FencingToken(saved.token),
         NodeId(saved.node),
         Ledger(*saved.ledger),
         saved.state,
-        ShardReport(saved.shard_state, saved.lag_records, saved.lag_s, saved.last_result, saved.last_error),
+        ShardReport(
+            saved.shard_state, saved.lag_records, saved.lag_s, saved.last_result, saved.last_error, saved.loss_in_s
+        ),
+        origin,
     )
 
 
 def mapping_progress(mapping: MappingId, fields: Mapping[bytes, bytes]) -> dict[ShardKey, ShardProgress]:
-    """Read all fields of a `progress:MAPPING` hash. Shards that were leased but never saved are left out."""
+    """Read all fields of a `progress:MAPPING` hash. Shards that were only leased are left out."""
+    names = sorted({name[2:] for name in fields if name.startswith((b"d/", b"o/"))})
     return {
-        ShardKey(mapping, ShardId(name[2:].decode())): progress(fields.get(b"p/" + name[2:]), packed)
-        for name, packed in sorted(fields.items())
-        if name.startswith(b"d/")
+        ShardKey(mapping, ShardId(name.decode())): progress(
+            fields.get(b"p/" + name), fields.get(b"d/" + name), fields.get(b"o/" + name)
+        )
+        for name in names
     }
 
 
@@ -174,6 +192,7 @@ def record(packed: bytes) -> MappingRecord:
         found.state,
         found.state_reason,
         found.modified_us / US,
+        found.drained,
     )
 
 

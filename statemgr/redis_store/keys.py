@@ -8,14 +8,15 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     meta       hash    incarnation, version, mappings_revision, token (the highest ever given out or seen)
     members    hash    node -> "TTL_US DRAINING|ROLES ADDRESS"
     expiry     zset    node -> when its membership ends, microseconds by Redis's clock
-    mappings   hash    mapping -> msgpack [id, name, document, revision, state, reason, modified_us]
+    mappings   hash    mapping -> msgpack [id, name, document, revision, state, reason, modified_us, drained]
     names      hash    name -> mapping
-    removed    hash    removed mapping -> token; every older one is stale
+    removed    hash    mapping that was removed, or shards of which were retired -> token; every older one is stale
     wanted     hash    mapping/shard -> ""
     wanted_of  hash    mapping -> msgpack [[shard, kind, weight], …], source shards only, ordered
     holdings   hash    mapping/shard -> "TOKEN NODE"; holders are members
     reserved   hash    mapping/shard -> "RELEASED_US SUCCESSOR"
-    progress:MAPPING  hash, per shard three fields: t/SHARD token, p/SHARD position, d/SHARD msgpack of everything else
+    progress:MAPPING  hash, per shard up to four fields: t/SHARD token, p/SHARD position, o/SHARD origin, d/SHARD
+                      msgpack of everything else
     wake       channel of empty messages: the snapshot or the mappings changed
 """
 

@@ -35,7 +35,7 @@ from statemgr.stores import check_tracker, wanted_sources
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-    from model.ids import MappingId, NodeId, ShardKey
+    from model.ids import MappingId, NodeId, ShardId, ShardKey, ShardOrigin
     from model.lease import FleetSnapshot, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
     from model.progress import ProgressUpdate, ShardProgress
@@ -61,6 +61,7 @@ class _Script:
 _BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(_Script, ("beat", "leave", "snapshot", "acquire", "release"))
 _PUT_MAPPING, _MAPPINGS, _SET_STATE = map(_Script, ("put_mapping", "mappings", "set_state"))
 _SET_WANTED, _REMOVE_MAPPING, _PING = map(_Script, ("set_wanted", "remove_mapping", "ping"))
+_REPORT_DRAINED, _RETIRE = map(_Script, ("report_drained", "retire"))
 _SAVE, _LOAD = _Script("save", common=False), _Script("load", common=False)
 
 
@@ -116,9 +117,9 @@ class RedisStore:
             for key, place in zip(chunk, places, strict=True):
                 args += (place, str(key))
             reply = await self._fleet(_ACQUIRE, args, progress_keys)
-            for number, token, position, rest in zip(*(reply[column::4] for column in range(4)), strict=True):
+            for number, token, *stored in zip(*(reply[column::5] for column in range(5)), strict=True):
                 lease = Lease(chunk[int(number)], node, FencingToken(int(token)))
-                taken[lease.key] = (lease, codec.progress(position, rest))
+                taken[lease.key] = (lease, codec.progress(*stored))
         return taken
 
     async def release(self, leases: Sequence[Lease], *, successor: Mapping[ShardKey, NodeId] | None = None) -> None:
@@ -149,9 +150,9 @@ class RedisStore:
             for key, place in zip(chunk, places, strict=True):
                 args += (place, key.shard)
             reply = await self._run(_LOAD, progress_keys, args)
-            for key, position, rest in zip(chunk, reply[::2], reply[1::2], strict=True):
-                if rest is not None:
-                    found[key] = codec.progress(position, rest)
+            for key, position, rest, origin in zip(chunk, reply[::3], reply[1::3], reply[2::3], strict=True):
+                if rest is not None or origin is not None:
+                    found[key] = codec.progress(position, rest, origin)
         return found
 
     async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
@@ -191,10 +192,29 @@ class RedisStore:
         """See `MappingStore.set_mapping_state`."""
         return await self._as_tracker(_SET_STATE, mapping, tracker, state, reason)
 
-    async def set_wanted(self, mapping: MappingId, shards: Sequence[WantedShard], *, tracker: Lease) -> bool:
+    async def set_wanted(
+        self,
+        mapping: MappingId,
+        shards: Sequence[WantedShard],
+        *,
+        tracker: Lease,
+        origins: Mapping[ShardId, ShardOrigin] | None = None,
+    ) -> bool:
         """See `MappingStore.set_wanted`."""
         wanted = wanted_sources(mapping, shards)
-        return await self._as_tracker(_SET_WANTED, mapping, tracker, codec.pack_wanted(wanted), *map(str, wanted))
+        packed = (codec.pack_wanted(wanted), codec.pack_origins(origins or {}))
+        return await self._as_tracker(_SET_WANTED, mapping, tracker, *packed, *map(str, wanted))
+
+    async def report_drained(self, lease: Lease) -> bool:
+        """See `MappingStore.report_drained`."""
+        mapping, shard = lease.key
+        args = [mapping, lease.token, shard]
+        return bool(await self._fleet(_REPORT_DRAINED, args, [self._keys.progress(mapping)]))
+
+    async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
+        """See `MappingStore.retire`."""
+        lease = Lease(tracker.key, tracker.node, tracker.token)
+        return await self._as_tracker(_RETIRE, lease.key.mapping, lease, codec.pack_progress(tracker), *shards)
 
     async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
         """See `MappingStore.remove_mapping`."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from model.errors import LeaseLostError
-from model.ids import FencingToken, MappingId, NodeId, Position, ShardId, ShardKey
+from model.ids import FencingToken, MappingId, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import Lease
 from model.outcome import Delivered
 from model.progress import ShardProgress
 from model.record import Record
+from model.shard import SourceShard
 from pollers.ports import Chunk, Lag
 
 if TYPE_CHECKING:
@@ -160,13 +161,13 @@ class FakeSource:
         self.readers: list[FakeReader] = []
         self.errors: deque[Exception] = deque()
 
-    async def shards(self) -> list[ShardId]:
+    async def shards(self) -> list[SourceShard]:
         """List them."""
         if self.errors:
             raise self.errors.popleft()
-        return [ShardId(name) for name in self.contents]
+        return [SourceShard(ShardId(name)) for name in self.contents]
 
-    async def reader(self, shard: ShardId, start: Position | None) -> FakeReader:
+    async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None = None) -> FakeReader:
         """Open one."""
         if self.errors:
             raise self.errors.popleft()

@@ -13,6 +13,7 @@ from model.ids import TRACKER, FencingToken, NodeId, ShardId, ShardKey
 from model.lease import Member
 from model.mapping import MappingRecord, MappingState
 from model.progress import ShardState
+from model.shard import SourceShard
 from statemgr.manager import Step, Tracker, next_step
 from statemgr.memory_store import MemoryStore
 from tests.support.pump_fakes import MAPPING, FakeLease
@@ -77,11 +78,11 @@ class Rig:
         """Tell the record."""
         return None if self.record is None else (self.record, self.enabled)
 
-    async def discover(self) -> list[ShardId]:
+    async def discover(self) -> list[SourceShard]:
         """List the shards."""
         if self.errors:
             raise self.errors.popleft()
-        return [ShardId(name) for name in self.shards]
+        return [SourceShard(ShardId(name)) for name in self.shards]
 
     async def wanted(self) -> list[str]:
         """Shards wanted besides the tracker."""

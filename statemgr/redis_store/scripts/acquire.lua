@@ -1,6 +1,6 @@
 -- KEYS from 11 on: progress of the mappings concerned. ARGV: channel, node, floor, ttl_us, then per shard: which of
 -- those keys (1 for KEYS[11]), mapping/shard. Reply, flat, per shard taken: its number (from 0), token, position, the
--- rest of its progress. Costs about 5 us a shard.
+-- rest of its progress, its origin. Costs about 5 us a shard.
 local node, floor, ttl_us = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_us()
 reap(now)
@@ -24,7 +24,7 @@ for i = 5, #ARGV, 2 do
   local progress, key = KEYS[10 + ARGV[i]], ARGV[i + 1]
   if redis.call('HEXISTS', WANTED, key) == 1 then
     local shard = string.sub(key, string.find(key, '/', 1, true) + 1)
-    local saved = redis.call('HMGET', progress, 't/' .. shard, 'p/' .. shard, 'd/' .. shard)
+    local saved = redis.call('HMGET', progress, 't/' .. shard, 'p/' .. shard, 'd/' .. shard, 'o/' .. shard)
     local holding = redis.call('HGET', HOLDINGS, key)
     local token, holder = string.match(holding or '', '^(%d+) (.*)$')
     if holder == node and tonumber(saved[1] or 0) > tonumber(token) then holder = nil end -- overtaken: take it anew
@@ -36,7 +36,7 @@ for i = 5, #ARGV, 2 do
     end
     if holder == node then
       local n = #taken
-      taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = (i - 5) / 2, token, saved[2], saved[3]
+      taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4], taken[n + 5] = (i - 5) / 2, token, saved[2], saved[3], saved[4]
     end
   end
 end

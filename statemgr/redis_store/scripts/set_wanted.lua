@@ -1,11 +1,14 @@
 -- KEYS[11]: the mapping's progress. ARGV: channel, mapping, token of its tracker, msgpack of the wanted source shards
--- (as in wanted_of), then each one's mapping/shard. Reply: 1, or 0 if stale.
+-- (as in wanted_of), msgpack of origins (flat: shard, origin), then each wanted one's mapping/shard.
+-- Reply: 1, or 0 if stale.
 local mapping, token, wanted = unpack(ARGV, 2, 4)
 if not speaks_for(mapping, token) then return 0 end
+local origins = cmsgpack.unpack(ARGV[5])
+for i = 1, #origins, 2 do redis.call('HSETNX', KEYS[11], 'o/' .. origins[i], origins[i + 1]) end
 local before = redis.call('HGET', WANTED_OF, mapping)
 if before == wanted then return 1 end
 local stays = {}
-for i = 5, #ARGV do stays[ARGV[i]] = true end
+for i = 6, #ARGV do stays[ARGV[i]] = true end
 for _, row in ipairs(cmsgpack.unpack(before)) do
   local key = mapping .. '/' .. row[1]
   if stays[key] then

@@ -1,0 +1,138 @@
+"""A Kinesis stream as a source: lists its shards with their lineage and opens readers on them.
+
+The shards' order across splits and merges is `statemgr.lineage`'s; each shard's reading is `kinesis_reader`'s. Here is
+what the readers of one mapping on one node share: the stream's calls, a bound for what they hold in memory, and the
+stream's retention. A mapping on a stream consumer is read by polling too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from model.errors import SourceRefusedError, SourceUnavailableError
+from model.ids import ShardId
+from model.mapping import KinesisSource as KinesisStream
+from model.mapping import StartingPosition
+from model.shard import BEGINNING, END, SourceShard, at_time
+from pollers.sources.kinesis_api import KinesisApi
+from pollers.sources.kinesis_reader import KinesisReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.ids import Position, ShardOrigin
+    from model.mapping import EventSourceMapping
+    from pollers.sources.kinesis_api import Caller, Shard
+
+log = structlog.get_logger(__name__)
+
+PREFETCH_MAX_BYTES = 64 * 1024 * 1024
+_ANSWER_MAX_BYTES = 4 * 1024 * 1024  # a shard gives two a second
+_ANSWER_MIN_BYTES = 256 * 1024  # so that nobody starves
+_RETENTION_FRESH_S = 600.0
+_RETENTION_AGAIN_S = 60.0
+
+
+class KinesisSource:
+    """The source of one mapping on this node. `pollers.ports.Source`."""
+
+    def __init__(
+        self, mapping: EventSourceMapping, caller: Caller, *, prefetch_max_bytes: int = PREFETCH_MAX_BYTES
+    ) -> None:
+        if not isinstance(mapping.source, KinesisStream):
+            raise TypeError(f"{mapping.name} is no Kinesis mapping")
+        self._mapping = mapping
+        self._api = KinesisApi(mapping.source.arn, caller)
+        self._prefetch_max_bytes = prefetch_max_bytes
+        self._held = 0
+        self._readers: dict[ShardId, KinesisReader] = {}
+        self._closed = False
+        self._retention_s: float | None = None
+        self._retention_due_at = 0.0
+        self._log = log.bind(mapping=mapping.name, stream=mapping.source.arn)
+
+    # --- what the pollers call ---------------------------------------------------------------------------------------
+
+    async def shards(self) -> Sequence[SourceShard]:
+        """List the shards whose records are still kept, open and closed."""
+        listed = await self._api.list_shards(self._filter())
+        # After the listing: a shard that closes in between is read from here on, and its children from their beginning.
+        now = datetime.fromtimestamp(self._api.now_s(), UTC)
+        return [
+            SourceShard(
+                ShardId(shard.ShardId),
+                tuple(ShardId(parent) for parent in (shard.ParentShardId, shard.AdjacentParentShardId) if parent),
+                self._origin(shard, now),
+            )
+            for shard in listed
+        ]
+
+    async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None) -> KinesisReader:
+        """Open a shard after its checkpoint, or at its origin."""
+        if self._closed or shard in self._readers:
+            raise SourceRefusedError(f"{shard}: {'the source is closed' if self._closed else 'is being read already'}")
+        # Leased shards have an origin. One without it lost it with the store: what it has is read rather than lost.
+        reader = KinesisReader(shard, start, origin or BEGINNING, api=self._api, owner=self)
+        self._readers[shard] = reader
+        await self._look_up_retention()
+        return reader
+
+    async def close(self) -> None:
+        """Close every reader. Safe twice."""
+        self._closed = True
+        for reader in list(self._readers.values()):
+            await reader.close()
+
+    # --- what the readers call ---------------------------------------------------------------------------------------
+
+    @property
+    def retention_s(self) -> float | None:
+        """How long the stream keeps a record, if known."""
+        return self._retention_s
+
+    def room(self) -> int:
+        """Bytes that one answer may have now."""
+        return max(_ANSWER_MIN_BYTES, min(_ANSWER_MAX_BYTES, self._prefetch_max_bytes - self._held))
+
+    def holds(self, delta: int) -> None:
+        """Note that a reader holds more bytes, or less."""
+        self._held += delta
+
+    def closed(self, reader: KinesisReader) -> None:
+        """Forget a reader."""
+        self._readers.pop(reader.shard, None)
+
+    # --- the mapping's start -----------------------------------------------------------------------------------------
+
+    def _filter(self) -> dict[str, Any]:
+        """Return which shards to list: those that hold something the mapping could want."""
+        if self._mapping.starting_position is StartingPosition.AT_TIMESTAMP and self._mapping.starting_time is not None:
+            return {"Type": "FROM_TIMESTAMP", "Timestamp": self._mapping.starting_time.timestamp()}
+        return {"Type": "FROM_TRIM_HORIZON"}
+
+    def _origin(self, shard: Shard, now: datetime) -> ShardOrigin:
+        """Return where the mapping begins the shard if it is new."""
+        match self._mapping.starting_position:
+            case StartingPosition.LATEST:
+                return at_time(now) if shard.SequenceNumberRange.EndingSequenceNumber is None else END
+            case StartingPosition.AT_TIMESTAMP if self._mapping.starting_time is not None:
+                return at_time(self._mapping.starting_time)
+            case _:
+                return BEGINNING
+
+    async def _look_up_retention(self) -> None:
+        """Learn the retention now and then; it is for warnings only, so no answer is no trouble."""
+        now = asyncio.get_running_loop().time()
+        if now < self._retention_due_at:
+            return
+        self._retention_due_at = now + _RETENTION_AGAIN_S
+        try:
+            self._retention_s = await self._api.retention_s()
+        except (SourceUnavailableError, SourceRefusedError) as exc:
+            self._log.info("kinesis.retention_unknown", reason=str(exc))
+        else:
+            self._retention_due_at = now + _RETENTION_FRESH_S

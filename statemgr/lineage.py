@@ -1,0 +1,102 @@
+"""Which shards of a source are wanted now, and where each begins: order across splits and merges. Pure.
+
+A shard is wanted when all its parents are done: read to their end and checkpointed, or no longer in the source. Then
+whatever is in a child was written after everything in its parents, and the order per partition key holds.
+
+A mapping's first look decides where the shards begin that it finds (`SourceShard.origin`). Every shard that it finds
+later begins at its beginning. Sources whose shards have no origins have no lineage: all their shards are wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model.progress import ShardProgress, ShardState
+from model.shard import BEGINNING, END
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from model.ids import ShardId, ShardOrigin
+    from model.shard import SourceShard
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What follows from a listing and the stored progress."""
+
+    wanted: tuple[ShardId, ...]
+    origins: Mapping[ShardId, ShardOrigin] = field(default_factory=dict)  # to be noted with it
+    retire: tuple[ShardId, ...] = ()  # whose progress nobody needs any more
+    lost: tuple[ShardId, ...] = ()  # gone from the source before they were read to their end
+    awaited: bool = False  # a shard is over and its children are not listed yet: look again soon
+
+
+def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress]) -> Lineage:
+    """Decide about a source's shards. `known`: the progress of every shard of the mapping, its tracker left out."""
+    if not any(shard.origin is not None for shard in listed):
+        return Lineage(tuple(shard.id for shard in listed))
+    present = {shard.id: shard for shard in listed}
+    children: dict[ShardId, list[ShardId]] = {}
+    for shard in listed:
+        for parent in shard.parents:
+            children.setdefault(parent, []).append(shard.id)
+    origins = _new_origins(present, known)
+
+    def done(shard: ShardId) -> bool:
+        progress = known.get(shard)
+        return origins.get(shard) == END or (progress is not None and is_done(progress))
+
+    def wanted(shard: SourceShard) -> bool:
+        if done(shard.id):
+            return False
+        if _begun(known.get(shard.id)):
+            return True  # its parents were done then
+        return all(parent not in present or done(parent) for parent in shard.parents)
+
+    gone = [name for name in known if name not in present]
+    retire = []
+    for name in gone:
+        heirs = children.get(name, [])
+        # A shard that was not read to its end is given up only when its children prove that it is really over.
+        if all(_begun(known.get(heir)) or done(heir) for heir in heirs) and (heirs or is_done(known[name])):
+            retire.append(name)
+    return Lineage(
+        wanted=tuple(shard.id for shard in listed if wanted(shard)),
+        origins=origins,
+        retire=tuple(retire),
+        lost=tuple(name for name in gone if not is_done(known[name])),
+        awaited=any(done(name) and name not in children for name in present),
+    )
+
+
+def is_done(progress: ShardProgress) -> bool:
+    """Whether there is nothing left to read: all of it is finished and checkpointed, or none was to be read."""
+    return progress.report.state is ShardState.DRAINED or progress.origin == END
+
+
+def _begun(progress: ShardProgress | None) -> bool:
+    """Whether a shard has a checkpoint."""
+    return progress is not None and progress.position is not None
+
+
+def _new_origins(
+    present: Mapping[ShardId, SourceShard],
+    known: Mapping[ShardId, ShardProgress],
+) -> dict[ShardId, ShardOrigin]:
+    """Return the origins of the shards that have none yet.
+
+    A shard that is not known although a descendant is was forgotten by a store that was lost: a child is only read
+    once its parents are done.
+    """
+    if not known:
+        return {name: shard.origin for name, shard in present.items() if shard.origin is not None}
+    inherited: set[ShardId] = set()
+    ahead = [shard for shard in present if shard in known]
+    while ahead:
+        for parent in present[ahead.pop()].parents:
+            if parent in present and parent not in inherited:
+                inherited.add(parent)
+                ahead.append(parent)
+    return {name: END if name in inherited else BEGINNING for name in present if name not in known}
