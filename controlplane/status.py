@@ -7,6 +7,7 @@ Reading is one function; everything else is pure.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,6 +60,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     checkpoint: str | None
     lag_records: int | None
     lag_s: float | None
+    loss_in_s: float | None
     state: str
     last_error: str | None
 
@@ -132,7 +134,7 @@ def assemble(
             return ShardProgress(stored.position, holding.token, node, ledger, stored.state, report)
         if stored.token != holding.token:  # what it says is its last holder's; the new one has not written yet
             last = stored.report
-            report = ShardReport(ShardState.STARTING, last.lag_records, last.lag_s, last.last_result, last.last_error)
+            report = replace(last, state=ShardState.STARTING)
             return ShardProgress(stored.position, stored.token, stored.node, stored.ledger, stored.state, report)
         return stored
 
@@ -208,6 +210,7 @@ def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, w
         checkpoint=progress.position,
         lag_records=report.lag_records,
         lag_s=None if report.lag_s is None else round(report.lag_s, 3),
+        loss_in_s=report.loss_in_s,
         state=str(state),
         last_error=report.last_error,
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+import structlog
+
 from invocation.settings import HandlerFunction
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
+from model.mapping import KinesisSource as KinesisStream
 from model.problem import Problem
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
 from pollers.filtering import compile_filter
@@ -15,6 +18,8 @@ from pollers.pump import PumpParts
 from pollers.retrying import RetryPolicy
 from pollers.sources.kafka import KafkaSource
 from pollers.sources.kafka_envelope import KafkaEnvelope, KafkaRecordView
+from pollers.sources.kinesis import KinesisSource
+from pollers.sources.kinesis_envelope import KinesisEnvelope, KinesisRecordView
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,6 +33,11 @@ if TYPE_CHECKING:
     from pollers.counters import Counters, Meters
     from pollers.filtering import RecordView
     from pollers.ports import Envelope, Source
+
+
+log = structlog.get_logger(__name__)
+
+_NO_FAN_OUT = "enhanced fan-out is not done by this version; the stream is polled"
 
 
 class Parts:
@@ -52,6 +62,8 @@ class Parts:
         self._meters = meters
         self._checkpointer = checkpointer
         self._embedded_kafka = embedded_kafka  # bootstrap server
+        self._kinesis = targets.aws("kinesis")
+        self._polled: set[str] = set()  # stream consumers whose mappings were warned about
         self._random = Random()  # noqa: S311 - jitter, no secret
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts:
@@ -68,7 +80,7 @@ class Parts:
             envelope=envelope,
             filter=compile_filter(patterns, view) if patterns else None,
             target=self._target(mapping),
-            policy=RetryPolicy.of(mapping, in_order=False),
+            policy=RetryPolicy.of(mapping, in_order=isinstance(mapping.source, KinesisStream)),
             counters=counters,
             checkpointer=self._checkpointer,
             random=self._random,
@@ -79,10 +91,19 @@ class Parts:
         match mapping.source:
             case KafkaTopic():
                 return KafkaEnvelope(mapping.source), KafkaRecordView()
+            case KinesisStream():
+                return KinesisEnvelope(mapping.source), KinesisRecordView()
             case _:
                 raise RefusedError(f"{mapping.source.kind} sources are not read by this version")
 
     def _source(self, mapping: EventSourceMapping, counters: Counters) -> Source:
+        if isinstance(mapping.source, KinesisStream):
+            consumer = mapping.source.consumer_arn
+            if consumer is not None and consumer not in self._polled:
+                self._polled.add(consumer)
+                log.warning("kinesis.polled", mapping=mapping.name, consumer=consumer, why=_NO_FAN_OUT)
+            return KinesisSource(mapping, self._kinesis)
+
         def count_committed(step: int) -> None:
             counters.committed += step
 
@@ -114,7 +135,7 @@ class Parts:
 def unsupported(mapping: EventSourceMapping) -> list[str]:
     """Return what a mapping asks for that this version does not do, so that it is refused and never half done."""
     lacking = []
-    if not isinstance(mapping.source, KafkaTopic):
+    if not isinstance(mapping.source, KafkaTopic | KinesisStream):
         lacking.append(f"{mapping.source.kind} sources are not read by this version")
     if mapping.on_failure_destination is not None:
         lacking.append("on-failure destinations are not delivered to by this version")

@@ -128,6 +128,9 @@ def _shards(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric]:
         "esm_offset_lag", "Records between the last finished one and the end.", labels=LABELS
     )
     imbalance = GaugeMetricFamily("esm_ledger_imbalance", "Records unaccounted for: 0 unless defect.", labels=LABELS)
+    loss = GaugeMetricFamily(
+        "esm_retention_loss_seconds", "Forecast: until the source deletes unfinished records.", labels=LABELS
+    )
     for labels, counters in meters:
         views = [probe() for probe in counters.probes.values()]
         ages = [view.report.lag_s for view in views if view.report.lag_s is not None]
@@ -138,7 +141,10 @@ def _shards(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric]:
             age.add_metric(labels, max(ages))
         if lags:
             offset_lag.add_metric(labels, sum(lags))
-    return parked, age, offset_lag, imbalance
+        losses = [view.report.loss_in_s for view in views if view.report.loss_in_s is not None]
+        if losses:
+            loss.add_metric(labels, min(losses))
+    return parked, age, offset_lag, imbalance, loss
 
 
 def _transitions(by_reason: Mapping[str, int]) -> Metric:

@@ -17,6 +17,7 @@ from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, Shar
 from pollers.counters import ShardView
 from pollers.ports import Lag
 from pollers.positions import Positions
+from pollers.retention import RetentionForecast
 from pollers.shard_state import StoredState
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pollers.windows import Windows
 
 log = structlog.get_logger(__name__)
+
+_WARN_S = 3600.0  # before records are lost to the source's retention
 
 
 class Holder(Protocol):
@@ -69,6 +72,8 @@ class Standing:
         self._imbalance = 0
         self._rewind = False
         self._reported: ShardReport | None = None
+        self._forecast = RetentionForecast()
+        self._warned = False
         self._changes = 0  # counts what is worth saving
         self._changes_saved = 0
         self._batches = 0  # finished
@@ -256,13 +261,24 @@ class Standing:
         ages_s = [time.time() - min(arrivals) / 1000] if arrivals else []
         if lag.seconds is not None:
             ages_s.append(lag.seconds)
+        lag_s = round(max(0.0, *ages_s), 3) if ages_s else None
         return ShardReport(
             state=self.state,
             lag_records=None if lag.records is None else lag.records + held,
-            lag_s=round(max(0.0, *ages_s), 3) if ages_s else None,
+            lag_s=lag_s,
             last_result=self._last_result,
             last_error=self.source_error or self._last_error,
+            loss_in_s=self._loss_in_s(lag_s, lag.retention_s),
         )
+
+    def _loss_in_s(self, lag_s: float | None, retention_s: float | None) -> float | None:
+        """Forecast when the source deletes what is not finished, and warn in good time, once."""
+        loss_in_s = self._forecast.loss_in_s(time.monotonic(), lag_s, retention_s)
+        near = loss_in_s is not None and loss_in_s < _WARN_S
+        if near and not self._warned:
+            self.log.warning("retention.loss_near", loss_in_s=loss_in_s, lag_s=lag_s, retention_s=retention_s)
+        self._warned = near
+        return loss_in_s
 
     def view(self) -> ShardView:
         """Return the shard as it is now, for scrapes and `status`."""

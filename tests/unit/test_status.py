@@ -41,7 +41,17 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
     assert list(mapping) == ["name", "uuid", "state", "last_processing_result", "ledger", "shards"]
     counts = ["polled", "delivered", "filtered", "destination", "dropped", "parked", "in_flight", "balanced"]
     assert list(mapping["ledger"]) == counts
-    shard_keys = ["id", "owner", "fencing_token", "checkpoint", "lag_records", "lag_s", "state", "last_error"]
+    shard_keys = [
+        "id",
+        "owner",
+        "fencing_token",
+        "checkpoint",
+        "lag_records",
+        "lag_s",
+        "loss_in_s",
+        "state",
+        "last_error",
+    ]
     assert list(mapping["shards"][0]) == shard_keys
 
 
@@ -71,6 +81,7 @@ async def test_what_the_holder_checkpointed_is_shown(store: MemoryStore) -> None
         "checkpoint": "42",
         "lag_records": 5,
         "lag_s": 1.235,
+        "loss_in_s": None,
         "state": "reading",
         "last_error": None,
     }

@@ -1,0 +1,234 @@
+"""Whole nodes on one memory store, reading a real stream and calling a function inside the test.
+
+Records carry `KEY:NUMBER`, numbers rising by one per partition key, so what was delivered is judged per key whatever
+the shards did meanwhile: `tests.support.history` sees each key as a partition of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from config.load import load
+from model.ids import MappingId
+from model.outcome import Delivered, FunctionFailed
+from node.options import Overrides, RunOptions
+from node.signals import Shutdown
+from node.wiring import Node
+from statemgr.memory_store import MemoryStore
+from tests.support.history import FAILED, OK, Entry, Invoked, Partition, check
+from tests.support.kinesis_streams import FixedCredentials, aws_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+    from pathlib import Path
+
+    from invocation.aws_json import AwsJson
+    from model.invocation import Invocation
+    from model.outcome import Outcome
+    from model.progress import ShardProgress
+    from tests.support.history import Verdict
+    from tests.support.kinesis_streams import Stream
+
+__all__ = ["FixedCredentials", "Fleet", "Producer"]
+
+MAPPING = MappingId("4f6e3f0e-0000-4000-8000-00000000000c")
+_DOCUMENT = """
+listen: 127.0.0.1:0
+leasing: {{ttl: 3}}
+drain_timeout: 10
+functions: {{f: {{url: "http://127.0.0.1:9/"}}}}
+event_source_mappings:
+  - UUID: {uuid}
+    Name: clicks
+    EventSourceArn: {arn}
+    FunctionName: f
+    StartingPosition: TRIM_HORIZON
+"""
+
+
+class _Kinesis(msgspec.Struct):
+    partitionKey: str
+    data: str
+
+
+class _Record(msgspec.Struct):
+    kinesis: _Kinesis
+    eventID: str
+
+
+class _Event(msgspec.Struct):
+    Records: list[_Record]
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+def entries(event: bytes) -> list[Entry]:
+    """Return what the records of a Kinesis event carry: each partition key as a partition of its own."""
+    carried = []
+    for record in _decode_event(event).Records:
+        key, _, number = base64.b64decode(record.kinesis.data).decode().partition(":")
+        assert key == record.kinesis.partitionKey
+        carried.append(Entry(key, 0, int(number)))
+    return carried
+
+
+@dataclass
+class Function:
+    """The function: remembers every invocation, fails by seed."""
+
+    fail: float = 0.0
+    seconds: float = 0.0
+    log: list[Invoked] = field(default_factory=list)
+    random: Random = field(default_factory=lambda: Random(7))
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    arrivals: dict[tuple[str, int], float] = field(default_factory=dict)  # epoch seconds of the first delivery
+    held: asyncio.Event | None = None  # calls wait for it
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Take a batch."""
+        started = time.time()
+        if self.held is not None:
+            await self.held.wait()
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
+        failed = self.random.random() < self.fail
+        carried = entries(invocation.event)
+        self.log.append(
+            Invoked(
+                started=started,
+                ended=time.time(),
+                mapping=invocation.mapping,
+                shard=str(invocation.shard),
+                token=invocation.token,
+                batch=invocation.batch_id,
+                attempt=invocation.attempt,
+                outcome=FAILED if failed else OK,
+                records=carried,
+            )
+        )
+        if failed:
+            return FunctionFailed("by seed")
+        for entry in carried:
+            self.arrivals.setdefault((entry.topic, entry.offset), time.time())
+        self.called.set()
+        return Delivered()
+
+
+@dataclass
+class _Targets:
+    function: Function
+    caller: AwsJson
+
+    def make(self, _settings: object) -> Function:
+        return self.function
+
+    def aws(self, _service: str) -> AwsJson:
+        return self.caller
+
+
+class Producer:
+    """Writes numbered records of several keys to a stream, in order per key."""
+
+    def __init__(self, stream: Stream, *, keys: int) -> None:
+        self._stream = stream
+        self._keys = [f"key-{number}" for number in range(keys)]
+        self.written = dict.fromkeys(self._keys, 0)
+        self.times: dict[tuple[str, int], float] = {}
+
+    def write(self, rounds: int = 1) -> None:
+        """Write that many records of every key. Blocks."""
+        batch: list[tuple[str, bytes]] = []
+        for _ in range(rounds):
+            for key in self._keys:
+                number = self.written[key]
+                batch.append((key, f"{key}:{number}".encode()))
+                self.times[key, number] = time.time()
+                self.written[key] += 1
+        self._stream.put(batch)
+
+    def expected(self) -> dict[Partition, range]:
+        """Return what has to arrive."""
+        return {Partition(key, 0): range(count) for key, count in self.written.items()}
+
+    @property
+    def total(self) -> int:
+        """Count the records written."""
+        return sum(self.written.values())
+
+
+class Fleet:
+    """Nodes that come and go; the store and the function stay."""
+
+    def __init__(self, caller: AwsJson, arn: str, folder: Path, more: Iterable[str] = ()) -> None:
+        self.store = MemoryStore()
+        self.function = Function()
+        self._caller = caller
+        self._file = folder / "kinesis.yaml"
+        self._file.write_text(_DOCUMENT.format(uuid=MAPPING, arn=arn) + "".join(f"    {line}\n" for line in more))
+
+    @contextlib.asynccontextmanager
+    async def node(self) -> AsyncIterator[_Running]:
+        """Run a node for the length of the block, then drain it; `kill` on what this yields ends it at once."""
+        options = RunOptions((self._file,), Overrides(), load([self._file], environ={}))
+        targets: Any = _Targets(self.function, self._caller)
+        resolver: Any = None
+        shutdown = Shutdown()
+        async with asyncio.TaskGroup() as tasks:
+            node = Node(options, self.store, resolver, targets)
+            running = _Running(tasks.create_task(node.run(shutdown, [])), shutdown)
+            try:
+                yield running
+            finally:
+                shutdown.drain.set()
+
+    async def delivered(self, producer: Producer, *, within_s: float = 60.0) -> Verdict:
+        """Wait until everything written was delivered; return the verdict on the history."""
+        async with asyncio.timeout(within_s):
+            while len(self.function.arrivals) < producer.total:
+                self.function.called.clear()
+                await self.function.called.wait()
+        return self.verdict(producer)
+
+    def verdict(self, producer: Producer) -> Verdict:
+        """Judge what was delivered so far."""
+        return check(self.function.log, producer.expected())
+
+    async def progress(self) -> dict[str, ShardProgress]:
+        """Return the stored progress by shard."""
+        return {str(key.shard): found for key, found in (await self.store.load_mapping(MAPPING)).items()}
+
+
+@dataclass
+class _Running:
+    task: asyncio.Task[None]
+    shutdown: Shutdown
+
+    async def kill(self) -> None:
+        """End the node as if its process had died: nothing is saved or given back any more."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@contextlib.asynccontextmanager
+async def kinesis_fleet(
+    endpoint_url: str, stream: Stream, folder: Path, more: Iterable[str] = ()
+) -> AsyncIterator[Fleet]:
+    """Make a fleet that reads a stream; `more` are further lines of the mapping."""
+    async with aws_json(endpoint_url) as caller:
+        yield Fleet(caller, stream.arn, folder, more)
+
+
+def waits_s(fleet: Fleet, producer: Producer) -> Iterator[float]:
+    """Return how long each record waited for its first delivery."""
+    for place, written in producer.times.items():
+        if place in fleet.function.arrivals:
+            yield fleet.function.arrivals[place] - written
