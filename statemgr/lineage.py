@@ -30,7 +30,7 @@ class Lineage:
     origins: Mapping[ShardId, ShardOrigin] = field(default_factory=dict)  # to be noted with it
     retire: tuple[ShardId, ...] = ()  # whose progress nobody needs any more
     lost: tuple[ShardId, ...] = ()  # gone from the source before they were read to their end
-    awaited: bool = False  # a shard is over and its children are not listed yet: look again soon
+    unsettled: bool = False  # a shard is over and its children are not listed yet: look again soon
 
 
 def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress]) -> Lineage:
@@ -67,7 +67,7 @@ def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress])
         origins=origins,
         retire=tuple(retire),
         lost=tuple(name for name in gone if not is_done(known[name])),
-        awaited=any(done(name) and name not in children for name in present),
+        unsettled=any(done(name) and name not in children for name in present),
     )
 
 

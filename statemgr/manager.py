@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 DISCOVERY_S = 15.0
 """How often an enabled mapping's source is asked for its shards."""
 
-_AWAITED_S = 1.0  # how often, while the children of a shard that is over are not listed yet
+_UNSETTLED_S = 1.0  # how often, while the children of a shard that is over are not listed yet
 _SETTLE_S = 0.2
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 15.0
@@ -182,7 +182,7 @@ class Tracker:
         lineage = trace(shards, known)
         wanted = [WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE) for shard in lineage.wanted]
         self._obey(await self._store.set_wanted(record.id, wanted, tracker=self._term.lease, origins=lineage.origins))
-        self._pause_s = min(_AWAITED_S, self._discovery_s) if lineage.awaited else self._discovery_s
+        self._pause_s = min(_UNSETTLED_S, self._discovery_s) if lineage.unsettled else self._discovery_s
         if self._lost.symmetric_difference(lineage.lost):
             self._lost = set(lineage.lost)
             if self._lost:

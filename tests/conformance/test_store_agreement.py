@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from model.errors import ConflictError
-from model.ids import TRACKER, FencingToken, Position, ShardKey
+from model.ids import TRACKER, FencingToken, Position, ShardKey, ShardOrigin
 from model.lease import Lease, Member
 from model.mapping import MappingState
 from model.progress import Ledger, ProgressUpdate, ShardReport
@@ -25,7 +25,7 @@ from tests.support.store_labs import RedisLab
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from model.ids import MappingId, NodeId
+    from model.ids import MappingId, NodeId, ShardId
     from statemgr.stores import Store
 
 NODES = st.sampled_from([ANN, BOB, CAT])
@@ -33,6 +33,9 @@ MAPPINGS = st.sampled_from([ORDERS, CLICKS])
 NUMBERS = st.lists(st.integers(0, 3), max_size=4, unique=True)
 KEYS = st.one_of(
     st.builds(shard, st.integers(0, 3), MAPPINGS), st.builds(lambda mapping: ShardKey(mapping, TRACKER), MAPPINGS)
+)
+ORIGINS = st.none() | st.dictionaries(
+    st.integers(0, 3).map(lambda number: shard(number).shard), st.sampled_from("ab").map(ShardOrigin), max_size=2
 )
 POSITIONS = st.none() | st.sampled_from(["0", "9", "10", "11", "9" * 20, "1" + "0" * 20]).map(Position)
 
@@ -154,12 +157,31 @@ class Fleet(RuleBasedStateMachine):
             ]
             self.same(lambda store, index: store.save([updates[index]]))
 
-    @rule(mapping=MAPPINGS, numbers=NUMBERS, pick=st.integers(0, 10))
-    def want(self, mapping: MappingId, numbers: list[int], pick: int) -> None:
+    @rule(mapping=MAPPINGS, numbers=NUMBERS, pick=st.integers(0, 10), begun=ORIGINS)
+    def want(
+        self, mapping: MappingId, numbers: list[int], pick: int, begun: dict[ShardId, ShardOrigin] | None = None
+    ) -> None:
         """Replace the wanted shards under a tracker's lease, present or past."""
         if (pair := self.tracker(mapping, pick)) is not None:
             wanted = [source(number, mapping) for number in numbers]
-            self.same(lambda store, index: store.set_wanted(mapping, wanted, tracker=pair[index]))
+            self.same(lambda store, index: store.set_wanted(mapping, wanted, tracker=pair[index], origins=begun))
+
+    @rule(pick=st.integers(0, 50))
+    def end(self, pick: int) -> None:
+        """Report a shard as drained, under a lease present or past."""
+        if (pair := self.lease(pick)) is not None:
+            self.same(lambda store, index: store.report_drained(pair[index]))
+
+    @rule(mapping=MAPPINGS, numbers=NUMBERS, pick=st.integers(0, 10))
+    def retire(self, mapping: MappingId, numbers: list[int], pick: int) -> None:
+        """Forget shards under a tracker's lease, present or past."""
+        if (pair := self.tracker(mapping, pick)) is not None:
+            shards = [shard(number).shard for number in numbers]
+            updates = [
+                ProgressUpdate(lease.key, lease.token, lease.node, None, Ledger(len(shards)), ShardReport())
+                for lease in pair
+            ]
+            self.same(lambda store, index: store.retire(shards, tracker=updates[index]))
 
     @rule(mapping=MAPPINGS, state=st.sampled_from(MappingState), pick=st.integers(0, 10))
     def move(self, mapping: MappingId, state: MappingState, pick: int) -> None:

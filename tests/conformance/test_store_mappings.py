@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from tests.support.fleet_values import (
     LONG_S,
     NO_FLOOR,
     ORDERS,
+    listen,
     mapping_record,
     older,
     shard,
@@ -232,3 +234,30 @@ async def test_a_tracker_of_a_wiped_store_speaks_for_nothing(lab: StoreLab, stor
     assert not await store.set_mapping_state(ORDERS, MappingState.ENABLED, "x", tracker=tracker)
     await store.put_mapping(mapping_record())
     assert await store.set_mapping_state(ORDERS, MappingState.ENABLED, "x", tracker=tracker)
+
+
+async def test_a_drained_shard_shows_in_the_mapping_and_wakes_the_fleet(store: Store) -> None:
+    """The tracker, wherever it is, learns it as a change of the mapping; the document and its revision stay."""
+    await track(store)
+    lease = await take(store, ANN, shard(0))
+    before, (record,) = await store.mappings()
+    async with listen(store) as wakes:
+        await anext(wakes)
+        assert await store.report_drained(lease)
+        async with asyncio.timeout(5):
+            await anext(wakes)
+    after, (changed,) = await store.mappings()
+    assert after > before
+    assert changed == replace(record, drained=record.drained + 1)
+    assert (await store.put_mapping(mapping_record(document=b'{"a": 2}'))).drained == record.drained + 1
+
+
+async def test_only_the_present_holder_reports_a_drained_shard(store: Store) -> None:
+    """A stale lease, or one of a removed mapping, changes nothing."""
+    tracker = await track(store)
+    lease = await take(store, ANN, shard(0))
+    before = await store.mappings()
+    assert not await store.report_drained(older(lease))
+    assert await store.mappings() == before
+    assert await store.remove_mapping(ORDERS, tracker=tracker)
+    assert not await store.report_drained(lease)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model.ids import FencingToken, NodeId, Position, ShardId, ShardKey
+from model.ids import FencingToken, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import Lease, Member
 from model.progress import Ledger, SaveResult, ShardProgress, ShardReport, ShardState
 from tests.support.fleet_values import (
@@ -205,3 +205,70 @@ async def test_what_was_read_is_the_reader_s_own(store: Store) -> None:
     written.ledger.polled = 99
     (await store.load([shard(0)]))[shard(0)].ledger.polled = 98
     assert (await store.load([shard(0)]))[shard(0)].ledger.polled == 1
+
+
+async def test_an_origin_is_noted_once_with_the_wish_and_comes_with_the_lease(store: Store) -> None:
+    """Where a shard begins is fixed by the first tracker that says it, whether the shard is wanted yet or not."""
+    tracker = await track(store)
+    first, second = ShardOrigin("AT_TIMESTAMP 5"), ShardOrigin("TRIM_HORIZON")
+    origins = {shard(0).shard: first, shard(7).shard: second}
+    assert await store.set_wanted(ORDERS, [source(0)], tracker=tracker, origins=origins)
+    assert await store.set_wanted(ORDERS, [source(0)], tracker=tracker, origins={shard(0).shard: second})
+    assert await store.load_mapping(ORDERS) == {
+        shard(0): ShardProgress(origin=first),
+        shard(7): ShardProgress(origin=second),
+    }
+    assert await store.load([shard(0), shard(1), shard(7)]) == await store.load_mapping(ORDERS)
+    taken = await store.acquire(ANN, [shard(0)], floor=NO_FLOOR, ttl_s=LONG_S)
+    lease, progress = taken[shard(0)]
+    assert progress == ShardProgress(origin=first)
+    assert await store.save([update(lease, "5")]) == [SAVED]
+    assert (await store.load([shard(0)]))[shard(0)].origin == first
+
+
+async def test_a_stale_tracker_notes_no_origin(store: Store) -> None:
+    """Origins are fenced like the wanted shards they come with."""
+    tracker = await track(store)
+    origins = {shard(0).shard: ShardOrigin("TRIM_HORIZON")}
+    assert not await store.set_wanted(ORDERS, [], tracker=older(tracker), origins=origins)
+    assert await store.load_mapping(ORDERS) == {}
+
+
+async def test_a_save_brings_an_origin_back_to_a_store_that_forgot_it(lab: StoreLab, store: Store) -> None:
+    """Running nodes know where their shards began."""
+    await track(store)
+    lease = await take(store, ANN, shard(0))
+    await lab.wipe()
+    origin = ShardOrigin("AT_TIMESTAMP 5")
+    assert await store.save([replace(update(lease), origin=origin)]) == [SAVED]
+    assert (await store.load([shard(0)]))[shard(0)].origin == origin
+
+
+async def test_a_retired_shard_is_forgotten_and_its_late_writers_are_refused(store: Store) -> None:
+    """Progress, origin and token go, the tracker's account is saved with it, and other shards are not touched."""
+    tracker = await track(store)
+    gone, stays = await take(store, ANN, shard(0)), await take(store, ANN, shard(1))
+    origins = {shard(0).shard: ShardOrigin("TRIM_HORIZON")}
+    await store.set_wanted(ORDERS, [source(1)], tracker=tracker, origins=origins)
+    assert await store.save([update(gone, "5", polled=5), update(stays, "6")]) == [SAVED, SAVED]
+    account = replace(update(tracker), ledger=Ledger(polled=5, delivered=5))
+    stale = replace(account, token=FencingToken(tracker.token - 1))
+    assert not await store.retire([shard(0).shard], tracker=stale)
+    assert shard(0) in await store.load_mapping(ORDERS)
+    assert await store.retire([shard(0).shard, shard(9).shard], tracker=account)
+    left = await store.load_mapping(ORDERS)
+    assert set(left) == {shard(1), tracker.key}
+    assert left[tracker.key].ledger == Ledger(polled=5, delivered=5)
+    assert await store.save([update(gone, "7"), update(stays, "8")]) == [STALE, SAVED]
+    assert shard(0) not in await store.load_mapping(ORDERS)
+
+
+async def test_a_retired_shard_that_is_wanted_again_begins_as_new(store: Store) -> None:
+    """A stream that was made anew may use the names of the old one."""
+    tracker = await track(store)
+    await store.release([await take(store, ANN, shard(0))])
+    assert await store.retire([shard(0).shard], tracker=update(tracker))
+    taken = await store.acquire(ANN, [shard(0)], floor=NO_FLOOR, ttl_s=LONG_S)
+    lease, progress = taken[shard(0)]
+    assert progress == ShardProgress()
+    assert await store.save([update(lease, "1")]) == [SAVED]

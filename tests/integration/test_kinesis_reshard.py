@@ -47,7 +47,8 @@ async def while_writing(producer: Producer, change: Callable[[], Awaitable[None]
 
     async def write() -> None:
         while not stop.is_set():
-            await asyncio.to_thread(producer.write)
+            await asyncio.to_thread(producer.write, 5)
+            await asyncio.sleep(0.05)  # the load, not a wait
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write())
@@ -68,7 +69,7 @@ async def test_a_reshard_under_load_keeps_every_record_in_its_order(
     producer = Producer(stream, keys=12)
     more = [f"ParallelizationFactor: {lanes}", "BatchSize: 10"]
     async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, more) as fleet, fleet.node():
-        fleet.function.fail = 0.02
+        fleet.function.fail, fleet.function.seconds = 0.02, 0.02
 
         async def change() -> None:
             await asyncio.to_thread(producer.write, 20)
@@ -142,8 +143,9 @@ async def test_a_storm_of_reshards_and_deaths_loses_nothing(kinesis_local: Kines
     random = Random(20)
     stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=2)
     producer = Producer(stream, keys=16)
-    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, ["ParallelizationFactor: 2"]) as fleet:
-        fleet.function.fail = 0.01
+    more = ["ParallelizationFactor: 2", "BatchSize: 10"]
+    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, more) as fleet:
+        fleet.function.fail, fleet.function.seconds = 0.01, 0.03
         until = time.monotonic() + STORM_S
         async with fleet.node():
 
@@ -159,6 +161,7 @@ async def test_a_storm_of_reshards_and_deaths_loses_nothing(kinesis_local: Kines
             await while_writing(producer, storm)
             verdict = await fleet.delivered(producer, within_s=90)
     assert verdict.problems() == []
+    assert len(stream.shards()) > STORM_S / 2
 
 
 def disturb(stream: Stream, random: Random) -> None:

@@ -24,10 +24,10 @@ from node.signals import Shutdown
 from node.wiring import Node
 from statemgr.memory_store import MemoryStore
 from tests.support.history import FAILED, OK, Entry, Invoked, Partition, check
-from tests.support.kinesis_streams import FixedCredentials, aws_json
+from tests.support.kinesis_streams import aws_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
     from invocation.aws_json import AwsJson
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from model.progress import ShardProgress
     from tests.support.history import Verdict
     from tests.support.kinesis_streams import Stream
-
-__all__ = ["FixedCredentials", "Fleet", "Producer"]
 
 MAPPING = MappingId("4f6e3f0e-0000-4000-8000-00000000000c")
 _DOCUMENT = """
@@ -55,13 +53,12 @@ event_source_mappings:
 
 
 class _Kinesis(msgspec.Struct):
-    partitionKey: str
+    partitionKey: str  # noqa: N815 - AWS's name
     data: str
 
 
 class _Record(msgspec.Struct):
     kinesis: _Kinesis
-    eventID: str
 
 
 class _Event(msgspec.Struct):
@@ -142,7 +139,6 @@ class Producer:
         self._stream = stream
         self._keys = [f"key-{number}" for number in range(keys)]
         self.written = dict.fromkeys(self._keys, 0)
-        self.times: dict[tuple[str, int], float] = {}
 
     def write(self, rounds: int = 1) -> None:
         """Write that many records of every key. Blocks."""
@@ -151,7 +147,6 @@ class Producer:
             for key in self._keys:
                 number = self.written[key]
                 batch.append((key, f"{key}:{number}".encode()))
-                self.times[key, number] = time.time()
                 self.written[key] += 1
         self._stream.put(batch)
 
@@ -225,10 +220,3 @@ async def kinesis_fleet(
     """Make a fleet that reads a stream; `more` are further lines of the mapping."""
     async with aws_json(endpoint_url) as caller:
         yield Fleet(caller, stream.arn, folder, more)
-
-
-def waits_s(fleet: Fleet, producer: Producer) -> Iterator[float]:
-    """Return how long each record waited for its first delivery."""
-    for place, written in producer.times.items():
-        if place in fleet.function.arrivals:
-            yield fleet.function.arrivals[place] - written

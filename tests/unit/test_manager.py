@@ -7,13 +7,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError
-from model.ids import TRACKER, FencingToken, NodeId, ShardId, ShardKey
+from model.ids import TRACKER, FencingToken, NodeId, Position, ShardId, ShardKey
 from model.lease import Member
 from model.mapping import MappingRecord, MappingState
-from model.progress import ShardState
-from model.shard import SourceShard
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from model.shard import BEGINNING, SourceShard
 from statemgr.manager import Step, Tracker, next_step
 from statemgr.memory_store import MemoryStore
 from tests.support.pump_fakes import MAPPING, FakeLease
@@ -52,7 +53,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.store = MemoryStore(asyncio.get_running_loop().time)
-        self.shards: Sequence[str] = ["orders-0", "orders-1"]
+        self.shards: Sequence[str | SourceShard] = ["orders-0", "orders-1"]
+        self.looked = 0
         self.errors: deque[Exception] = deque()
         self.enabled = True
         self.lease = FakeLease(key=ShardKey(MAPPING, TRACKER))
@@ -82,7 +84,8 @@ class Rig:
         """List the shards."""
         if self.errors:
             raise self.errors.popleft()
-        return [SourceShard(ShardId(name)) for name in self.shards]
+        self.looked += 1
+        return [shard if isinstance(shard, SourceShard) else SourceShard(ShardId(shard)) for shard in self.shards]
 
     async def wanted(self) -> list[str]:
         """Shards wanted besides the tracker."""
@@ -207,3 +210,94 @@ async def test_a_drained_tracker_ends() -> None:
         await asyncio.sleep(1)
         tracker.drain()
         await task
+
+
+def descendant(name: str, *parents: str) -> SourceShard:
+    """Make a shard of a source with lineage."""
+    return SourceShard(ShardId(name), tuple(map(ShardId, parents)), BEGINNING)
+
+
+async def drained(rig: Rig, name: str, *, position: str | None = "9", state: ShardState = ShardState.DRAINED) -> None:
+    """Hold a shard, and save that it was read."""
+    key = ShardKey(MAPPING, ShardId(name))
+    granted = await rig.store.acquire(NODE, [key], floor=FencingToken(0), ttl_s=1e9)
+    lease, progress = granted[key]
+    at = None if position is None else Position(position)
+    ledger = Ledger(polled=7, delivered=7)
+    update = ProgressUpdate(key, lease.token, NODE, at, ledger, ShardReport(state), origin=progress.origin)
+    assert await rig.store.save([update]) == [SaveResult.SAVED]
+
+
+async def test_a_child_is_wanted_once_its_parent_is_drained_and_saved() -> None:
+    """Whoever wakes the tracker; and the parent is not wanted any more."""
+    rig = Rig()
+    tracker = await rig.begin()
+    rig.shards = [descendant("p"), descendant("a", "p"), descendant("b", "p")]
+    wanted: list[list[str]] = []
+
+    async def look() -> None:
+        wanted.append(await rig.wanted())
+        await drained(rig, "p")
+
+    await rig.during(tracker, look)
+    assert [*wanted, await rig.wanted()] == [["p"], ["a", "b"]]
+    progress = await rig.store.load_mapping(MAPPING)
+    assert {key.shard: found.origin for key, found in progress.items() if key.shard != TRACKER} == dict.fromkeys(
+        ["p", "a", "b"], BEGINNING
+    )
+
+
+async def test_the_account_of_a_retired_shard_stays_in_the_mapping() -> None:
+    """What a forgotten shard delivered is still counted, also by the next tracker."""
+    rig = Rig()
+    tracker = await rig.begin()
+    rig.shards = [descendant("p"), descendant("a", "p")]
+
+    async def forget() -> None:
+        await drained(rig, "p")
+
+    async def begin() -> None:
+        await drained(rig, "a", state=ShardState.READING)
+        rig.shards = [descendant("a", "p")]
+
+    await rig.during(tracker, forget, begin)
+    progress = await rig.store.load_mapping(MAPPING)
+    assert {key.shard for key in progress} == {TRACKER, "a"}
+    assert sum(found.ledger.delivered for found in progress.values()) == 14
+    rig.lease.progress = progress[rig.lease.key]
+    successor = Tracker(rig.store, rig.lease, current=rig.current, discover=rig.discover, discovery_s=10)
+    rig.shards = [descendant("b", "a")]
+    await drained(rig, "a")
+    await rig.during(successor, lambda: None)
+    await drained(rig, "b", state=ShardState.READING)
+    await rig.during(successor, lambda: None)
+    progress = await rig.store.load_mapping(MAPPING)
+    assert {key.shard for key in progress} == {TRACKER, "b"}
+    assert sum(found.ledger.delivered for found in progress.values()) == 21
+
+
+async def test_a_listing_that_lags_behind_is_asked_for_again_soon() -> None:
+    """A shard is over, and what came of it is not listed yet: a second, not a discovery interval."""
+    rig = Rig()
+    tracker = await rig.begin()
+    rig.shards = [descendant("p")]
+    await rig.during(tracker, lambda: drained(rig, "p"))
+    looked = rig.looked
+    await rig.during(tracker, lambda: None)
+    assert rig.looked - looked > 20
+
+
+async def test_shards_that_were_lost_to_the_retention_are_told_once() -> None:
+    """Someone must know that records were deleted before they were read."""
+    rig = Rig()
+    tracker = await rig.begin()
+    rig.shards = [descendant("p"), descendant("a", "p")]
+
+    async def expire() -> None:
+        await drained(rig, "p", state=ShardState.READING)
+        rig.shards = [descendant("a", "p")]
+
+    with capture_logs() as logged:
+        await rig.during(tracker, expire, lambda: None)
+    assert await rig.wanted() == ["a"]
+    assert [entry["shards"] for entry in logged if entry["event"] == "shards.lost"] == [["p"]]

@@ -147,6 +147,8 @@ async def test_a_closed_shard_that_is_read_out_keeps_its_lease() -> None:
         await asyncio.sleep(100)
         assert not working.done()
         assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
+        _, (record,) = await rig.store.mappings()
+        assert record.drained == 1, "the tracker was not told"
         worker.drain()
         await working
         saving.cancel()
