@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from model.ids import ShardOrigin
 
 if TYPE_CHECKING:
-    from model.ids import ShardId
+    from model.ids import Position, ShardId
 
 BEGINNING = ShardOrigin("TRIM_HORIZON")
 """The oldest record that the source still has."""
@@ -32,12 +32,14 @@ class SourceShard:
     """A shard of a source.
 
     `origin` is where a mapping that begins now begins it; None: the source decides that itself when it opens the
-    shard, and shards have no lineage.
+    shard, and shards have no lineage. No position in the shard lies before `begins`: a checkpoint that does is of
+    another stream of the same name.
     """
 
     id: ShardId
     parents: tuple[ShardId, ...] = ()
     origin: ShardOrigin | None = None
+    begins: Position | None = None
 
 
 def at_time(time: datetime) -> ShardOrigin:

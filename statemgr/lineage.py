@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from model.ids import position_key
 from model.progress import ShardProgress, ShardState
 from model.shard import BEGINNING, END
 
@@ -30,6 +31,7 @@ class Lineage:
     origins: Mapping[ShardId, ShardOrigin] = field(default_factory=dict)  # to be noted with it
     retire: tuple[ShardId, ...] = ()  # whose progress nobody needs any more
     lost: tuple[ShardId, ...] = ()  # gone from the source before they were read to their end
+    renewed: tuple[ShardId, ...] = ()  # whose progress is of a stream that was deleted; to be forgotten first
     unsettled: bool = False  # a shard is over and its children are not listed yet: look again soon
 
 
@@ -38,11 +40,13 @@ def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress])
     if not any(shard.origin is not None for shard in listed):
         return Lineage(tuple(shard.id for shard in listed))
     present = {shard.id: shard for shard in listed}
+    renewed = _renewed(listed, known)
+    known = {name: progress for name, progress in known.items() if name not in renewed}
     children: dict[ShardId, list[ShardId]] = {}
     for shard in listed:
         for parent in shard.parents:
             children.setdefault(parent, []).append(shard.id)
-    origins = _new_origins(present, known)
+    origins = dict.fromkeys(present, BEGINNING) if renewed else _new_origins(present, known)
 
     def done(shard: ShardId) -> bool:
         progress = known.get(shard)
@@ -66,6 +70,7 @@ def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress])
         wanted=tuple(shard.id for shard in listed if wanted(shard)),
         origins=origins,
         retire=tuple(retire),
+        renewed=renewed,
         lost=tuple(name for name in gone if not is_done(known[name])),
         unsettled=any(done(name) and name not in children for name in present),
     )
@@ -79,6 +84,21 @@ def is_done(progress: ShardProgress) -> bool:
 def _begun(progress: ShardProgress | None) -> bool:
     """Whether a shard has a checkpoint."""
     return progress is not None and progress.position is not None
+
+
+def _renewed(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress]) -> tuple[ShardId, ...]:
+    """Return the shards known from a stream that was deleted, if the present one has taken its name and theirs.
+
+    One checkpoint from before its shard's beginning is the proof; then what has no checkpoint is of the old one too.
+    """
+
+    def proof(shard: SourceShard) -> bool:
+        position = known[shard.id].position if shard.id in known else None
+        return position is not None and shard.begins is not None and position_key(position) < position_key(shard.begins)
+
+    if not any(map(proof, listed)):
+        return ()
+    return tuple(shard.id for shard in listed if shard.id in known and (proof(shard) or not _begun(known[shard.id])))
 
 
 def _new_origins(

@@ -21,7 +21,7 @@ from model.progress import Ledger, ProgressUpdate, SaveResult, ShardProgress, Sh
 from statemgr.lineage import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from model.ids import ShardId
     from model.mapping import MappingRecord
@@ -180,6 +180,9 @@ class Tracker:
         progress = await self._store.load_mapping(record.id)
         known = {key.shard: found for key, found in progress.items() if key.shard != TRACKER}
         lineage = trace(shards, known)
+        if lineage.renewed:
+            await self._forget(lineage.renewed, known)
+            self._log.error("source.renewed", mapping=record.name, shards=sorted(lineage.renewed))
         wanted = [WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE) for shard in lineage.wanted]
         self._obey(await self._store.set_wanted(record.id, wanted, tracker=self._term.lease, origins=lineage.origins))
         self._pause_s = min(_UNSETTLED_S, self._discovery_s) if lineage.unsettled else self._discovery_s
@@ -188,10 +191,14 @@ class Tracker:
             if self._lost:
                 self._log.error("shards.lost", mapping=record.name, shards=sorted(self._lost))
         if lineage.retire:
-            for shard in lineage.retire:
-                self._retired = self._retired.plus(known[shard].ledger.resumed())
-            self._obey(await self._store.retire(lineage.retire, tracker=self._update()))
+            await self._forget(lineage.retire, known)
             self._log.info("shards.retired", mapping=record.name, shards=sorted(lineage.retire))
+
+    async def _forget(self, shards: Sequence[ShardId], known: Mapping[ShardId, ShardProgress]) -> None:
+        """Retire shards, taking over their accounts."""
+        for shard in shards:
+            self._retired = self._retired.plus(known[shard].ledger.resumed())
+        self._obey(await self._store.retire(shards, tracker=self._update()))
 
     def _obey(self, written: bool) -> None:  # noqa: FBT001 - the store's answer
         if not written:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from model.errors import SourceRefusedError, SourceUnavailableError
-from model.ids import ShardId
+from model.ids import Position, ShardId
 from model.mapping import KinesisSource as KinesisStream
 from model.mapping import StartingPosition
 from model.shard import BEGINNING, END, SourceShard, at_time
@@ -24,7 +24,7 @@ from pollers.sources.kinesis_reader import KinesisReader
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model.ids import Position, ShardOrigin
+    from model.ids import ShardOrigin
     from model.mapping import EventSourceMapping
     from pollers.sources.kinesis_api import Caller, Shard
 
@@ -67,6 +67,7 @@ class KinesisSource:
                 ShardId(shard.ShardId),
                 tuple(ShardId(parent) for parent in (shard.ParentShardId, shard.AdjacentParentShardId) if parent),
                 self._origin(shard, now),
+                Position(shard.SequenceNumberRange.StartingSequenceNumber),
             )
             for shard in listed
         ]

@@ -137,6 +137,27 @@ async def test_a_mapping_that_begins_after_reshards_reads_all_generations_in_ord
     assert verdict.duplicates == 0
 
 
+async def test_a_stream_that_was_deleted_and_made_anew_is_read_from_its_beginning(
+    kinesis_local: KinesisLocal, tmp_path: Path
+) -> None:
+    """The names of the shards are the old ones, some of which had been read to their end."""
+    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url)
+    old, new = Producer(stream, keys=4), Producer(stream, keys=4, prefix="new")
+    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path) as fleet:
+        async with fleet.node():
+            await asyncio.to_thread(old.write)
+            await asyncio.to_thread(split, stream)
+            await asyncio.to_thread(old.write)
+            await fleet.delivered(old)
+        await asyncio.to_thread(stream.make_anew)
+        await asyncio.to_thread(new.write, 3)
+        fleet.function.arrivals.clear()
+        fleet.function.log.clear()
+        async with fleet.node():
+            verdict = await fleet.delivered(new)
+    assert verdict.problems() == []
+
+
 @pytest.mark.slow
 async def test_a_storm_of_reshards_and_deaths_loses_nothing(kinesis_local: KinesisLocal, tmp_path: Path) -> None:
     """Random splits and merges, and now and then a node that dies. ESMD_TEST_STORM_S=120 for the long version."""

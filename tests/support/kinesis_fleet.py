@@ -48,7 +48,7 @@ event_source_mappings:
     Name: clicks
     EventSourceArn: {arn}
     FunctionName: f
-    StartingPosition: TRIM_HORIZON
+    StartingPosition: {position}
 """
 
 
@@ -135,9 +135,9 @@ class _Targets:
 class Producer:
     """Writes numbered records of several keys to a stream, in order per key."""
 
-    def __init__(self, stream: Stream, *, keys: int) -> None:
+    def __init__(self, stream: Stream, *, keys: int, prefix: str = "key") -> None:
         self._stream = stream
-        self._keys = [f"key-{number}" for number in range(keys)]
+        self._keys = [f"{prefix}-{number}" for number in range(keys)]
         self.written = dict.fromkeys(self._keys, 0)
 
     def write(self, rounds: int = 1) -> None:
@@ -163,12 +163,15 @@ class Producer:
 class Fleet:
     """Nodes that come and go; the store and the function stay."""
 
-    def __init__(self, caller: AwsJson, arn: str, folder: Path, more: Iterable[str] = ()) -> None:
+    def __init__(
+        self, caller: AwsJson, arn: str, folder: Path, more: Iterable[str] = (), position: str = "TRIM_HORIZON"
+    ) -> None:
         self.store = MemoryStore()
         self.function = Function()
         self._caller = caller
         self._file = folder / "kinesis.yaml"
-        self._file.write_text(_DOCUMENT.format(uuid=MAPPING, arn=arn) + "".join(f"    {line}\n" for line in more))
+        document = _DOCUMENT.format(uuid=MAPPING, arn=arn, position=position)
+        self._file.write_text(document + "".join(f"    {line}\n" for line in more))
 
     @contextlib.asynccontextmanager
     async def node(self) -> AsyncIterator[_Running]:
@@ -197,6 +200,13 @@ class Fleet:
         """Judge what was delivered so far."""
         return check(self.function.log, producer.expected())
 
+    async def noted(self, shards: int, *, within_s: float = 30.0) -> None:
+        """Wait until the store knows of that many shards, the tracker counted."""
+        async with asyncio.timeout(within_s), contextlib.aclosing(self.store.wakes()) as wakes:  # type: ignore[type-var]
+            async for _ in wakes:
+                if len(await self.progress()) >= shards:
+                    return
+
     async def progress(self) -> dict[str, ShardProgress]:
         """Return the stored progress by shard."""
         return {str(key.shard): found for key, found in (await self.store.load_mapping(MAPPING)).items()}
@@ -215,8 +225,8 @@ class _Running:
 
 @contextlib.asynccontextmanager
 async def kinesis_fleet(
-    endpoint_url: str, stream: Stream, folder: Path, more: Iterable[str] = ()
+    endpoint_url: str, stream: Stream, folder: Path, more: Iterable[str] = (), position: str = "TRIM_HORIZON"
 ) -> AsyncIterator[Fleet]:
     """Make a fleet that reads a stream; `more` are further lines of the mapping."""
     async with aws_json(endpoint_url) as caller:
-        yield Fleet(caller, stream.arn, folder, more)
+        yield Fleet(caller, stream.arn, folder, more, position)

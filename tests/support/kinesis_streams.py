@@ -71,6 +71,15 @@ class Stream:
             assert time.monotonic() < until, "the stream does not become active"
             time.sleep(0.02)
 
+    def make_anew(self) -> None:
+        """Delete the stream and make another one of its name."""
+        self.client.delete_stream(StreamName=self.name)
+        self.client.get_waiter("stream_not_exists").wait(
+            StreamName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+        )
+        self.client.create_stream(StreamName=self.name, ShardCount=1)
+        self.settle()
+
     def put(self, records: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
         """Write records of (partition key, data), in order per key; returns (shard, sequence number) of each."""
         placed: list[tuple[str, str]] = []

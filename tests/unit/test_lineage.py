@@ -104,6 +104,21 @@ def test_parents_forgotten_by_a_lost_store_are_not_read_again() -> None:
     assert lineage.origins == {"g": END, "p": END, "x": BEGINNING}
 
 
+def test_a_stream_that_was_made_anew_is_read_from_its_beginning() -> None:
+    """Its shards have the old names, and a checkpoint from before a shard's beginning gives it away."""
+    shards = [
+        SourceShard(ShardId("a"), (), NOW, Position("70")),
+        SourceShard(ShardId("b"), (), NOW, Position("71")),
+        SourceShard(ShardId("c"), (ShardId("a"),), NOW, Position("72")),
+    ]
+    old = known(a=DRAINED, b=DRAINED_EMPTY, c=BEGUN)
+    lineage = trace(shards, old)
+    assert (lineage.renewed, lineage.wanted) == (("a", "b", "c"), ("a", "b"))
+    assert lineage.origins == dict.fromkeys("abc", BEGINNING)
+    here = known(a=ShardProgress(Position("100"), origin=BEGINNING), b=OPEN, c=OPEN)
+    assert trace(shards, here).renewed == ()
+
+
 class Stream:
     """A stream that splits, merges and forgets, with readers that make progress: a model for the property."""
 

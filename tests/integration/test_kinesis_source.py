@@ -1,0 +1,167 @@
+"""The Kinesis source on real servers: where reading begins, what a record becomes, and what a node makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model.errors import SourceRefusedError
+from model.ids import Position, ShardId
+from model.mapping import StartingPosition
+from model.shard import BEGINNING, END, origin_ms
+from pollers.sources.kinesis_envelope import KinesisEnvelope
+from tests.support.kinesis_fleet import MAPPING, Producer, kinesis_fleet
+from tests.support.kinesis_streams import Stream, datas, kinesis_mapping, kinesis_source, read_out, read_records
+from tests.support.moto_server import moto_kinesis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.kinesis_local import KinesisLocal
+
+FIRST = ShardId("shardId-000000000000")
+
+
+@pytest.fixture(params=["kinesis-local", "moto"])
+def endpoint_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give the address of each server in turn."""
+    if request.param == "kinesis-local":
+        server: KinesisLocal = request.getfixturevalue("kinesis_local")
+        yield server.endpoint_url
+    else:
+        with moto_kinesis() as url:
+            yield url
+
+
+async def test_records_are_read_from_the_beginning_after_a_checkpoint_and_not_at_all(endpoint_url: str) -> None:
+    """TRIM_HORIZON without a checkpoint, right behind it with one, and what was read twice is the same."""
+    stream = await asyncio.to_thread(Stream, endpoint_url)
+    await asyncio.to_thread(stream.put, [("k", b"%d" % n) for n in range(10)])
+    async with kinesis_source(endpoint_url, kinesis_mapping(stream.arn)) as source:
+        (shard,) = await source.shards()
+        assert (shard.id, shard.parents, shard.origin) == (FIRST, (), BEGINNING)
+        reader = await source.reader(FIRST, None, BEGINNING)
+        raws = await read_records(reader, 10)
+        assert datas(raws) == [b"%d" % n for n in range(10)]
+        checkpoint = reader.after(int(raws[3].SequenceNumber))
+        with pytest.raises(SourceRefusedError, match="being read already"):
+            await source.reader(FIRST, None, BEGINNING)
+        await reader.close()
+        again = await source.reader(FIRST, checkpoint, BEGINNING)
+        assert datas(await read_records(again, 6)) == [b"%d" % n for n in range(4, 10)]
+
+
+async def test_a_record_becomes_the_event_with_its_data_untouched(endpoint_url: str) -> None:
+    """Bytes that are no text, a key that is not ASCII, the server's own time and number."""
+    stream = await asyncio.to_thread(Stream, endpoint_url)
+    data = bytes(range(256))
+    ((shard, sequence),) = await asyncio.to_thread(stream.put, [("schlüssel", data)])
+    mapping = kinesis_mapping(stream.arn)
+    async with kinesis_source(endpoint_url, mapping) as source:
+        reader = await source.reader(FIRST, None, BEGINNING)
+        (raw,) = await read_records(reader, 1)
+        assert reader.lag().retention_s == 86_400.0
+    envelope = KinesisEnvelope(mapping.source)  # type: ignore[arg-type]  # of this kind, as made above
+    (shown,) = json.loads(envelope.event(envelope.encode([raw], [int(raw.SequenceNumber)])))["Records"]
+    assert datas([raw]) == [data]
+    assert (shown["kinesis"]["partitionKey"], shown["kinesis"]["sequenceNumber"]) == ("schlüssel", sequence)
+    assert shown["eventID"] == f"{shard}:{sequence}"
+    arrived = datetime.fromtimestamp(shown["kinesis"]["approximateArrivalTimestamp"], UTC)
+    assert abs(arrived - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_a_start_in_time_skips_what_arrived_before(endpoint_url: str) -> None:
+    """AT_TIMESTAMP to the millisecond."""
+    stream = await asyncio.to_thread(Stream, endpoint_url)
+    await asyncio.to_thread(stream.put, [("k", b"before")])
+    async with kinesis_source(endpoint_url, kinesis_mapping(stream.arn)) as source:
+        reader = await source.reader(FIRST, None, BEGINNING)
+        (raw,) = await read_records(reader, 1)
+    start = datetime.fromtimestamp(raw.ApproximateArrivalTimestamp, UTC) + timedelta(milliseconds=1)
+    await asyncio.sleep(0.01)  # so that the next record arrives in a later millisecond
+    await asyncio.to_thread(stream.put, [("k", b"after")])
+    mapping = kinesis_mapping(stream.arn, position=StartingPosition.AT_TIMESTAMP, time=start)
+    async with kinesis_source(endpoint_url, mapping) as source:
+        (shard,) = await source.shards()
+        assert shard.origin is not None
+        reader = await source.reader(FIRST, None, shard.origin)
+        assert datas(await read_records(reader, 1)) == [b"after"]
+
+
+async def test_latest_begins_where_the_mapping_first_looked_however_late_the_reader_comes(endpoint_url: str) -> None:
+    """Records that arrive between the first look and the first read are not lost."""
+    stream = await asyncio.to_thread(Stream, endpoint_url)
+    await asyncio.to_thread(stream.put, [("k", b"old")])
+    await asyncio.sleep(0.01)  # so that now is later than the record's millisecond
+    mapping = kinesis_mapping(stream.arn, position=StartingPosition.LATEST)
+    async with kinesis_source(endpoint_url, mapping) as source:
+        (shard,) = await source.shards()
+    assert shard.origin is not None
+    assert origin_ms(shard.origin) is not None
+    await asyncio.sleep(0.01)  # as above
+    await asyncio.to_thread(stream.put, [("k", b"new")])
+    async with kinesis_source(endpoint_url, mapping) as source:
+        reader = await source.reader(FIRST, None, shard.origin)
+        assert datas(await read_records(reader, 1)) == [b"new"]
+
+
+async def test_a_closed_shard_is_read_to_its_end_and_its_children_name_it(kinesis_local: KinesisLocal) -> None:
+    """A split: the parent ends, and the listing says whose children the new shards are. In moto no shard ends."""
+    endpoint_url = kinesis_local.endpoint_url
+    stream = await asyncio.to_thread(Stream, endpoint_url)
+    await asyncio.to_thread(stream.put, [("k", b"%d" % n) for n in range(3)])
+    await asyncio.to_thread(lambda: stream.split(stream.open_shards()[0]))
+    latest = kinesis_mapping(stream.arn, position=StartingPosition.LATEST)
+    async with kinesis_source(endpoint_url, latest) as source:
+        parent, *children = await source.shards()
+        assert (parent.id, parent.parents, parent.origin) == (FIRST, (), END)
+        assert [child.parents for child in children] == [(FIRST,), (FIRST,)]
+        reader = await source.reader(FIRST, None, BEGINNING)
+        raws = await read_out(reader)
+        assert datas(raws) == [b"0", b"1", b"2"]
+        assert await reader.read(1) is None
+
+
+async def test_a_merged_shard_names_both_parents(kinesis_local: KinesisLocal) -> None:
+    """ParentShardId and AdjacentParentShardId."""
+    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=2)
+    await asyncio.to_thread(lambda: stream.merge(*stream.open_shards()))
+    async with kinesis_source(kinesis_local.endpoint_url, kinesis_mapping(stream.arn)) as source:
+        *parents, child = await source.shards()
+    assert set(child.parents) == {parent.id for parent in parents}
+
+
+async def test_a_stream_that_is_not_there_is_a_refusal(endpoint_url: str) -> None:
+    """Someone must act; the text names the stream."""
+    arn = "arn:aws:kinesis:us-east-1:000000000000:stream/nowhere"
+    async with kinesis_source(endpoint_url, kinesis_mapping(arn)) as source:
+        with pytest.raises(SourceRefusedError, match="nowhere"):
+            await source.shards()
+        with pytest.raises(SourceRefusedError, match="nowhere"):
+            await (await source.reader(FIRST, Position("1"), BEGINNING)).read(1)
+
+
+async def test_a_latest_mapping_survives_the_death_of_every_node_before_its_first_record(
+    kinesis_local: KinesisLocal, tmp_path: Path
+) -> None:
+    """Where LATEST was is stored with the first discovery, so what comes while nobody runs is delivered."""
+    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=2)
+    old = Producer(stream, keys=3)
+    await asyncio.to_thread(old.write)
+    await asyncio.sleep(0.01)  # so that the mapping begins in a later millisecond
+    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, position="LATEST") as fleet:
+        async with fleet.node() as node:
+            await fleet.noted(3)
+            await node.kill()
+        await asyncio.to_thread(lambda: stream.split(stream.open_shards()[0]))
+        producer = Producer(stream, keys=9, prefix="new")
+        await asyncio.to_thread(producer.write, 3)
+        async with fleet.node():
+            verdict = await fleet.delivered(producer)
+    assert verdict.problems() == []
+    assert {found.shard.partition("/")[0] for found in fleet.function.log} == {MAPPING}
