@@ -16,6 +16,7 @@ import msgspec
 from model.ids import TRACKER
 from model.lease import ShardKind
 from model.progress import Ledger, ShardProgress, ShardReport, ShardState
+from statemgr.lineage import is_done
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,6 +89,7 @@ class WithoutHolder(StrEnum):
     """What a shard that nobody holds is doing."""
 
     UNOWNED = "unowned"  # wanted; some node should take it within seconds
+    PENDING = "pending"  # to be read once the shards it came from are read to their end
     STOPPED = "stopped"  # not wanted: its mapping is disabled, or the source has it no more
 
 
@@ -176,11 +178,11 @@ def _mapping(
     for progress in shards.values():
         total = total.plus(progress.ledger)
     # Shards that were read to their end are history: they count in the ledger and are not listed.
+    # So are those of which nothing is to be read.
     shown = {
         key: progress
         for key, progress in shards.items()
-        if key.shard != TRACKER
-        and (key in wanted or key in holdings or progress.report.state is not ShardState.DRAINED)
+        if key.shard != TRACKER and (key in wanted or key in holdings or not is_done(progress))
     }
     telling = {key.shard: progress.report for key, progress in shards.items() if key in shown or key.shard == TRACKER}
     return MappingStatus(
@@ -192,17 +194,21 @@ def _mapping(
             **msgspec.structs.asdict(total), balanced=all(one.ledger.balanced for one in shards.values())
         ),
         shards=[
-            _shard(key, shown[key], holdings.get(key), wanted=key in wanted)
+            _shard(key, shown[key], holdings.get(key), wanted=wanted)
             for key in sorted(shown, key=lambda key: natural_key(key.shard))
         ],
     )
 
 
-def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, wanted: bool) -> ShardStatus:
+def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, wanted: set[ShardKey]) -> ShardStatus:
     report = progress.report
     state: str = report.state
     if holding is None and report.state is not ShardState.DRAINED:
-        state = WithoutHolder.UNOWNED if wanted else WithoutHolder.STOPPED
+        if key in wanted:
+            state = WithoutHolder.UNOWNED
+        else:  # of a mapping that is being read, one that was noted and not begun has parents that are
+            waits = bool(wanted) and progress.origin is not None and progress.position is None
+            state = WithoutHolder.PENDING if waits else WithoutHolder.STOPPED
     return ShardStatus(
         id=str(key.shard),
         owner=str(holding.node) if holding else None,

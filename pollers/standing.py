@@ -21,7 +21,7 @@ from pollers.retention import RetentionForecast
 from pollers.shard_state import StoredState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from leasing.held import HeldLease
     from model.ids import Position, ShardKey
@@ -52,7 +52,14 @@ class Holder(Protocol):
 class Standing:
     """One shard's standing under one lease. `pollers.checkpointer.Saving`."""
 
-    def __init__(self, lease: HeldLease, checkpointer: Checkpointer, *, mapping: str) -> None:
+    def __init__(
+        self,
+        lease: HeldLease,
+        checkpointer: Checkpointer,
+        *,
+        mapping: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         stored = StoredState.decode(lease.progress.state)
         self.key: ShardKey = lease.key
         self.ledger = lease.progress.ledger.resumed()
@@ -72,6 +79,7 @@ class Standing:
         self._imbalance = 0
         self._rewind = False
         self._reported: ShardReport | None = None
+        self._clock = clock
         self._forecast = RetentionForecast()
         self._warned = False
         self._changes = 0  # counts what is worth saving
@@ -273,7 +281,7 @@ class Standing:
 
     def _loss_in_s(self, lag_s: float | None, retention_s: float | None) -> float | None:
         """Forecast when the source deletes what is not finished, and warn in good time, once."""
-        loss_in_s = self._forecast.loss_in_s(time.monotonic(), lag_s, retention_s)
+        loss_in_s = self._forecast.loss_in_s(self._clock(), lag_s, retention_s)
         near = loss_in_s is not None and loss_in_s < _WARN_S
         if near and not self._warned:
             self.log.warning("retention.loss_near", loss_in_s=loss_in_s, lag_s=lag_s, retention_s=retention_s)

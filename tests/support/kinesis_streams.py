@@ -93,8 +93,8 @@ class Stream:
 
     def shards(self) -> list[dict[str, Any]]:
         """List all shards."""
-        listed: list[dict[str, Any]] = self.client.list_shards(StreamName=self.name)["Shards"]
-        return listed
+        pages = self.client.get_paginator("list_shards").paginate(StreamName=self.name)
+        return [shard for page in pages for shard in page["Shards"]]
 
     def open_shards(self) -> list[dict[str, Any]]:
         """List the open ones, by hash key."""

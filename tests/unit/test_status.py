@@ -14,8 +14,9 @@ from controlplane.status import last_processing_result, natural_key, nothing_liv
 from model.ids import TRACKER, ShardId
 from model.lease import Member, Role
 from model.progress import Ledger, ShardReport, ShardState
+from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
-from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, take, track, update
+from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, source, take, track, update
 
 READING = ShardReport(ShardState.READING, lag_records=5, lag_s=1.23456, last_result="OK")
 
@@ -216,3 +217,20 @@ def test_any_names_can_be_ordered(names: list[str]) -> None:
 def test_numbers_in_names_order_by_value() -> None:
     """A longer number is not a smaller one."""
     assert sorted(["b", "a-10", "a-9", "a-09-1", "a"], key=natural_key) == ["a", "a-9", "a-09-1", "a-10", "b"]
+
+
+async def test_a_child_whose_parent_is_being_read_is_pending_and_what_is_not_to_be_read_is_not_shown(
+    store: MemoryStore,
+) -> None:
+    """An operator sees what is still to come, and no shard that was closed before a LATEST mapping began."""
+    tracker = await track(store, shards=1)
+    origins = {shard(1).shard: BEGINNING, shard(2).shard: END}
+    assert await store.set_wanted(ORDERS, [source(0)], tracker=tracker, origins=origins)
+    (mapping,) = (await document(store))["mappings"]
+    assert [(one["id"], one["state"]) for one in mapping["shards"]] == [
+        ("orders-0", "unowned"),
+        ("orders-1", "pending"),
+    ]
+    await store.set_wanted(ORDERS, [], tracker=tracker)
+    (mapping,) = (await document(store))["mappings"]
+    assert [(one["id"], one["state"]) for one in mapping["shards"]] == [("orders-1", "stopped")]

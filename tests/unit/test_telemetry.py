@@ -96,17 +96,23 @@ def test_durations_are_a_cumulative_histogram(bench: Bench) -> None:
 def test_lag_and_imbalance_come_from_the_shards_held_now(bench: Bench) -> None:
     """Age is the oldest shard's, offset lag and imbalance add up; a shard given up is gone from all of them."""
     probes = bench.meters.of("orders", "kafka").probes
-    probes[FIRST] = lambda: ShardView(ShardReport(lag_s=2.5, lag_records=10), Ledger(polled=5, delivered=3))
-    probes[SECOND] = lambda: ShardView(ShardReport(lag_s=0.5, lag_records=7), Ledger(polled=5, delivered=6))
+    one, other = (
+        ShardReport(lag_s=2.5, lag_records=10, loss_in_s=900),
+        ShardReport(lag_s=0.5, lag_records=7, loss_in_s=70),
+    )
+    probes[FIRST] = lambda: ShardView(one, Ledger(polled=5, delivered=3))
+    probes[SECOND] = lambda: ShardView(other, Ledger(polled=5, delivered=6))
     scraped = bench.scrape()
     orders = ("orders", "kafka")
     assert scraped["esm_iterator_age_seconds"] == {orders: 2.5}
     assert scraped["esm_offset_lag"] == {orders: 17}
+    assert scraped["esm_retention_loss_seconds"] == {orders: 70}
     assert scraped["esm_ledger_imbalance"] == {orders: 3}
     probes.clear()
     scraped = bench.scrape()
     assert "esm_offset_lag" not in scraped
     assert "esm_iterator_age_seconds" not in scraped
+    assert "esm_retention_loss_seconds" not in scraped
     assert scraped["esm_ledger_imbalance"] == {orders: 0}
 
 

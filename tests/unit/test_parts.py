@@ -1,0 +1,75 @@
+"""Which parts a mapping gets: `node.parts`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.load import load
+from invocation.client import Targets
+from node.parts import Parts, unsupported_settings
+from pollers.checkpointer import Checkpointer
+from pollers.counters import Meters
+from pollers.sources.kinesis import KinesisSource
+from pollers.sources.kinesis_envelope import KinesisEnvelope
+from statemgr.memory_store import MemoryStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from config.settings import Settings
+
+STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
+DOCUMENT = """
+functions: {{f: {{url: "http://127.0.0.1:9/"}}}}
+event_source_mappings:
+  - {{Name: clicks, EventSourceArn: {arn}, FunctionName: f, StartingPosition: LATEST, {more}}}
+"""
+
+
+def settings_of(folder: Path, arn: str = STREAM, more: str = "ParallelizationFactor: 4") -> Settings:
+    """Read a configuration with one mapping."""
+    file = folder / "esmd.yaml"
+    file.write_text(DOCUMENT.format(arn=arn, more=more))
+    return load([file], environ={})
+
+
+def test_a_kinesis_mapping_is_supported_but_for_what_is_not_done(tmp_path: Path) -> None:
+    """What this version cannot do is refused with its place."""
+    assert unsupported_settings(settings_of(tmp_path)) == []
+    (problem,) = unsupported_settings(settings_of(tmp_path, more="TumblingWindowInSeconds: 10"))
+    assert "tumbling windows" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("arn", "warnings"), [(STREAM, []), (f"{STREAM}/consumer/c:1", ["kinesis.polled"])], ids=["stream", "consumer"]
+)
+async def test_a_kinesis_mapping_is_polled_in_order_and_a_consumer_with_one_warning(
+    tmp_path: Path, arn: str, warnings: list[str]
+) -> None:
+    """Partial responses stop at the lowest failure, lanes are the ParallelizationFactor, fan-out falls back."""
+    settings = settings_of(tmp_path, arn)
+    resolver: Any = None
+    async with asyncio.TaskGroup() as tasks, Targets(resolver) as targets:
+        checkpointer = Checkpointer(MemoryStore())
+        make = Parts(
+            settings, tasks=tasks, resolver=resolver, targets=targets, meters=Meters(), checkpointer=checkpointer
+        )
+        with capture_logs() as logged:
+            for _ in range(2):
+                parts = make(settings.mappings[0])
+    assert isinstance(parts.source, KinesisSource)
+    assert isinstance(parts.envelope, KinesisEnvelope)
+    assert (parts.policy.in_order, parts.lanes) == (True, 4)
+    assert [entry["event"] for entry in logged] == warnings
+
+
+def test_a_source_of_another_kind_is_a_mistake() -> None:
+    """The program's, not the user's."""
+    caller: Any = None
+    other: Any = type("Mapping", (), {"source": None, "name": "orders"})
+    with pytest.raises(TypeError, match="orders is no Kinesis mapping"):
+        KinesisSource(other, caller)
