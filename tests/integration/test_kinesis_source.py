@@ -136,6 +136,13 @@ async def test_a_merged_shard_names_both_parents(kinesis_local: KinesisLocal) ->
     assert set(child.parents) == {parent.id for parent in parents}
 
 
+async def test_more_shards_than_a_page_holds_are_all_listed(kinesis_local: KinesisLocal) -> None:
+    """This server lists a hundred at a time."""
+    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=150)
+    async with kinesis_source(kinesis_local.endpoint_url, kinesis_mapping(stream.arn)) as source:
+        assert len({shard.id for shard in await source.shards()}) == 150
+
+
 async def test_a_stream_that_is_not_there_is_a_refusal(endpoint_url: str) -> None:
     """Someone must act; the text names the stream."""
     arn = "arn:aws:kinesis:us-east-1:000000000000:stream/nowhere"

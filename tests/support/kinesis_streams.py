@@ -93,8 +93,13 @@ class Stream:
 
     def shards(self) -> list[dict[str, Any]]:
         """List all shards."""
-        pages = self.client.get_paginator("list_shards").paginate(StreamName=self.name)
-        return [shard for page in pages for shard in page["Shards"]]
+        # Not by botocore's paginator: it repeats the stream's name beside the token, which Kinesis refuses.
+        page = self.client.list_shards(StreamName=self.name)
+        listed: list[dict[str, Any]] = page["Shards"]
+        while page.get("NextToken"):
+            page = self.client.list_shards(NextToken=page["NextToken"])
+            listed += page["Shards"]
+        return listed
 
     def open_shards(self) -> list[dict[str, Any]]:
         """List the open ones, by hash key."""

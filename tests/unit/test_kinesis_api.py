@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from model.errors import RefusedError, SourceRefusedError, SourceUnavailableError, UnavailableError
-from model.ids import Position, ShardId
-from model.mapping import StartingPosition
+from model.ids import TRACKER, FencingToken, NodeId, Position, ShardId, ShardKey
+from model.lease import Member, ShardKind
+from model.mapping import MappingRecord, StartingPosition
 from model.shard import BEGINNING, END, at_time, origin_ms
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_api import IteratorExpiredError, KinesisApi, ThrottledError
+from statemgr.manager import Tracker
+from statemgr.memory_store import MemoryStore
 from tests.support.kinesis_script import (
     ARN,
     asked,
@@ -27,6 +32,7 @@ from tests.support.kinesis_script import (
     shard_row,
 )
 from tests.support.kinesis_streams import aws_json, kinesis_mapping
+from tests.support.pump_fakes import MAPPING, FakeLease
 from tests.support.scripted_http import ScriptedServer, close_silently, reset
 from tests.support.times import EPOCH_2026
 
@@ -137,6 +143,38 @@ async def test_eleven_hundred_shards_are_listed_page_by_page() -> None:
         {"StreamARN": ARN, "ShardFilter": ALL},
         {"NextToken": "1000"},
     ]
+
+
+async def test_eleven_hundred_shards_are_wanted_and_leased() -> None:
+    """From the pages to the leases: the tracker notes where each begins, and a node takes them all."""
+    store, node = MemoryStore(), NodeId("node-a")
+    await store.put_mapping(MappingRecord(MAPPING, "clicks", b"{}", 0))
+    await store.join(Member(node), ttl_s=60)
+    key = ShardKey(MAPPING, TRACKER)
+    lease, progress = (await store.acquire(node, [key], floor=FencingToken(0), ttl_s=60))[key]
+    rows = [shard_row(number) for number in range(1100)]
+    async with ScriptedServer(paging(rows, size=1000)) as server, aws_json(server.url) as caller:
+        source = KinesisSource(kinesis_mapping(ARN), caller)
+        (_, (record,)) = await store.mappings()
+        tracker = Tracker(
+            store,
+            FakeLease(key, lease.token, node, progress),
+            current=lambda: (record, True),
+            discover=source.shards,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(tracker.run())
+            async with asyncio.timeout(30):
+                async with contextlib.aclosing(store.wakes()) as wakes:  # type: ignore[type-var]
+                    async for _ in wakes:
+                        if len((await store.snapshot()).wanted) == 1101:
+                            break
+            tracker.drain()
+            await running
+    keys = [wanted.key for wanted in (await store.snapshot()).wanted if wanted.kind is ShardKind.SOURCE]
+    taken = await store.acquire(node, keys, floor=FencingToken(0), ttl_s=60)
+    assert len(taken) == 1100
+    assert {found.origin for _, found in taken.values()} == {BEGINNING}
 
 
 async def test_a_listing_that_took_too_long_begins_anew() -> None:
