@@ -5,12 +5,13 @@ What the commands do is in `node.commands`; which status an error means is in `n
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
@@ -83,7 +84,19 @@ def esmd(ctx: click.Context, *, debug: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the contract's status."""
-    sys.exit(run(args))
+    status = run(args)
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
+    sys.exit(status)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Flush, or drop what nobody reads any more: the interpreter would make a status of its own of it (120)."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(args: Sequence[str] | None = None) -> int:

@@ -99,14 +99,14 @@ def test_what_libraries_warn_of_comes_out_in_the_same_form() -> None:
     out = io.StringIO()
     logs.configure("json", stream=io.StringIO())
     logs.configure("json", stream=out)
-    logging.getLogger("aiokafka").info("hidden")
-    logging.getLogger("aiokafka").warning("no broker %s", "b1")
+    logging.getLogger("somelibrary").info("hidden")
+    logging.getLogger("somelibrary").warning("no broker %s", "b1")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     first, second = lines(out)
     assert (first["event"], first["level"]) == ("library.log", "warning")
-    assert (first["library"], first["message"]) == ("aiokafka", "no broker b1")
+    assert (first["library"], first["message"]) == ("somelibrary", "no broker b1")
     assert "DeprecationWarning: old" in second["message"]
 
 

@@ -37,11 +37,10 @@ def settings_of(folder: Path, arn: str = STREAM, more: str = "ParallelizationFac
     return load([file], environ={})
 
 
-def test_a_kinesis_mapping_is_supported_but_for_what_is_not_done(tmp_path: Path) -> None:
-    """What this version cannot do is refused with its place."""
+def test_a_kinesis_mapping_is_supported_with_tumbling_windows_too(tmp_path: Path) -> None:
+    """What this version does is not refused."""
     assert unsupported_settings(settings_of(tmp_path)) == []
-    (problem,) = unsupported_settings(settings_of(tmp_path, more="TumblingWindowInSeconds: 10"))
-    assert "tumbling windows" in str(problem)
+    assert unsupported_settings(settings_of(tmp_path, more="TumblingWindowInSeconds: 10")) == []
 
 
 @pytest.mark.parametrize(
