@@ -118,3 +118,21 @@ def target_for(
     if function_name.startswith("arn:") and parts["region"] and account:
         return LambdaFunction(function_name, function_name, endpoint=aws.endpoint_url, signed=True)
     return None
+
+
+def function_arn(function_name: str, functions: Mapping[str, FunctionSettings], aws: AwsSettings) -> str:
+    """Return the ARN by which documents name a mapping's function, with a qualifier only if the mapping has one.
+
+    Functions that are not in AWS get the ARN they would have there, in the configured region and account.
+    """
+    parts = FUNCTION.fullmatch(function_name)
+    if parts is None:
+        return function_name
+    listed = functions.get(parts["name"])
+    if isinstance(listed, LambdaFunction) and listed.function.startswith("arn:"):
+        return listed.function
+    if function_name.startswith("arn:") and parts["region"]:
+        return function_name
+    region, account = parts["region"] or aws.region, parts["account"] or parts["account_only"] or aws.account_id
+    qualifier = f":{parts['qualifier']}" if parts["qualifier"] else ""
+    return f"arn:{aws.partition}:lambda:{region}:{account}:function:{parts['name']}{qualifier}"

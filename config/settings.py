@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.functions import target_for
+from config.functions import function_arn, target_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,3 +116,7 @@ class Settings:
     def target_for(self, function_name: str) -> FunctionSettings | None:
         """Return what a FunctionName stands for: a listed function, the Invoke API, an ARN; None if nothing does."""
         return target_for(function_name, self.functions, self.aws, self.invoke)
+
+    def function_arn(self, function_name: str) -> str:
+        """Return the ARN by which documents name a mapping's function."""
+        return function_arn(function_name, self.functions, self.aws)

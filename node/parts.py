@@ -1,9 +1,9 @@
-"""Choose the concrete source, envelope, filter and target of a mapping. The only place that knows them all."""
+"""Choose the concrete source, envelope, filter, target and destination of a mapping: who knows them all."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -13,16 +13,26 @@ from model.mapping import KafkaSource as KafkaTopic
 from model.mapping import KinesisSource as KinesisStream
 from model.problem import Problem
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
+from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
+from pollers.destinations.kafka import KafkaDestination
+from pollers.destinations.s3 import S3Destination
+from pollers.destinations.sns import SnsDestination
+from pollers.destinations.sqs import SqsDestination
+from pollers.failure_document import FailureDocuments, TopicDocuments
 from pollers.filtering import compile_filter
 from pollers.pump import PumpParts
 from pollers.retrying import RetryPolicy
 from pollers.sources.kafka import KafkaSource
+from pollers.sources.kafka_batch_info import KafkaBatchInfo
 from pollers.sources.kafka_envelope import KafkaEnvelope, KafkaRecordView
+from pollers.sources.kafka_security import resolve_security
 from pollers.sources.kinesis import KinesisSource
+from pollers.sources.kinesis_batch_info import KinesisBatchInfo
 from pollers.sources.kinesis_envelope import KinesisEnvelope, KinesisRecordView
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from config.settings import Settings
     from invocation.client import InvokeTarget, Targets
@@ -31,8 +41,9 @@ if TYPE_CHECKING:
     from model.secret import SecretResolver
     from pollers.checkpointer import Checkpointer
     from pollers.counters import Counters, Meters
+    from pollers.destinations.aws_clients import AwsClients
     from pollers.filtering import RecordView
-    from pollers.ports import Envelope, Source
+    from pollers.ports import BatchInfo, Destination, Envelope, Source
 
 
 log = structlog.get_logger(__name__)
@@ -50,6 +61,7 @@ class Parts:
         tasks: asyncio.TaskGroup,
         resolver: SecretResolver,
         targets: Targets,
+        aws: AwsClients,
         meters: Meters,
         checkpointer: Checkpointer,
         embedded_kafka: str | None = None,
@@ -58,6 +70,7 @@ class Parts:
         self._tasks = tasks
         self._resolver = resolver
         self._targets = targets
+        self._aws = aws
         self._made: dict[str, tuple[FunctionSettings, InvokeTarget]] = {}
         self._meters = meters
         self._checkpointer = checkpointer
@@ -85,6 +98,7 @@ class Parts:
             checkpointer=self._checkpointer,
             random=self._random,
             lanes=mapping.extensions.parallelization_factor or mapping.parallelization_factor,
+            destination=self._destination(mapping, envelope),
         )
 
     def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView]:
@@ -107,17 +121,61 @@ class Parts:
         def count_committed(step: int) -> None:
             counters.committed += step
 
-        embedded = self.settings.embedded.kafka
-        topic = mapping.source.topic if isinstance(mapping.source, KafkaTopic) else ""
-        if self._embedded_kafka is None or embedded is None or topic not in embedded.topics:
+        embedded = self._embedded_servers(mapping)
+        if not embedded:
             return KafkaSource(mapping, self._resolver, tasks=self._tasks, count_committed=count_committed)
         return KafkaSource(
             mapping,
             self._resolver,
             tasks=self._tasks,
-            bootstrap_servers=[self._embedded_kafka],
+            bootstrap_servers=embedded,
             fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS,
             count_committed=count_committed,
+        )
+
+    def _embedded_servers(self, mapping: EventSourceMapping) -> Sequence[str]:
+        """Return where a topic of the embedded broker is; nothing for all others."""
+        embedded = self.settings.embedded.kafka
+        topic = mapping.source.topic if isinstance(mapping.source, KafkaTopic) else ""
+        if self._embedded_kafka is None or embedded is None or topic not in embedded.topics:
+            return ()
+        return (self._embedded_kafka,)
+
+    def _destination(self, mapping: EventSourceMapping, envelope: Envelope) -> Destination | None:
+        """Choose by the scheme or the service. The mapping's rules have checked that it is one of these."""
+        name = mapping.on_failure_destination
+        if name is None:
+            return None
+        function_arn = self.settings.function_arn(mapping.function_name)
+        if name.startswith(KAFKA_SCHEME):
+            return self._kafka_destination(mapping, name, envelope, function_arn)
+        documents = FailureDocuments(function_arn=function_arn, envelope=envelope, batch_info=_batch_info(mapping))
+        payload = mapping.extensions.destination_payload
+        match name.split(":")[2]:
+            case "sqs":
+                return SqsDestination(name, documents, self._aws, payload=payload)
+            case "sns":
+                return SnsDestination(name, documents, self._aws, payload=payload)
+            case "s3":
+                return S3Destination(name, documents, self._aws)
+            case service:
+                raise RefusedError(f"{service} is no on-failure destination")
+
+    def _kafka_destination(
+        self, mapping: EventSourceMapping, name: str, envelope: Envelope, function_arn: str
+    ) -> Destination:
+        source = mapping.source
+        if not isinstance(source, KafkaTopic):
+            raise RefusedError(f"{name} is a destination for Kafka sources only")
+
+        async def connect_options() -> dict[str, Any]:
+            return (await resolve_security(source, self._resolver)).options()
+
+        return KafkaDestination(
+            name,
+            TopicDocuments(function_arn=function_arn, envelope=envelope, record_info=KafkaBatchInfo(source)),
+            bootstrap_servers=self._embedded_servers(mapping) or source.bootstrap_servers,
+            connect_options=connect_options,
         )
 
     def _target(self, mapping: EventSourceMapping) -> InvokeTarget:
@@ -132,13 +190,21 @@ class Parts:
         return made[1]
 
 
+def _batch_info(mapping: EventSourceMapping) -> BatchInfo:
+    match mapping.source:
+        case KafkaTopic():
+            return KafkaBatchInfo(mapping.source)
+        case KinesisStream():
+            return KinesisBatchInfo(mapping.source)
+        case _:
+            raise RefusedError(f"{mapping.source.kind} sources have no on-failure destination")
+
+
 def unsupported(mapping: EventSourceMapping) -> list[str]:
     """Return what a mapping asks for that this version does not do, so that it is refused and never half done."""
     lacking = []
     if not isinstance(mapping.source, KafkaTopic | KinesisStream):
         lacking.append(f"{mapping.source.kind} sources are not read by this version")
-    if mapping.on_failure_destination is not None:
-        lacking.append("on-failure destinations are not delivered to by this version")
     if mapping.extensions.park_failing_keys:
         lacking.append("park_failing_keys is not done by this version")
     return lacking

@@ -124,4 +124,4 @@ class Runtimes:
             runtime.users -= 1
             if not runtime.users:
                 del self._runtimes[key]
-                await runtime.parts.source.close()
+                await runtime.parts.close()

@@ -38,6 +38,10 @@ COUNTS = {
         "esm_on_failure_destination_delivered_event_count",
         "Records handed to the on-failure destination.",
     ),
+    "on_failure_destination_delivery_errors": (
+        "esm_on_failure_destination_delivery_error_count",
+        "Failed attempts to hand records to the on-failure destination.",
+    ),
     "deleted": ("esm_deleted_event_count", "Messages deleted from the queue after processing."),
     "committed": ("esm_committed_event_count", "Sum of the steps of committed offsets."),
     "throttles": ("esm_throttles", "Invocations that the target had no room for."),

@@ -35,6 +35,7 @@ from node.watchdog import Watchdog
 from node.workers import PumpWorker, TrackerWorker
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
+from pollers.destinations.aws_clients import AwsClients
 from pollers.fleet import Fleet
 from statemgr.redis_store.store import RedisStore
 
@@ -72,8 +73,11 @@ async def run_node(options: RunOptions, shutdown: Shutdown, *, embedded_kafka: s
             targets = await servers.enter_async_context(
                 Targets(resolver, region=settings.aws.region, aws_endpoint_url=settings.aws.endpoint_url)
             )
+            aws = await servers.enter_async_context(
+                AwsClients(region=settings.aws.region, endpoint_url=settings.aws.endpoint_url)
+            )
             credentials = [BearerTokens([await resolver.resolve(token) for token in settings.auth_tokens])]
-        node = Node(options, store, resolver, targets, embedded_kafka=kafka)
+        node = Node(options, store, resolver, targets, aws, embedded_kafka=kafka)
         await node.run(shutdown, credentials if settings.auth_tokens else [])
 
 
@@ -108,6 +112,7 @@ class Node:
         store: Store,
         resolver: SecretResolver,
         targets: Targets,
+        aws: AwsClients,
         *,
         embedded_kafka: str | None = None,
     ) -> None:
@@ -116,6 +121,7 @@ class Node:
         self._store = store
         self._resolver = resolver
         self._targets = targets
+        self._aws = aws
         self._embedded_kafka = embedded_kafka
         self._meters = Meters()
         self._checkpointer = Checkpointer(store)
@@ -135,6 +141,7 @@ class Node:
                 tasks=tasks,
                 resolver=self._resolver,
                 targets=self._targets,
+                aws=self._aws,
                 meters=self._meters,
                 checkpointer=self._checkpointer,
                 embedded_kafka=self._embedded_kafka,

@@ -62,6 +62,7 @@ class Counters(msgspec.Struct):
     failed_invoke: int = 0  # records of failed invocations, whole batches also for partial failures
     dropped: int = 0
     on_failure_destination_delivered: int = 0
+    on_failure_destination_delivery_errors: int = 0  # attempts
     deleted: int = 0  # SQS: messages deleted after processing
     committed: int = 0  # Kafka: sum of the committed offsets' steps
     throttles: int = 0  # invocations

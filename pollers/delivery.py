@@ -15,6 +15,7 @@ import structlog
 
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from pollers.handing_over import Fate, drained_within
 from pollers.retrying import Discard, Retrying
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from model.ids import ShardKey
     from model.record import Batch, Record
     from pollers.counters import Counters
+    from pollers.handing_over import HandingOver
     from pollers.ports import Target
-    from pollers.retrying import RetryPolicy
+    from pollers.retrying import Attempts, RetryPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -73,8 +75,8 @@ class Finishing(Protocol):
     def delivered(self, records: list[Record]) -> None:
         """Note records as taken by the function; none of them: a window's final call."""
 
-    async def given_up(self, discard: Discard) -> None:
-        """Hand records to the on-failure destination, or drop and count them. Finished when this returns."""
+    def given_up(self, discard: Discard, fate: Fate) -> None:
+        """Note records as given up: the on-failure destination has them, or they are dropped."""
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Note an attempt that failed, for the shard's report and its stored retry counts."""
@@ -93,9 +95,10 @@ class Delivery:
     finishing: Finishing
     random: Random
     draining: asyncio.Event
+    handing_over: HandingOver | None = None  # None: there is no on-failure destination
     now_ms: Callable[[], float] = lambda: time.time() * 1000
 
-    async def deliver(self, batch: Batch, known_failures: Mapping[int, int] | None = None) -> Retrying | None:
+    async def deliver(self, batch: Batch, known_failures: Mapping[int, Attempts] | None = None) -> Retrying | None:
         """Return None once all records are finished; what is left when the node drains.
 
         Raises `LeaseLostError` when the lease ends, with the rest undelivered. Cancelled during an invocation, the
@@ -111,7 +114,10 @@ class Delivery:
         self.finishing.began(retrying)
         while (step := retrying.next(self.now_ms())) is not None:
             if isinstance(step, Discard):
-                await self.finishing.given_up(step)
+                fate = await self._hand_over(step)
+                if fate is None:
+                    return retrying
+                self.finishing.given_up(step, fate)
                 continue
             work = step.work
             outcome = await self._invoke(work.batch, work.setbacks + 1)
@@ -124,9 +130,14 @@ class Delivery:
                     retrying.insert(owed)
             if not isinstance(outcome, Delivered):
                 self.finishing.setback(outcome, verdict.delay_s)
-                if await self._drained_while_waiting(verdict.delay_s):
-                    return retrying
+                if await drained_within(self.draining, verdict.delay_s):
+                    return retrying  # what is left goes to the next holder
         return None
+
+    async def _hand_over(self, discard: Discard) -> Fate | None:
+        if self.handing_over is None or not discard.records:  # of a window's final call nothing can be told
+            return Fate.DROPPED
+        return await self.handing_over.hand_over(discard)
 
     async def _invoke(self, batch: Batch, attempt: int) -> Outcome:
         event = self.exchange.event(batch.records)
@@ -156,14 +167,3 @@ class Delivery:
             case Delivered() | NotReached():
                 pass
         return outcome
-
-    async def _drained_while_waiting(self, delay_s: float) -> bool:
-        """Wait for the backoff; True when the node began to drain: what is left goes to the next holder."""
-        if self.draining.is_set():
-            return True
-        try:
-            async with asyncio.timeout(delay_s):
-                await self.draining.wait()
-        except TimeoutError:
-            return False
-        return True

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from model.outcome import Outcome
     from model.record import Batch, Record
     from pollers.delivery import Delivery
-    from pollers.retrying import Discard, Retrying
+    from pollers.handing_over import Fate
+    from pollers.retrying import Attempts, Discard, Retrying
 
 
 class LaneOwner(Protocol):
@@ -30,7 +31,7 @@ class LaneOwner(Protocol):
     def delivered(self, records: list[Record]) -> None:
         """Note records as taken by the function; none of them: a window's final call."""
 
-    def given_up(self, discard: Discard) -> None:
+    def given_up(self, discard: Discard, fate: Fate) -> None:
         """Count records as given up."""
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
@@ -39,7 +40,7 @@ class LaneOwner(Protocol):
     def batch_finished(self) -> None:
         """Note that all records of a batch are finished."""
 
-    def known_failures(self) -> dict[int, int]:
+    def known_failures(self) -> dict[int, Attempts]:
         """Return function errors counted before a restart, by first position."""
 
 
@@ -104,8 +105,8 @@ class Lane:
         """Arrival of the oldest unfinished record, epoch milliseconds; None when the lane is empty."""
         return self._oldest_ms if self._in_delivery else self._batcher.oldest_ms
 
-    def failures(self) -> dict[int, int]:
-        """Return the function errors counted for the batch in delivery."""
+    def failures(self) -> dict[int, Attempts]:
+        """Return what the records in delivery have been through."""
         return {} if self._retrying is None else self._retrying.failures()
 
     def add(self, records: Sequence[Record]) -> None:
@@ -168,10 +169,10 @@ class Lane:
         self._in_delivery -= len(records)
         self._owner.delivered(records)
 
-    async def given_up(self, discard: Discard) -> None:
+    def given_up(self, discard: Discard, fate: Fate) -> None:
         """Pass on what is given up."""
         self._in_delivery -= len(discard.records)
-        self._owner.given_up(discard)
+        self._owner.given_up(discard, fate)
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Pass on a failed attempt."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from model.outcome import Outcome
     from model.record import Record
     from model.shard import SourceShard
+    from pollers.failure_document import Failure
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -93,6 +94,38 @@ class Envelope(Protocol):
 
     def parse_item_id(self, identifier: object) -> Hashable | None:
         """Return the `Record.item_id` that an itemIdentifier of a partial batch response names; None if malformed."""
+
+
+class BatchInfo(Protocol):
+    """What an on-failure document says about records, in the words of their source (spec section 4.4). Pure."""
+
+    @property
+    def member(self) -> str:
+        """The name this stands under in the document: `KinesisBatchInfo`, `KafkaBatchInfo`."""
+
+    def of_batch(self, shard: ShardId, records: Sequence[Record], event_bytes: int) -> dict[str, object]:
+        """Describe records of one shard, never none, that make an event of `event_bytes`."""
+
+
+class RecordInfo(BatchInfo, Protocol):
+    """The same for a destination that takes each record by itself: a Kafka topic."""
+
+    def of_record(self, record: Record, event_bytes: int) -> dict[str, object]:
+        """Describe one record that makes an event of `event_bytes`."""
+
+
+class Destination(Protocol):
+    """A mapping's on-failure destination, shared by its pumps on this node."""
+
+    async def deliver(self, failure: Failure) -> None:
+        """Hand records that were given up over, durably: when this returns, they are the destination's.
+
+        May be called again with the same failure, also after it was cancelled: then part of it, or all, may arrive
+        twice. Raises `UnavailableError` and `RefusedError`; the caller sets the deadline and decides about retries.
+        """
+
+    async def close(self) -> None:
+        """Close what belongs to this destination alone. Never raises."""
 
 
 class Filter(Protocol):

@@ -18,6 +18,7 @@ from model.record import NO_POSITION
 from pollers.batcher import Batcher
 from pollers.delivery import Delivery
 from pollers.exchange import PlainExchange
+from pollers.handing_over import Fate, HandingOver
 from pollers.lane import Lane
 from pollers.standing import Standing
 from pollers.windowed import WindowedBatcher, WindowedExchange
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from pollers.counters import Counters
     from pollers.delivery import Exchange
     from pollers.lane import Batches
-    from pollers.ports import Chunk, Envelope, Filter, ShardReader, Source, Target
-    from pollers.retrying import Discard, RetryPolicy
+    from pollers.ports import Chunk, Destination, Envelope, Filter, ShardReader, Source, Target
+    from pollers.retrying import Attempts, Discard, RetryPolicy
 
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 5.0  # a source that is back is noticed within this time
@@ -61,6 +62,13 @@ class PumpParts:
     random: Random
     lanes: int = 1
     now_s: Callable[[], float] = time.time  # epoch time
+    destination: Destination | None = None  # of records that are given up
+
+    async def close(self) -> None:
+        """Close the connections: nothing of the mapping runs on this node any more."""
+        await self.source.close()
+        if self.destination is not None:
+            await self.destination.close()
 
 
 class Pump:
@@ -211,6 +219,20 @@ class Pump:
             finishing=lane,
             random=parts.random,
             draining=self._draining,
+            handing_over=self._handing_over(parts.destination),
+        )
+
+    def _handing_over(self, destination: Destination | None) -> HandingOver | None:
+        if destination is None:
+            return None
+        return HandingOver(
+            destination=destination,
+            required=self._parts.mapping.extensions.destination_required,
+            lease=self._lease,
+            counters=self._parts.counters,
+            watch=self._standing,
+            random=self._parts.random,
+            draining=self._draining,
         )
 
     def _window_over_at(self, end_s: int, reader: ShardReader) -> float:
@@ -329,18 +351,22 @@ class Pump:
         self._standing.succeeded()
         self._finish(records)
 
-    def given_up(self, discard: Discard) -> None:
-        """Drop records by the mapping's own rules, and count them."""
+    def given_up(self, discard: Discard, fate: Fate) -> None:
+        """Count records that the mapping's own rules gave up, and let the checkpoint move."""
         if not discard.records:
             log = self._standing.log
             log.warning("window.dropped", condition=discard.condition, invocations=discard.work.invocations)
             self._window_closed()
             self._standing.changed()
             return
-        self._parts.counters.dropped += len(discard.records)
-        self._standing.ledger.dropped += len(discard.records)
+        if fate is Fate.DESTINATION:
+            self._parts.counters.on_failure_destination_delivered += len(discard.records)
+            self._standing.ledger.destination += len(discard.records)
+        else:
+            self._parts.counters.dropped += len(discard.records)
+            self._standing.ledger.dropped += len(discard.records)
         self._standing.log.warning(
-            "records.dropped",
+            "records.handed_over" if fate is Fate.DESTINATION else "records.dropped",
             condition=discard.condition,
             records=len(discard.records),
             first=discard.records[0].position,
@@ -353,8 +379,8 @@ class Pump:
         """Report a failed attempt."""
         self._standing.setback(outcome, delay_s)
 
-    def known_failures(self) -> dict[int, int]:
-        """Return the function errors counted before a restart."""
+    def known_failures(self) -> dict[int, Attempts]:
+        """Return what records had been through before a restart."""
         return self._standing.known_failures
 
     def _window_closed(self) -> None:

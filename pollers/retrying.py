@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
+import msgspec
+
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.record import MAX_EVENT_BYTES, NO_POSITION, Batch
 
@@ -66,6 +68,42 @@ class Work:
     last: Outcome | None = None
 
 
+class Attempts(msgspec.Struct, frozen=True, array_like=True):
+    """What a run of records has been through, for the shard's stored state: it survives restarts and hand-overs.
+
+    `last` bounds the run: the next holder's batches are cut differently, and records that the function was never
+    called with must not inherit the attempts of those that failed. The function's last answer is kept for the
+    on-failure document.
+    """
+
+    last: int  # position of the run's last record
+    failures: int
+    invocations: int
+    status: int = 200
+    executed_version: str | None = None
+    function_error: str | None = "Unhandled"
+
+    @classmethod
+    def of(cls, work: Work) -> Attempts:
+        """Sum up a piece of work."""
+        records = work.batch.records
+        attempts = cls(records[-1].position if records else NO_POSITION, work.failures, work.invocations)
+        match work.last:
+            case FunctionFailed(_, function_error, status, version):
+                return msgspec.structs.replace(
+                    attempts, status=status, executed_version=version, function_error=function_error
+                )
+            case PartlyFailed(_, status, version):
+                return msgspec.structs.replace(attempts, status=status, executed_version=version, function_error=None)
+            case _:
+                return attempts
+
+    def resume(self, batch: Batch) -> Work:
+        """Return the work that goes on with these records."""
+        last = FunctionFailed("before a restart", self.function_error, self.status, self.executed_version)
+        return Work(batch, self.failures, self.invocations, self.failures, last)
+
+
 @dataclass(frozen=True, slots=True)
 class Invoke:
     """Call the function with this work now."""
@@ -93,7 +131,7 @@ class Verdict:
 class Retrying:
     """The course of one batch until none of its records is unfinished.
 
-    `known_failures` carries function errors counted before a restart, by the position of the first record.
+    `known_failures` carries what runs of records had been through before a restart, by their first positions.
     """
 
     def __init__(
@@ -103,17 +141,42 @@ class Retrying:
         *,
         overhead: int,
         random: Random,
-        known_failures: Mapping[int, int] | None = None,
+        known_failures: Mapping[int, Attempts] | None = None,
     ) -> None:
         self._policy = policy
         self._overhead = overhead
         self._random = random
-        failures = (known_failures or {}).get(_place(batch), 0)
-        self._todo = [Work(batch, failures, failures, failures)]  # last is next
+        self._giving_up: Work | None = None  # until it is known what became of it
+        self._todo = self._resumed(batch, known_failures) if known_failures else [Work(batch)]  # last is next
 
-    def failures(self) -> dict[int, int]:
-        """Return the function errors counted so far, by first position, for the shard's stored state."""
-        return {_place(work.batch): work.failures for work in self._todo if work.failures}
+    def _resumed(self, batch: Batch, known: Mapping[int, Attempts]) -> list[Work]:
+        """Cut the batch where known runs begin and end."""
+        if not batch.records:
+            attempts = known.get(NO_POSITION)
+            return [Work(batch) if attempts is None else attempts.resume(batch)]
+        works: list[Work] = []
+        records, at = batch.records, 0
+        while at < len(records):
+            attempts = known.get(records[at].position)
+            end = at + 1
+            while (
+                end < len(records)
+                and records[end].position not in known
+                and (attempts is None or records[end].position <= attempts.last)
+            ):
+                end += 1
+            part = batch if end - at == len(records) else self._batch(records[at:end])
+            works.append(Work(part) if attempts is None else attempts.resume(part))
+            at = end
+        return works[::-1]
+
+    def failures(self) -> dict[int, Attempts]:
+        """Return what every unfinished run of records has been through, for the shard's stored state.
+
+        Records being given up still count: their destination may not have them yet.
+        """
+        works = self._todo if self._giving_up is None else [*self._todo, self._giving_up]
+        return {_place(work.batch): Attempts.of(work) for work in works}
 
     def insert(self, batch: Batch) -> None:
         """Put a batch before what is left."""
@@ -122,8 +185,9 @@ class Retrying:
     def next(self, now_ms: float) -> Invoke | Discard | None:
         """Return the next step; None when everything is finished. `now_ms` is epoch time, for the age of records.
 
-        After `Discard` the records are gone from the work; call `next` again.
+        After `Discard` the records are gone from the work; call `next` again once they are given up.
         """
+        self._giving_up = None
         if not self._todo:
             return None
         work = self._todo[-1]
@@ -132,7 +196,7 @@ class Retrying:
             return Invoke(work)
         records = work.batch.records
         given_up = records[:count]
-        self._todo.pop()
+        self._giving_up = self._todo.pop()
         if count < len(records):
             rest = Work(self._batch(records[count:]), work.failures, work.invocations, work.setbacks, work.last)
             self._todo.append(rest)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pollers.windows import StoredWindow  # noqa: TC001 - msgspec reads the annotation at run time
+from pollers.retrying import Attempts  # noqa: TC001 - msgspec reads the annotation at run time
+from pollers.windows import StoredWindow  # noqa: TC001 - same
 
 if TYPE_CHECKING:
     from pollers.positions import Ranges
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class _Stored(msgspec.Struct, omit_defaults=True, frozen=True):
     """The stored form. Unknown fields of a later version are ignored, missing ones take their defaults."""
 
-    failures: dict[str, int] = {}
+    attempts: dict[str, Attempts] = {}
     ahead: list[tuple[str, str]] = []
     window: StoredWindow | None = None
 
@@ -29,21 +30,21 @@ _decode = msgspec.json.Decoder(_Stored).decode
 class StoredState(msgspec.Struct, frozen=True):
     """What belongs to the checkpoint it is saved with.
 
-    Function errors counted so far by first position of the batch, what is finished beyond the checkpoint, and the
-    tumbling window with its state.
+    What unfinished records have been through, by the first position of each run, what is finished beyond the
+    checkpoint, and the tumbling window with its state.
     """
 
-    failures: dict[int, int] = {}
+    attempts: dict[int, Attempts] = {}
     ahead: Ranges = ()
     window: StoredWindow | None = None
 
     def encode(self) -> bytes:
         """Return the stored form; empty when there is nothing to know."""
-        if not self.failures and not self.ahead and self.window is None:
+        if not self.attempts and not self.ahead and self.window is None:
             return b""
-        failures = {str(position): count for position, count in self.failures.items()}
+        attempts = {str(position): one for position, one in self.attempts.items()}
         ahead = [(str(first), str(last)) for first, last in self.ahead]
-        return msgspec.json.encode(_Stored(failures, ahead, self.window))
+        return msgspec.json.encode(_Stored(attempts, ahead, self.window))
 
     @classmethod
     def decode(cls, stored: bytes) -> StoredState:
@@ -52,8 +53,8 @@ class StoredState(msgspec.Struct, frozen=True):
             return cls()
         try:
             found = _decode(stored)
-            failures = {int(position): count for position, count in found.failures.items()}
+            attempts = {int(position): one for position, one in found.attempts.items()}
             ahead = tuple((int(first), int(last)) for first, last in found.ahead)
         except ValueError as exc:
             raise msgspec.DecodeError(str(exc)) from exc
-        return cls(failures, ahead, found.window)
+        return cls(attempts, ahead, found.window)

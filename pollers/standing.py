@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardKey
     from pollers.checkpointer import Checkpointer
     from pollers.ports import ShardReader
+    from pollers.retrying import Attempts
     from pollers.windows import Windows
 
 log = structlog.get_logger(__name__)
@@ -45,8 +46,8 @@ class Holder(Protocol):
     def oldest_ms(self) -> int | None:
         """Arrival of the oldest, epoch milliseconds."""
 
-    def failures(self) -> dict[int, int]:
-        """Return the function errors counted so far, by first position of the batch."""
+    def failures(self) -> dict[int, Attempts]:
+        """Return what the records in delivery have been through, by the first position of each run of them."""
 
 
 class Standing:
@@ -67,9 +68,10 @@ class Standing:
         self.position: Position | None = lease.progress.position
         self.state = ShardState.STARTING
         self.source_error: str | None = None
-        self.known_failures = dict(stored.failures)  # counted before a restart
+        self.known_failures = dict(stored.attempts)  # counted before a restart
         self.stored_window = stored.window
         self.windows: Windows | None = None  # of a mapping with tumbling windows
+        self._destination_trouble: tuple[ShardState, str] | None = None
         self.holders: Sequence[Holder] = ()
         self.reader: ShardReader | None = None
         self._lease = lease
@@ -153,6 +155,21 @@ class Standing:
         self._last_result, self._last_error, self.state = result, error, state
         self.changed()
 
+    def destination_failed(self, error: str, *, refused: bool, retry_in_s: float | None) -> None:
+        """Note that the on-failure destination cannot take records now; they wait, unless they may be dropped."""
+        trouble = (ShardState.FAILED if refused else ShardState.WAITING, f"on-failure destination: {error}")
+        if trouble != self._destination_trouble:
+            say = self.log.error if refused else self.log.warning
+            say("destination.failed", error=error, retry_in_s=retry_in_s and round(retry_in_s, 3))
+        self._destination_trouble = None if retry_in_s is None else trouble
+        self.changed()
+
+    def destination_answers(self) -> None:
+        """Note that the on-failure destination took records."""
+        if self._destination_trouble is not None:
+            self.log.info("destination.answers")
+        self._destination_trouble = None
+
     def source_trouble(self, error: str, *, result: str | None) -> bool:
         """Note that the source does not answer, or refuses (`result` given). Tells whether that is new."""
         new = error != self.source_error
@@ -212,6 +229,7 @@ class Standing:
         failures = dict(self.known_failures)
         for holder in self.holders:
             failures.update(holder.failures())
+        failures = {first: attempts for first, attempts in failures.items() if attempts.failures}
         # Position and window are of one moment: the state belongs to exactly the records before the checkpoint.
         window = None if self.windows is None else self.windows.stored()
         return ProgressUpdate(
@@ -270,12 +288,13 @@ class Standing:
         if lag.seconds is not None:
             ages_s.append(lag.seconds)
         lag_s = round(max(0.0, *ages_s), 3) if ages_s else None
+        state, trouble = self._destination_trouble or (self.state, None)
         return ShardReport(
-            state=self.state,
+            state=self.state if self.state is ShardState.DRAINING else state,
             lag_records=None if lag.records is None else lag.records + held,
             lag_s=lag_s,
             last_result=self._last_result,
-            last_error=self.source_error or self._last_error,
+            last_error=trouble or self.source_error or self._last_error,
             loss_in_s=self._loss_in_s(lag_s, lag.retention_s),
         )
 

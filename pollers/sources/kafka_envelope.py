@@ -86,7 +86,7 @@ class KafkaEnvelope:
 
     def event(self, records: Sequence[Record]) -> bytes:
         """Assemble the complete event of records of one partition."""
-        partition = records[0].item_id >> _OFFSET_BITS
+        partition = partition_of(records[0])
         parts = [record.fragment for record in records]
         parts[0] = b'%b%d":[%b' % (self._head, partition, parts[0])
         parts[-1] += b"]}}"
@@ -138,6 +138,12 @@ class KafkaRecordView:
         if raw.key is not None:
             shown["key"] = _text(raw.key)
         return shown
+
+
+def partition_of(record: Record) -> int:
+    """Return the partition a record of this envelope came from."""
+    partition: int = record.item_id >> _OFFSET_BITS
+    return partition
 
 
 def event_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:

@@ -200,13 +200,13 @@ async def test_a_final_call_is_given_up_by_the_mappings_rules() -> None:
     rig.function.script = lambda event, _: FunctionFailed("Boom") if event["isFinalInvokeForWindow"] else None
     with capture_logs() as logs:
         async with rig.running():
-            await rig.until(lambda: bool(stored(rig).failures.get(-1, 0) == 2))
+            await rig.until(lambda: [attempts.failures for attempts in stored(rig).attempts.values()] == [2])
         async with rig.running():
             await rig.until(lambda: rig.saves.progress.position == "2")
     assert rig.function.calls == [[0], [], [], [], [], [1]]
     assert [entry["condition"] for entry in logs if entry["event"] == "window.dropped"] == ["RetryAttemptsExhausted"]
     assert rig.function.events[-1]["state"] == {}
-    assert stored(rig).failures == {}
+    assert stored(rig).attempts == {}
     assert rig.counters.dropped == 0
     assert rig.saves.progress.ledger.balanced
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model.outcome import Delivered, FunctionFailed, NotReached, PartlyFailed, Throttled
 from model.record import MAX_EVENT_BYTES, Batch
-from pollers.retrying import Condition, Discard, Invoke, Retrying, RetryPolicy
+from pollers.retrying import Attempts, Condition, Discard, Invoke, Retrying, RetryPolicy
 from tests.support.pump_fakes import record
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FAILED = FunctionFailed("Boom")
 
 
-def start(policy: RetryPolicy, count: int = 4, known: dict[int, int] | None = None) -> Retrying:
+def start(policy: RetryPolicy, count: int = 4, known: dict[int, Attempts] | None = None) -> Retrying:
     """Begin with `count` records that arrived at 1000 ms, 2000 ms and so on; with none it is a final call."""
     records = [record(n, arrival_ms=(n + 1) * 1000) for n in range(count)]
     batch = Batch(records, 100 + sum(len(r.fragment) + 1 for r in records))
@@ -58,7 +58,7 @@ def test_a_call_without_records_is_retried_and_given_up_like_a_batch() -> None:
     for _ in range(2):
         assert isinstance(retrying.next(1e12), Invoke)
         retrying.learn(FAILED)
-    assert retrying.failures() == {-1: 2}
+    assert retrying.failures() == {-1: Attempts(last=-1, failures=2, invocations=2)}
     calls, finished, discards = play(start(policy, count=0, known=retrying.failures()), lambda _: FAILED, now_ms=1e12)
     assert calls == [[], []]
     assert finished == []
@@ -71,7 +71,7 @@ def test_an_inserted_call_comes_before_what_is_left() -> None:
     retrying.next(0)
     retrying.learn(FAILED)
     retrying.insert(Batch([], 50))
-    assert retrying.failures() == {0: 1}
+    assert {first: attempts.failures for first, attempts in retrying.failures().items()} == {-1: 0, 0: 1}
     calls, finished, _ = play(retrying, lambda _: Delivered())
     assert calls == [[], [0, 1]]
     assert finished == [0, 1]
@@ -97,9 +97,44 @@ def test_throttles_and_unreached_functions_consume_nothing() -> None:
 
 def test_failures_of_before_a_restart_count() -> None:
     """A batch that begins where a failing one began goes on counting."""
-    calls, _, discards = play(start(RetryPolicy(maximum_retry_attempts=3), known={0: 3}), lambda _: FAILED)
+    calls, _, discards = play(
+        start(RetryPolicy(maximum_retry_attempts=3), known={0: Attempts(3, 3, 3)}), lambda _: FAILED
+    )
     assert len(calls) == 1
     assert discards[0][0] is Condition.RETRY_ATTEMPTS_EXHAUSTED
+
+
+def test_records_never_invoked_with_do_not_inherit_the_attempts_of_others() -> None:
+    """After a restart the batch is cut where the failing records end: the others get their own invocations."""
+    policy = RetryPolicy(maximum_retry_attempts=1)
+    known = {1: Attempts(2, 2, 2), 4: Attempts(4, 1, 1)}
+    calls, finished, discards = play(start(policy, 6, known), lambda p: FAILED if 4 in p else Delivered())
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [1, 2]), (Condition.RETRY_ATTEMPTS_EXHAUSTED, [4])]
+    assert calls == [[0], [3], [4], [5]]
+    assert finished == [0, 3, 5]
+
+
+def test_a_smaller_batch_after_a_restart_keeps_the_attempts_of_its_records() -> None:
+    """Attempts apply to whatever part of the failing run the next batch holds."""
+    known = {0: Attempts(9, 2, 2)}
+    calls, _, discards = play(start(RetryPolicy(maximum_retry_attempts=1), 3, known), lambda _: Delivered())
+    assert calls == []
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [0, 1, 2])]
+
+
+def test_records_being_given_up_still_count_until_they_are() -> None:
+    """Between a discard and the next step a restart must find the attempts, and the function's last answer."""
+    retrying = start(RetryPolicy(maximum_retry_attempts=0))
+    retrying.next(0)
+    retrying.learn(FunctionFailed("Boom", function_error=None, status=201, executed_version="7"))
+    assert isinstance(retrying.next(0), Discard)
+    assert retrying.failures() == {0: Attempts(3, 1, 1, 201, "7", None)}
+    resumed = start(RetryPolicy(maximum_retry_attempts=0), known=retrying.failures()).next(0)
+    assert isinstance(resumed, Discard)
+    assert resumed.work.last == FunctionFailed("before a restart", None, 201, "7")
+    assert resumed.work.invocations == 1
+    assert retrying.next(0) is None
+    assert retrying.failures() == {}
 
 
 def test_failures_are_told_for_the_stored_state() -> None:
@@ -107,7 +142,7 @@ def test_failures_are_told_for_the_stored_state() -> None:
     retrying = start(RetryPolicy())
     retrying.next(0)
     retrying.learn(FAILED)
-    assert retrying.failures() == {0: 1}
+    assert retrying.failures() == {0: Attempts(last=3, failures=1, invocations=1)}
     retrying.next(0)
     retrying.learn(Delivered())
     assert retrying.failures() == {}

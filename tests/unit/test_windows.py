@@ -15,6 +15,7 @@ from model.mapping import KafkaSource, KinesisSource
 from model.outcome import Delivered, FunctionFailed, PartlyFailed
 from model.record import MAX_EVENT_BYTES, Batch, Record
 from pollers.batcher import Batcher
+from pollers.retrying import Attempts
 from pollers.shard_state import StoredState
 from pollers.windowed import WindowedBatcher, WindowedExchange
 from pollers.windows import GRACE_S, MAX_STATE_BYTES, StoredWindow, Window, Windows, over_at
@@ -114,7 +115,7 @@ def test_sequence_numbers_of_any_length_can_be_stored() -> None:
 def test_without_windows_nothing_is_stored() -> None:
     """The stored state of other mappings is as small as ever."""
     assert StoredState().encode() == b""
-    assert b"window" not in StoredState(failures={1: 1}).encode()
+    assert b"window" not in StoredState(attempts={1: Attempts(1, 1, 1)}).encode()
 
 
 # When a window is over

@@ -1,0 +1,1 @@
+"""On-failure destinations: adapters that hand documents over. `pollers.failure_document` writes the documents."""

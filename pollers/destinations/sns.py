@@ -1,0 +1,37 @@
+"""A standard SNS topic as on-failure destination: one message for each batch, or part of one, that was given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pollers.destinations.aws_clients import Arn
+
+if TYPE_CHECKING:
+    from pollers.destinations.aws_clients import AwsClients
+    from pollers.failure_document import Failure, FailureDocuments
+
+MAX_BYTES = 256 * 1024
+
+
+class SnsDestination:
+    """`pollers.ports.Destination`. With `payload` the event goes along where the message still fits (ours)."""
+
+    def __init__(self, arn: str, documents: FailureDocuments, clients: AwsClients, *, payload: bool = False) -> None:
+        self._arn = arn
+        self._topic = Arn.parse(arn)
+        self._documents = documents
+        self._clients = clients
+        self._payload_max_bytes = MAX_BYTES if payload else 0
+
+    def __str__(self) -> str:
+        return f"SNS topic {self._topic.name}"
+
+    async def deliver(self, failure: Failure) -> None:
+        """Publish the message."""
+        body = self._documents.message(failure, payload_max_bytes=self._payload_max_bytes)
+        await self._clients.call(
+            "sns", "publish", str(self), region=self._topic.region, TopicArn=self._arn, Message=body.decode()
+        )
+
+    async def close(self) -> None:
+        """Nothing of its own to close."""
