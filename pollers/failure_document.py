@@ -79,17 +79,16 @@ class FailureDocuments:
         self._envelope = envelope
         self._batch_info = batch_info
 
-    def message(self, failure: Failure, *, payload_max_bytes: int = 0) -> bytes:
-        """Return the document for a queue or a topic of SNS.
+    def message(self, failure: Failure) -> bytes:
+        """Return the document for a queue, or a topic of SNS: it names the records, and does not hold them."""
+        return self._encode(failure, self._envelope.event(failure.records))
 
-        It names the records; the event itself is in it only if the whole then has at most `payload_max_bytes` (ours).
-        """
-        event = self._envelope.event(failure.records)
-        if len(event) < payload_max_bytes:
-            whole = self._encode(failure, event, payload=event.decode())
-            if len(whole) <= payload_max_bytes:
-                return whole
-        return self._encode(failure, event)
+    def message_with_payload(self, failure: Failure, *, max_bytes: int) -> bytes | None:
+        """Return the same with the event in it, as for a bucket (ours); None when that has more than `max_bytes`."""
+        if sum([len(record.fragment) for record in failure.records]) > max_bytes:
+            return None
+        whole = self.object_body(failure)
+        return whole if len(whole) <= max_bytes else None
 
     def object_body(self, failure: Failure) -> bytes:
         """Return the document for a bucket: the same, and the complete event as a JSON text."""

@@ -11,7 +11,6 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     PolicyViolationError,
-    ProducerClosed,
     RecordTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -132,7 +131,7 @@ class KafkaDestination:
 
 def _error_of(future: asyncio.Future[Any]) -> BaseException | None:
     if future.cancelled():
-        return ProducerClosed()
+        return UnavailableError("the producer was closed")
     error: BaseException | None = future.exception()
     return error
 

@@ -66,7 +66,10 @@ async def start(bootstrap_servers: Sequence[str], options: dict[str, Any]) -> AI
 
 async def abandon(producer: AIOKafkaProducer) -> None:
     """Close a producer without waiting for what it still has to send; whoever waits for that gets an error."""
-    accumulator = producer._message_accumulator  # noqa: SLF001 - see above
+    accumulator, sender = producer._message_accumulator, producer._sender  # noqa: SLF001 - see above
+    if sender.sender_task is not None:
+        # It stumbles over batches that are no more, and this callback then over the missing transaction.
+        sender.sender_task.remove_done_callback(sender._fail_all)  # noqa: SLF001
     batches = [*accumulator._pending_batches, *(one for some in accumulator._batches.values() for one in some)]  # noqa: SLF001
     accumulator.fail_all(KafkaConnectionError("the producer was closed"))
     for batch in batches:
@@ -76,7 +79,7 @@ async def abandon(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(_STOP_S):
             await producer.client.close()  # ends the requests under way
             await producer.stop()
-    except Exception as exc:  # noqa: BLE001 - its sender stumbles over batches that are no more
+    except Exception as exc:  # noqa: BLE001 - whatever the sender stumbled over; it has ended
         log.debug("kafka.producer_abandoned", error=repr(exc))
     finally:
         await producer.client.close()

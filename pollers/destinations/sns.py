@@ -14,21 +14,22 @@ MAX_BYTES = 256 * 1024
 
 
 class SnsDestination:
-    """`pollers.ports.Destination`. With `payload` the event goes along where the message still fits (ours)."""
+    """`pollers.ports.Destination`. With `payload` the event goes along where it fits (ours)."""
 
     def __init__(self, arn: str, documents: FailureDocuments, clients: AwsClients, *, payload: bool = False) -> None:
         self._arn = arn
         self._topic = Arn.parse(arn)
         self._documents = documents
         self._clients = clients
-        self._payload_max_bytes = MAX_BYTES if payload else 0
+        self._payload = payload
 
     def __str__(self) -> str:
         return f"SNS topic {self._topic.name}"
 
     async def deliver(self, failure: Failure) -> None:
-        """Publish the message."""
-        body = self._documents.message(failure, payload_max_bytes=self._payload_max_bytes)
+        """Publish the message: with the event, if that is wanted and fits, or else without."""
+        whole = self._documents.message_with_payload(failure, max_bytes=MAX_BYTES) if self._payload else None
+        body = whole or self._documents.message(failure)
         await self._clients.call(
             "sns", "publish", str(self), region=self._topic.region, TopicArn=self._arn, Message=body.decode()
         )

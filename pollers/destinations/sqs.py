@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from model.errors import RefusedError
 from pollers.destinations.aws_clients import Arn
 
 if TYPE_CHECKING:
@@ -14,30 +16,34 @@ MAX_BYTES = 1024 * 1024
 
 
 class SqsDestination:
-    """`pollers.ports.Destination`. With `payload` the event goes along where the message still fits (ours)."""
+    """`pollers.ports.Destination`. With `payload` the event goes along where it fits (ours)."""
 
     def __init__(self, arn: str, documents: FailureDocuments, clients: AwsClients, *, payload: bool = False) -> None:
         self._queue = Arn.parse(arn)
         self._documents = documents
         self._clients = clients
-        self._payload_max_bytes = MAX_BYTES if payload else 0
+        self._payload = payload
 
     def __str__(self) -> str:
         return f"SQS queue {self._queue.name}"
 
     async def deliver(self, failure: Failure) -> None:
-        """Send the message."""
+        """Send the message: with the event, if that is wanted and accepted, or else without."""
+        if self._payload:
+            whole = self._documents.message_with_payload(failure, max_bytes=MAX_BYTES)
+            if whole is not None:
+                with suppress(RefusedError):  # a queue may have a limit of its own
+                    await self._send(whole)
+                    return
+        await self._send(self._documents.message(failure))
+
+    async def _send(self, body: bytes) -> None:
         queue = self._queue
         # Put together, because asking for the URL would need one more permission than AWS's pollers do.
         endpoint = await self._clients.endpoint("sqs", region=queue.region)
-        body = self._documents.message(failure, payload_max_bytes=self._payload_max_bytes)
+        url = f"{endpoint}/{queue.account}/{queue.name}"
         await self._clients.call(
-            "sqs",
-            "send_message",
-            str(self),
-            region=queue.region,
-            QueueUrl=f"{endpoint}/{queue.account}/{queue.name}",
-            MessageBody=body.decode(),
+            "sqs", "send_message", str(self), region=queue.region, QueueUrl=url, MessageBody=body.decode()
         )
 
     async def close(self) -> None:

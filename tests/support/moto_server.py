@@ -1,23 +1,76 @@
-"""moto's Kinesis, a second opinion on AWS's behaviour, inside the test's process."""
+"""moto's server: SNS, S3 and other AWS services in one Python process, for tests. Everything lives in its memory.
+
+For what clients see of SNS and S3; SQS and Kinesis are judged on better servers (`elasticmq`, `kinesis_local`).
+"""
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Self
 
-from moto.server import ThreadedMotoServer
+from tests.support.server_process import ServerProcess
+from tests.support.servers import free_ports, responds
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+ACCOUNT_ID = "123456789012"
+REGION = "us-east-1"
 
 
-@contextlib.contextmanager
-def moto_kinesis() -> Iterator[str]:
-    """Serve on a free port for the length of the block."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+class MotoServer:
+    """One server, as a context manager. `kill` and `start` lose everything but the address."""
+
+    def __init__(self) -> None:
+        self._home: Path | None = None
+        self._process: ServerProcess | None = None
+        self._port = 0
+
+    @property
+    def endpoint_url(self) -> str:
+        """What clients take as `endpoint_url` of any service."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """The running server's process."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and wait until it serves. Raises `ServerFailedError`."""
+        if self._home is None or self._process is None:
+            self._home = Path(tempfile.mkdtemp(prefix="esmd-moto-"))
+            self._process = ServerProcess("moto", self._home)
+            [self._port] = free_ports(1)
+        command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(self._port)]
+        self._process.start(
+            command,
+            serves=lambda: responds(self._port, "/moto-api/data.json"),
+            env={**os.environ, "MOTO_ACCOUNT_ID": ACCOUNT_ID},
+        )
+
+    def kill(self) -> None:
+        """End the server at once, keeping its address for `start`."""
+        if self._process is not None:
+            self._process.end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server and remove its files."""
+        self.kill()
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
+        self._home = self._process = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -285,12 +285,13 @@ def test_what_the_function_answered_is_shown() -> None:
     assert document["responseContext"] == {"statusCode": 500, "executedVersion": "7", "functionError": "Handled"}
 
 
-def test_the_payload_goes_along_while_the_whole_fits() -> None:
-    """Ours: with a limit the event is in the document if that makes it no larger, to the byte."""
+@pytest.mark.parametrize("shorter", [1, 400])
+def test_the_payload_goes_along_while_the_whole_fits(shorter: int) -> None:
+    """Ours: with a limit there is a document with the event only if that is no larger, to the byte."""
     documents, given_up = kafka_documents(), failure(KAFKA_SHARD, kafka_records(7, 9))
-    without, whole = documents.message(given_up), documents.object_body(given_up)
-    assert documents.message(given_up, payload_max_bytes=len(whole)) == whole
-    assert documents.message(given_up, payload_max_bytes=len(whole) - 1) == without
+    whole = documents.object_body(given_up)
+    assert documents.message_with_payload(given_up, max_bytes=len(whole)) == whole
+    assert documents.message_with_payload(given_up, max_bytes=len(whole) - shorter) is None
 
 
 def test_a_request_id_is_the_same_for_the_same_records_only() -> None:
@@ -323,7 +324,7 @@ def test_characters_that_queues_refuse_are_escaped() -> None:
     """U+FFFE and U+FFFF may not stand in a message of SQS; escaped, the document says the same."""
     records = kinesis_records()
     records[0].fragment = '"\ufffe\uffff"'.encode()
-    document = kinesis_documents().message(failure(KINESIS_SHARD, records), payload_max_bytes=10_000)
+    document = kinesis_documents().object_body(failure(KINESIS_SHARD, records))
     assert "\ufffe" not in document.decode()
     assert "\uffff" not in document.decode()
     assert json.loads(json.loads(document)["payload"])[0] == "\ufffe\uffff"
