@@ -16,26 +16,24 @@ from model.shard import BEGINNING, END, origin_ms
 from pollers.sources.kinesis_envelope import KinesisEnvelope
 from tests.support.kinesis_fleet import MAPPING, Producer, kinesis_fleet
 from tests.support.kinesis_streams import Stream, datas, kinesis_mapping, kinesis_source, read_out, read_records
-from tests.support.moto_server import moto_kinesis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.kinesis_local import KinesisLocal
+    from tests.support.moto_server import MotoServer
 
 FIRST = ShardId("shardId-000000000000")
 
 
 @pytest.fixture(params=["kinesis-local", "moto"])
-def endpoint_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def endpoint_url(request: pytest.FixtureRequest) -> str:
     """Give the address of each server in turn."""
     if request.param == "kinesis-local":
-        server: KinesisLocal = request.getfixturevalue("kinesis_local")
-        yield server.endpoint_url
-    else:
-        with moto_kinesis() as url:
-            yield url
+        kinesis: KinesisLocal = request.getfixturevalue("kinesis_local")
+        return kinesis.endpoint_url
+    moto: MotoServer = request.getfixturevalue("moto_server")
+    return moto.endpoint_url
 
 
 async def test_records_are_read_from_the_beginning_after_a_checkpoint_and_not_at_all(endpoint_url: str) -> None:

@@ -22,6 +22,7 @@ from model.outcome import Delivered, FunctionFailed
 from node.options import Overrides, RunOptions
 from node.signals import Shutdown
 from node.wiring import Node
+from pollers.destinations.aws_clients import AwsClients
 from statemgr.memory_store import MemoryStore
 from tests.support.history import FAILED, OK, Entry, Invoked, Partition, check
 from tests.support.kinesis_streams import aws_json
@@ -181,7 +182,7 @@ class Fleet:
         resolver: Any = None
         shutdown = Shutdown()
         async with asyncio.TaskGroup() as tasks:
-            node = Node(options, self.store, resolver, targets)
+            node = Node(options, self.store, resolver, targets, AwsClients(region="us-east-1"))
             running = _Running(tasks.create_task(node.run(shutdown, [])), shutdown)
             try:
                 yield running

@@ -13,6 +13,7 @@ from invocation.client import Targets
 from node.parts import Parts, unsupported_settings
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
+from pollers.destinations.aws_clients import AwsClients
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_envelope import KinesisEnvelope
 from statemgr.memory_store import MemoryStore
@@ -55,7 +56,13 @@ async def test_a_kinesis_mapping_is_polled_in_order_and_a_consumer_with_one_warn
     async with asyncio.TaskGroup() as tasks, Targets(resolver) as targets:
         checkpointer = Checkpointer(MemoryStore())
         make = Parts(
-            settings, tasks=tasks, resolver=resolver, targets=targets, meters=Meters(), checkpointer=checkpointer
+            settings,
+            tasks=tasks,
+            resolver=resolver,
+            targets=targets,
+            aws=AwsClients(region="us-east-1"),
+            meters=Meters(),
+            checkpointer=checkpointer,
         )
         with capture_logs() as logged:
             for _ in range(2):

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from model.ids import ShardOrigin
 from model.shard import BEGINNING, END, at_time, origin_ms
 from pollers.retention import RetentionForecast
+from pollers.retrying import Attempts
 from pollers.shard_state import StoredState
 
 SEQUENCES = st.integers(0, 10**128 - 1)
+COUNTS = st.integers(0, 99)
+ATTEMPTS = st.builds(Attempts, last=SEQUENCES, failures=COUNTS, invocations=COUNTS)
 
 
 @given(time=st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds
@@ -34,16 +37,20 @@ def test_other_origins_have_no_time() -> None:
 
 
 @given(
-    failures=st.dictionaries(SEQUENCES, st.integers(1, 99), max_size=3),
+    attempts=st.dictionaries(
+        SEQUENCES, st.builds(Attempts, last=SEQUENCES, failures=COUNTS, invocations=COUNTS), max_size=3
+    ),
     ahead=st.lists(st.tuples(SEQUENCES, SEQUENCES), max_size=3),
 )
-def test_state_with_positions_of_128_digits_comes_back(failures: dict[int, int], ahead: list[tuple[int, int]]) -> None:
+def test_state_with_positions_of_128_digits_comes_back(
+    attempts: dict[int, Attempts], ahead: list[tuple[int, int]]
+) -> None:
     """Kinesis sequence numbers survive a restart exactly."""
-    state = StoredState(failures, tuple(ahead))
+    state = StoredState(attempts, tuple(ahead))
     assert StoredState.decode(state.encode()) == state
 
 
-@pytest.mark.parametrize("stored", [b"x", b'{"ahead":[["1","b"]]}', b'{"failures":{"n":1}}'])
+@pytest.mark.parametrize("stored", [b"x", b'{"ahead":[["1","b"]]}', b'{"attempts":{"n":[1,1,1]}}'])
 def test_what_is_no_state_is_refused(stored: bytes) -> None:
     """Garbage is not taken for an empty state."""
     with pytest.raises(msgspec.DecodeError):
