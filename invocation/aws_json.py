@@ -1,4 +1,4 @@
-"""Signed calls of AWS services that speak the JSON protocol (`application/x-amz-json-1.1`): Kinesis, for one.
+"""Signed calls of AWS services that speak the JSON protocol (`application/x-amz-json-1.1`, or 1.0): Kinesis, SQS.
 
 Neither retries nor judges: what an answer means is the caller's. The SDK's own client is not used for calls that are
 made several times a second for every shard: its parsing and hooks cost ten times what the call needs.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from invocation.signing import AwsSigner
     from invocation.transport import Transport
 
-_CONTENT_TYPE = "application/x-amz-json-1.1"
+_CONTENT_TYPE = "application/x-amz-json-"
 
 
 class AwsError(msgspec.Struct, frozen=True):
@@ -37,9 +37,10 @@ class _Body(msgspec.Struct):
 class AwsJson:
     """Calls of one service, of any Region."""
 
-    def __init__(self, transport: Transport, signer: AwsSigner) -> None:
+    def __init__(self, transport: Transport, signer: AwsSigner, *, version: str = "1.1") -> None:
         self._transport = transport
         self._signer = signer
+        self._content_type = _CONTENT_TYPE + version
         self._urls: dict[str, tuple[URL, str]] = {}
 
     async def call(
@@ -53,7 +54,7 @@ class AwsJson:
         known = self._urls.get(region)
         if known is None or known[1] != endpoint.url:
             known = self._urls[region] = (URL(f"{endpoint.url}/", encoded=True), endpoint.url)
-        headers: Mapping[str, str] = {"X-Amz-Target": operation, "Content-Type": _CONTENT_TYPE}
+        headers: Mapping[str, str] = {"X-Amz-Target": operation, "Content-Type": self._content_type}
         headers = await self._signer.sign(f"{endpoint.url}/", endpoint.region, headers, body)
         return await self._transport.post(
             known[0], body, headers, timeout_s=timeout_s, max_answer_bytes=max_answer_bytes

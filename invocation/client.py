@@ -187,9 +187,9 @@ class Targets:
             pool.close()
         await self._transport.aclose()
 
-    def aws(self, service: str) -> AwsJson:
+    def aws(self, service: str, *, version: str = "1.1") -> AwsJson:
         """Return calls of another AWS service, over the same connections and under the same credentials."""
-        return AwsJson(self._transport, self._signer_of(service))
+        return AwsJson(self._transport, self._signer_of(service), version=version)
 
     def _signer_of(self, service: str) -> AwsSigner:
         return AwsSigner(service, self._credentials, region=self._region, endpoint_url=self._aws_endpoint_url)

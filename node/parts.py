@@ -11,6 +11,7 @@ from invocation.settings import HandlerFunction
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
 from model.mapping import KinesisSource as KinesisStream
+from model.mapping import SqsSource
 from model.problem import Problem
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
 from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
@@ -21,6 +22,7 @@ from pollers.destinations.sqs import SqsDestination
 from pollers.failure_document import FailureDocuments, TopicDocuments
 from pollers.filtering import compile_filter
 from pollers.pump import PumpParts
+from pollers.queue_calls import QueueParts
 from pollers.retrying import RetryPolicy
 from pollers.sources.kafka import KafkaSource
 from pollers.sources.kafka_batch_info import KafkaBatchInfo
@@ -29,6 +31,8 @@ from pollers.sources.kafka_security import resolve_security
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_batch_info import KinesisBatchInfo
 from pollers.sources.kinesis_envelope import KinesisEnvelope, KinesisRecordView
+from pollers.sources.sqs_api import SqsQueue
+from pollers.sources.sqs_envelope import SqsEnvelope, SqsRecordView
 
 if TYPE_CHECKING:
     import asyncio
@@ -79,11 +83,13 @@ class Parts:
         self._polled: set[str] = set()  # stream consumers whose mappings were warned about
         self._random = Random()  # noqa: S311 - jitter, no secret
 
-    def __call__(self, mapping: EventSourceMapping) -> PumpParts:
+    def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
         """Make one mapping's parts. Raises `RefusedError` when this node cannot work on it."""
         lacking = unsupported(mapping)
         if lacking:
             raise RefusedError(f"mapping {mapping.name}: {'; '.join(lacking)}")
+        if isinstance(mapping.source, SqsSource):
+            return self._queue(mapping, mapping.source)
         envelope, view = self._forms(mapping)
         patterns = mapping.filter_patterns
         counters = self._meters.of(mapping.name, mapping.source.kind)
@@ -99,6 +105,22 @@ class Parts:
             random=self._random,
             lanes=mapping.extensions.parallelization_factor or mapping.parallelization_factor,
             destination=self._destination(mapping, envelope),
+        )
+
+    def _queue(self, mapping: EventSourceMapping, source: SqsSource) -> QueueParts:
+        patterns = mapping.filter_patterns
+        function = self.settings.target_for(mapping.function_name)
+        return QueueParts(
+            mapping=mapping,
+            source=SqsQueue(source, self._targets.aws("sqs", version="1.0")),
+            fifo=source.fifo,
+            envelope=SqsEnvelope(source, window=mapping.batching_window_s > 0),
+            filter=compile_filter(patterns, SqsRecordView()) if patterns else None,
+            target=self._target(mapping),
+            counters=self._meters.of(mapping.name, source.kind),
+            checkpointer=self._checkpointer,
+            random=self._random,
+            function_timeout_s=30.0 if function is None else function.timeout_s,
         )
 
     def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView]:
@@ -203,8 +225,6 @@ def _batch_info(mapping: EventSourceMapping) -> BatchInfo:
 def unsupported(mapping: EventSourceMapping) -> list[str]:
     """Return what a mapping asks for that this version does not do, so that it is refused and never half done."""
     lacking = []
-    if not isinstance(mapping.source, KafkaTopic | KinesisStream):
-        lacking.append(f"{mapping.source.kind} sources are not read by this version")
     if mapping.extensions.park_failing_keys:
         lacking.append("park_failing_keys is not done by this version")
     return lacking

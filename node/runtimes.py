@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from model.ids import MappingId
     from model.mapping import EventSourceMapping, MappingRecord
     from pollers.pump import PumpParts
+    from pollers.queue_calls import QueueParts
     from statemgr.stores import MappingStore
 
 log = structlog.get_logger(__name__)
@@ -32,13 +33,13 @@ log = structlog.get_logger(__name__)
 class PartsFactory(Protocol):
     """Chooses the concrete source, envelope, filter and target of a mapping."""
 
-    def __call__(self, mapping: EventSourceMapping) -> PumpParts:
+    def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
         """Make them. Raises `RefusedError` when this node cannot work on the mapping."""
 
 
 @dataclass(slots=True)
 class _Runtime:
-    parts: PumpParts
+    parts: PumpParts | QueueParts
     users: int = 0
 
 
@@ -108,7 +109,7 @@ class Runtimes:
         self._generation += 1
 
     @asynccontextmanager
-    async def using(self, mapping: MappingId) -> AsyncIterator[PumpParts]:
+    async def using(self, mapping: MappingId) -> AsyncIterator[PumpParts | QueueParts]:
         """Hold a mapping's runtime for as long as the body runs. Raises `NotFoundError` and `RefusedError`."""
         record = self._catalogue.record(mapping)
         if record is None:

@@ -10,10 +10,16 @@ import msgspec
 import structlog
 
 from model.errors import NotFoundError, RefusedError, UnavailableError
-from model.mapping import MappingState
+from model.ids import TRACKER, ShardKey
+from model.mapping import MappingState, SqsSource
 from model.progress import ProgressUpdate, ShardReport, ShardState
+from model.shard import SourceShard
 from pollers.pump import Pump
-from statemgr.manager import Tracker
+from pollers.queue_calls import QueueParts
+from pollers.queue_pump import QueuePump
+from statemgr.manager import DISCOVERY_S, Tracker
+from statemgr.queue_scaler import SCALING_S, QueueScaler
+from statemgr.scaling import Allotment, ScalingLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +27,8 @@ if TYPE_CHECKING:
     from leasing.held import HeldLease
     from model.ids import MappingId
     from model.mapping import MappingRecord
-    from model.shard import SourceShard
     from node.runtimes import Catalogue, Runtimes
+    from pollers.pump import PumpParts
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
@@ -37,14 +43,14 @@ class PumpWorker:
         self._lease = lease
         self._runtimes = runtimes
         self._store = store
-        self._pump: Pump | None = None
+        self._pump: Pump | QueuePump | None = None
         self._draining = asyncio.Event()
 
     async def run(self) -> None:
         """Pump until drained. A mapping this node cannot work on is reported, and tried again after a while."""
         try:
             async with self._runtimes.using(self._lease.key.mapping) as parts:
-                self._pump = Pump(parts, self._lease)
+                self._pump = self._make_pump(parts)
                 if self._draining.is_set():
                     return
                 if await self._pump.run():
@@ -58,6 +64,17 @@ class PumpWorker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_REFUSED_S):
                     await self._draining.wait()
+
+    def _make_pump(self, parts: PumpParts | QueueParts) -> Pump | QueuePump:
+        if isinstance(parts, QueueParts):
+            return QueuePump(parts, self._lease, allotment=self._allotment)
+        return Pump(parts, self._lease)
+
+    async def _allotment(self) -> Allotment | None:
+        """Read what the mapping's tracker allows its queue."""
+        tracker = ShardKey(self._lease.key.mapping, TRACKER)
+        progress = (await self._store.load([tracker])).get(tracker)
+        return None if progress is None else Allotment.decode(progress.state)
 
     def drain(self) -> None:
         """Let the pump finish what is under way."""
@@ -98,7 +115,20 @@ class TrackerWorker:
         self._mapping: MappingId = lease.key.mapping
         self._catalogue = catalogue
         self._runtimes = runtimes
-        self._tracker = Tracker(store, lease, current=self._current, discover=self._discover)
+        self._scaler = QueueScaler(
+            store,
+            lease.key.mapping,
+            clock=asyncio.get_running_loop().time,
+            before=Allotment.decode(lease.progress.state),
+        )
+        self._tracker = Tracker(
+            store,
+            lease,
+            current=self._current,
+            discover=self._discover,
+            discovery_s=SCALING_S if _is_queue(catalogue, lease.key.mapping) else DISCOVERY_S,
+            state=self._scaler.state,
+        )
 
     async def run(self) -> None:
         """Follow the mapping until drained or until it is gone."""
@@ -127,9 +157,20 @@ class TrackerWorker:
     async def _discover(self) -> Sequence[SourceShard]:
         try:
             async with self._runtimes.using(self._mapping) as parts:
+                if isinstance(parts, QueueParts):
+                    facts = await parts.source.facts()
+                    pollers = await self._scaler.shards(facts, ScalingLimits.of(parts.mapping))
+                    return [SourceShard(poller) for poller in pollers]
                 return await parts.source.shards()
         except NotFoundError as exc:
             raise RefusedError(str(exc)) from exc
+
+
+def _is_queue(catalogue: Catalogue, mapping: MappingId) -> bool:
+    try:
+        return isinstance(catalogue.mapping(mapping).source, SqsSource)
+    except (NotFoundError, RefusedError):
+        return False
 
 
 class _Enabled(msgspec.Struct):

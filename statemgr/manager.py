@@ -88,7 +88,8 @@ class Tracker:
     """Follows one mapping until drained. A `pollers.fleet.Worker`.
 
     `current` returns the mapping's record as this node knows it now, and whether its document asks for it to be
-    enabled; `discover` asks the source for its shards.
+    enabled; `discover` asks the source for its shards. `state` is what else the tracker tells the fleet, with its
+    report.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Tracker:
         current: Callable[[], tuple[MappingRecord, bool] | None],
         discover: Callable[[], Awaitable[Sequence[SourceShard]]],
         discovery_s: float = DISCOVERY_S,
+        state: Callable[[], bytes] = bytes,
     ) -> None:
         self._store = store
         self._term = term
@@ -106,6 +108,8 @@ class Tracker:
         self._discover = discover
         self._discovery_s = discovery_s
         self._pause_s = discovery_s
+        self._state = state
+        self._saved_state = b""
         self._draining = asyncio.Event()
         self._changed = asyncio.Event()
         self._report = ShardReport()
@@ -224,7 +228,8 @@ class Tracker:
         if error is not None and error != self._report.last_error:
             self._log.warning("discovery.failed", error=error)
         self._report = ShardReport(state=state, last_result=result, last_error=error)
-        if self._report == self._reported:
+        state_bytes = self._state()
+        if self._report == self._reported and state_bytes == self._saved_state:
             return
         try:
             (result_of_save,) = await self._store.save([self._update()])
@@ -232,7 +237,7 @@ class Tracker:
             return
         if result_of_save is SaveResult.STALE:
             raise LeaseLostError(self._term.key, "the store refused a report of the tracker")
-        self._reported = self._report
+        self._reported, self._saved_state = self._report, state_bytes
 
     def _update(self) -> ProgressUpdate:
         return ProgressUpdate(
@@ -242,4 +247,5 @@ class Tracker:
             position=None,
             ledger=self._retired.plus(Ledger()),
             report=self._report,
+            state=self._state(),
         )

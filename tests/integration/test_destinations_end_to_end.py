@@ -17,7 +17,8 @@ from node.parts import Parts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
-from pollers.pump import Pump
+from pollers.pump import Pump, PumpParts
+from pollers.sources.kafka import KafkaSource
 from tests.integration.test_aws_servers import client
 from tests.integration.test_kafka_destination import read
 from tests.support.kafka_source import Secrets
@@ -82,7 +83,9 @@ async def run(path: Path, saves: WatchedSaves, *, until: str) -> Any:
             settings, tasks=tasks, resolver=Secrets(), targets=targets, aws=aws, meters=Meters(),
             checkpointer=checkpointer,
         )(mapping)  # fmt: skip
-        parts.source._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # type: ignore[attr-defined]  # the embedded broker's
+        assert isinstance(parts, PumpParts)
+        assert isinstance(parts.source, KafkaSource)
+        parts.source._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # the embedded broker's
         background = tasks.create_task(checkpointer.run())
         pump = Pump(parts, FakeLease(key, FencingToken(7), progress=saves.progress))  # type: ignore[arg-type]
         working = tasks.create_task(pump.run())

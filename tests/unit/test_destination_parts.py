@@ -20,6 +20,7 @@ from pollers.destinations.kafka import KafkaDestination
 from pollers.destinations.s3 import S3Destination
 from pollers.destinations.sns import SnsDestination
 from pollers.destinations.sqs import SqsDestination
+from pollers.pump import PumpParts
 from statemgr.memory_store import MemoryStore
 from tests.support.kafka_source import Secrets
 from tests.support.mapping_documents import document
@@ -39,6 +40,7 @@ async def destination_of(mapping: Any) -> Any:
             SETTINGS, tasks=tasks, resolver=Secrets(), targets=targets, aws=aws, meters=Meters(),
             checkpointer=Checkpointer(MemoryStore(lambda: 0.0)),
         )(mapping)  # fmt: skip
+        assert isinstance(parts, PumpParts)
         await parts.close()
         return parts.destination
 

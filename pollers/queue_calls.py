@@ -1,0 +1,84 @@
+"""Call the function with messages of a queue: what an invocation of a batch carries, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.invocation import Invocation
+from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from model.record import Batch
+from pollers.partial import read_response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from leasing.held import HeldLease
+    from model.mapping import EventSourceMapping
+    from pollers.checkpointer import Checkpointer
+    from pollers.counters import Counters
+    from pollers.ports import Envelope, Filter, Target
+    from pollers.queue_ports import Message, Queue
+
+LONG_POLL_S = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueParts:
+    """What all pollers of one queue mapping on one node share."""
+
+    mapping: EventSourceMapping
+    source: Queue
+    fifo: bool
+    envelope: Envelope
+    filter: Filter | None
+    target: Target
+    counters: Counters
+    checkpointer: Checkpointer
+    random: Random
+    function_timeout_s: float = 30.0
+    long_poll_s: int = LONG_POLL_S
+
+    async def close(self) -> None:
+        """Close the connections: nothing of the mapping runs on this node any more."""
+        await self.source.close()
+
+
+async def call(parts: QueueParts, lease: HeldLease, messages: Sequence[Message], attempt: int) -> Outcome:
+    """Call the function once. Raises `LeaseLostError`, before calling, unless the lease can be trusted."""
+    records = [message.record for message in messages]
+    event = parts.envelope.event(records)
+    lease.check()
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    parts.counters.invoked += len(records)
+    outcome = await parts.target.invoke(
+        Invocation(
+            event=event,
+            mapping=parts.mapping.name,
+            shard=lease.key,
+            token=lease.token,
+            batch_id=f"{lease.key.mapping}:{_digest(messages)}",
+            attempt=attempt,
+        )
+    )
+    parts.counters.durations.observe(loop.time() - began_at)
+    if isinstance(outcome, Delivered) and parts.mapping.report_batch_item_failures:
+        outcome = read_response(outcome, Batch(records, len(event)), parts.envelope.parse_item_id)
+    match outcome:
+        case PartlyFailed() | FunctionFailed():
+            parts.counters.failed_invoke += len(records)
+        case Throttled():
+            parts.counters.throttles += 1
+        case Delivered() | NotReached():
+            pass
+    return outcome
+
+
+def _digest(messages: Sequence[Message]) -> str:
+    """Name a batch by its messages, so that the same messages make the same name, whoever receives them."""
+    names = "\n".join([str(message.record.item_id) for message in messages])
+    return hashlib.blake2s(names.encode(), digest_size=12).hexdigest()

@@ -1,0 +1,398 @@
+"""One poller of a queue at work: receive, filter, batch, invoke, delete. Only this module knows the order.
+
+The guarantee: at least once; in FIFO queues also in order per message group, and never two batches of one group at
+once. A message is received only when a slot for its batch is free, and deleted only after the function took it. What is
+not finished when the node is killed becomes visible in the queue by itself.
+
+`_step` looks at what is there and starts what may be started; everything that happens sets `_changed`, and so calls it
+again. It never awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError, StoreUnavailableError
+from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from model.progress import ShardState
+from pollers.queue_calls import call
+from pollers.queue_groups import Groups
+from pollers.queue_intake import NO_VISIBILITY_S, Intake
+from pollers.queue_limit import ConcurrencyLimit, retry_delay_s
+from pollers.queue_settling import Settling
+from pollers.queue_standing import QueueStanding
+from pollers.queue_work import Work, Workload
+from pollers.visibility import Visibility, visible
+from statemgr.scaling import Allotment, QueueUse, ScalingLimits, shard_index, share
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from leasing.held import HeldLease
+    from model.ids import ShardKey
+    from pollers.queue_calls import QueueParts
+    from pollers.queue_ports import Message
+
+_SHORT_POLL_S = 1
+_LAST_RECEIVE_S = 5.0
+_FIRST_DELAY_S = 0.5
+_ALLOTMENT_S = 2.0
+_FACTS_S = 60.0
+_LOOK_S = 1.0
+_SOON_S = 0.001  # a timer may fire a little early
+
+
+class QueuePump:
+    """Works as one numbered poller under one lease, from `run` until it is drained or cancelled.
+
+    `allotment` asks the store what the state manager allows the queue at present.
+    """
+
+    def __init__(
+        self, parts: QueueParts, lease: HeldLease, *, allotment: Callable[[], Awaitable[Allotment | None]]
+    ) -> None:
+        self._parts = parts
+        self._lease = lease
+        self.key: ShardKey = lease.key
+        mapping = parts.mapping
+        self._changed = asyncio.Event()
+        self._limits = ScalingLimits.of(mapping)
+        self._index = shard_index(lease.key.shard)
+        self._ask_allotment = allotment
+        self._backlog: int | None = None
+        self._standing = QueueStanding(lease, parts.checkpointer, self, mapping=mapping.name)
+        self._limit = ConcurrencyLimit(
+            share(self._index, self._limits.start, self._limits),
+            reduces_on_errors=not mapping.report_batch_item_failures,
+        )
+        self._groups = Groups(ordered=parts.fifo, batch_size=mapping.batch_size, overhead=parts.envelope.overhead())
+        self._visibility = Visibility(NO_VISIBILITY_S, extends=mapping.extensions.visibility_heartbeat)
+        self._settling = Settling(parts.source, self._visibility)
+        self._intake = Intake(
+            parts,
+            standing=self._standing,
+            groups=self._groups,
+            visibility=self._visibility,
+            settling=self._settling,
+            changed=self._changed.set,
+        )
+        self._load = Workload()
+        self._draining = asyncio.Event()
+        self._giving_back = 0
+
+    def __repr__(self) -> str:
+        return f"<QueuePump {self.key} {self._standing.state} {self._groups} {self._limit}>"
+
+    # What the worker and the standing ask
+
+    def drain(self) -> None:
+        """Receive no more; `run` returns after the handlers under way, everything else given back."""
+        self._draining.set()
+        self._changed.set()
+
+    def refresh(self) -> None:
+        """Have the report brought up to date."""
+        self._standing.changed()
+
+    @property
+    def held(self) -> int:
+        """Messages received and neither finished nor left to the queue."""
+        return len(self._groups) + self._load.messages
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest held message was sent."""
+        times = (self._load.oldest_ms, self._groups.oldest_ms())
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def backlog(self) -> int | None:
+        """The queue's backlog, told by the first poller only, so that it is counted once."""
+        return self._backlog if self._index == 0 else None
+
+    def use(self) -> QueueUse:
+        """Tell the state manager how much is used."""
+        return QueueUse(self._load.take_peak(), self._limit.now)
+
+    # The course
+
+    async def run(self) -> None:
+        """Work until drained. Raises `LeaseLostError`.
+
+        Everything may be cancelled or killed at any point: what is not deleted is received again.
+        """
+        probes = self._parts.counters.probes
+        probes[self.key] = self._standing.view
+        try:
+            if await self._open():
+                await self._work()
+                self._standing.state = ShardState.DRAINED  # nothing of the queue is held here any more
+                self._standing.changed()
+                await self._standing.all_saved()
+        finally:
+            self._standing.close()
+            probes.pop(self.key, None)
+
+    async def _open(self) -> bool:
+        """Learn the queue's visibility timeout and our share; False when draining before that."""
+        delay_s = _FIRST_DELAY_S
+        while not self._draining.is_set():
+            try:
+                self._intake.learn(await self._parts.source.facts())
+            except (SourceUnavailableError, SourceRefusedError) as exc:
+                pause_s, delay_s = self._intake.trouble(exc, delay_s)
+                await self._pause(pause_s)
+            else:
+                self._standing.source_answers()
+                await self._read_allotment()
+                self._standing.changed()
+                return True
+        return False
+
+    async def _work(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(coroutine, name=f"{what} {self.key}")
+                    for what, coroutine in (
+                        ("watch", self._standing.watch_refusal()),
+                        ("settle", self._settling.run()),
+                        ("keep hidden", self._settling.keep_hidden()),
+                        ("follow", self._follow()),
+                    )
+                ]
+                await self._steps(tasks)
+                for task in background:
+                    task.cancel()
+        except ExceptionGroup as failures:
+            # As in `pollers.pump`: a lease is lost only once, whoever notices.
+            lost, others = failures.split(LeaseLostError)
+            if lost is None or others is not None:
+                raise
+            raise _first(lost) from None
+
+    async def _steps(self, tasks: asyncio.TaskGroup) -> None:
+        """Start what may be started, again whenever something changed; return when drained and everything is quiet."""
+        loop = asyncio.get_running_loop()
+        give_back_at = 0.0
+        while True:
+            self._changed.clear()
+            if self._draining.is_set():
+                if self._standing.state is not ShardState.DRAINING:
+                    self._standing.state = ShardState.DRAINING
+                    give_back_at = loop.time() + _LAST_RECEIVE_S
+                next_at = self._wind_up(tasks, give_back_at, loop.time())
+                if self._quiet:
+                    return
+            else:
+                next_at = self._step(tasks, loop.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(next_at):
+                    await self._changed.wait()
+
+    def _step(self, tasks: asyncio.TaskGroup, now: float) -> float | None:
+        """Start batches and receives; return when to look again though nothing happens."""
+        self._expire(now)
+        while (free := self._limit.now - self._load.running) > 0 and (work := self._next_work(free, now)) is not None:
+            self._load.begin(work)
+            tasks.create_task(self._deliver(work), name=f"deliver {self.key}")
+        while (most := self._to_receive(now)) > 0:
+            self._intake.begin(most)
+            # While messages wait for their batch a drain must not have to wait for a long poll.
+            long = self._intake.under_way == 1 and not len(self._groups)
+            wait_s = self._parts.long_poll_s if long else _SHORT_POLL_S
+            tasks.create_task(self._intake.receive(most, wait_s, share=self._limit.share), name=f"receive {self.key}")
+        return self._look_again_at(now)
+
+    def _next_work(self, free: int, now: float) -> Work | None:
+        """Choose the next batch: one that was throttled and may try again, or a new one whose window is over."""
+        if (work := self._load.take_due(now)) is not None:
+            return work
+        if self._limit.throttled and self._load.busy:  # the function has room for one try at a time
+            return None
+        if not self._groups.ready or (not self._groups.full and self._window_over_at(free, now) > now):
+            return None
+        messages = self._groups.form(free)
+        return Work(messages) if messages else None
+
+    def _window_over_at(self, free: int, now: float) -> float:
+        """When the batching window of the next free slot is over."""
+        return self._load.window_began_at(free, now) + self._parts.mapping.batching_window_s
+
+    def _to_receive(self, now: float) -> int:
+        """How many messages the next receive may bring; none while the function throttles."""
+        if self._limit.throttled and (self.held or self._intake.under_way):
+            return 0  # what is held tells when the function takes something again
+        return self._intake.to_receive(self._limit.now - self._load.running, now)
+
+    def _look_again_at(self, now: float) -> float | None:
+        times = [self._intake.not_before]
+        if (due_at := self._load.due_at()) is not None:
+            times.append(due_at)
+        if self._groups.ready and (free := self._limit.now - self._load.running) > 0:
+            times.append(self._window_over_at(free, now))
+        if not self._visibility.extends and self.held:
+            times.append(now + _LOOK_S)  # notice what becomes visible
+        later = [time for time in times if time > now]
+        return max(now + _SOON_S, min(later)) if later else None
+
+    # Delivering
+
+    async def _deliver(self, work: Work) -> None:
+        """Call the function once with a batch, and see to what came of it. Raises `LeaseLostError`."""
+        loop = asyncio.get_running_loop()
+        try:
+            outcome = await call(self._parts, self._lease, work.messages, work.setbacks + 1)
+        finally:
+            self._load.end(work, loop.time())
+            self._changed.set()
+        self._learn_outcome(work, outcome, loop.time())
+
+    def _learn_outcome(self, work: Work, outcome: Outcome, now: float) -> None:
+        """Decide about each message of a batch. No await."""
+        match outcome:
+            case Delivered():
+                self._limit.took()
+                self._delivered(work.messages)
+            case PartlyFailed():
+                self._limit.took()
+                self._standing.setback(outcome, None)
+                failed = [message for message in work.messages if message.record.item_id in outcome.failed]
+                done = [message for message in work.messages if message.record.item_id not in outcome.failed]
+                if done:
+                    self._delivered(done)
+                self._failed(failed)
+            case FunctionFailed():
+                self._limit.failed()
+                self._standing.setback(outcome, None)
+                self._failed(work.messages)
+            case Throttled() | NotReached():
+                self._limit.refused()
+                delay_s = retry_delay_s(work.setbacks, outcome.retry_after_s, self._parts.random.random())
+                self._load.pause(work, now + delay_s)
+                self._standing.setback(outcome, delay_s)
+                self._intake.not_before = work.due_at  # for when the batch is forgotten before it can be tried again
+                return
+        self._intake.not_before = min(self._intake.not_before, now)
+        self._load.hasten(now)
+
+    def _delivered(self, messages: list[Message]) -> None:
+        """Have messages deleted; in FIFO queues their groups stay locked until that is done."""
+        self._standing.delivered(len(messages))
+        self._let_go(messages)
+        self._settling.delete(messages, self._settled)
+
+    def _failed(self, messages: list[Message]) -> None:
+        """Leave messages to the queue, which makes them visible in its time; later ones of their groups too."""
+        self._leave(messages)
+        if self._parts.fifo:
+            groups = {message.group for message in messages}
+            self._leave(self._groups.withdraw(groups))
+            self._groups.unlock(messages)
+
+    def _settled(self, deleted: list[Message], given_up: list[Message]) -> None:
+        """Learn that messages were deleted, or could not be: those will be received once more."""
+        self._parts.counters.deleted += len(deleted)
+        if given_up:
+            self._standing.log.warning("messages.not_deleted", messages=len(given_up))
+        if self._parts.fifo:
+            if given_up:  # delivered again before what follows in the group
+                self._leave(self._groups.withdraw({message.group for message in given_up}))
+            self._groups.unlock([*deleted, *given_up])
+        self._changed.set()
+
+    def _leave(self, messages: Sequence[Message]) -> None:
+        if messages:
+            self._let_go(messages)
+            self._standing.left_to_queue(len(messages))
+
+    def _let_go(self, messages: Sequence[Message]) -> None:
+        self._visibility.drop(messages)
+        self._intake.held_bytes -= sum([message.size for message in messages])
+
+    def _expire(self, now: float) -> None:
+        """Forget messages that others can see again: working on them would do it twice."""
+        if not self._visibility.lapsed(now):
+            return
+        expired = self._groups.expire(lambda message: visible(message, now))
+        paused = self._load.expire(lambda message: visible(message, now), whole_groups=self._parts.fifo)
+        expired += paused
+        if self._parts.fifo:
+            expired += self._groups.withdraw({message.group for message in paused})
+            self._groups.unlock(paused)
+        if expired:
+            self._standing.log.warning("messages.visible_again", messages=len(expired))
+            self._leave(expired)
+
+    # Stopping
+
+    @property
+    def _quiet(self) -> bool:
+        waiting = self._load.running or self._intake.under_way or self._settling.unsettled or self._giving_back
+        return not waiting and not self.held
+
+    def _wind_up(self, tasks: asyncio.TaskGroup, give_back_at: float, now: float) -> float | None:
+        """Give back what no handler works on; return when to look again.
+
+        A receive under way is waited for, since its messages would be lost sight of, and it would receive at once what
+        is given back meanwhile; but a long poll is not waited for before giving back what is held.
+        """
+        if self._intake.under_way and now < give_back_at:
+            return give_back_at + _SOON_S
+        self._give_back_waiting(tasks)
+        return None
+
+    def _give_back_waiting(self, tasks: asyncio.TaskGroup) -> None:
+        """Give back everything that no handler works on, in the order of receipt."""
+        messages = sorted([*self._groups.clear(), *self._load.clear()], key=lambda message: message.record.position)
+        if not messages:
+            return
+        self._leave(messages)
+        self._giving_back += 1
+        tasks.create_task(self._give_back(messages), name=f"give back {self.key}")
+
+    async def _give_back(self, messages: list[Message]) -> None:
+        try:
+            await self._settling.give_back(messages)
+        finally:
+            self._giving_back -= 1
+            self._changed.set()
+        self._standing.log.info("messages.given_back", messages=len(messages))
+
+    # What the queue and the state manager say
+
+    async def _follow(self) -> None:
+        """Keep our share and the queue's visibility timeout up to date, until cancelled."""
+        loop = asyncio.get_running_loop()
+        facts_at = loop.time() + _FACTS_S
+        while True:
+            await asyncio.sleep(_ALLOTMENT_S)
+            await self._read_allotment()
+            if loop.time() >= facts_at:
+                facts_at = loop.time() + _FACTS_S
+                with suppress(SourceUnavailableError, SourceRefusedError):
+                    self._intake.learn(await self._parts.source.facts())
+
+    async def _read_allotment(self) -> None:
+        try:
+            allotment = await self._ask_allotment()
+        except StoreUnavailableError:
+            return  # the last one stands
+        if allotment is not None:
+            self._backlog = allotment.backlog
+            self._limit.share = share(self._index, allotment.concurrency, self._limits)
+            self._changed.set()
+
+    async def _pause(self, delay_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._draining.wait()
+
+
+def _first(group: BaseExceptionGroup) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,222 @@
+"""Where one queue poller stands: its account, its use, what operators see, and how much of that is saved.
+
+A queue has no positions: what is finished is deleted there. The account follows one rule that shards do not have: a
+message left to the queue, because its batch failed, its visibility ended or the node drains, is *taken off* `polled`.
+It is not finished, and whoever receives it next counts it again. So every message that ends here is polled once and
+delivered or filtered once, however often it was received; `esm_polled_event_count_total` counts the receives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from model.errors import LeaseLostError
+from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from pollers.counters import ShardView
+
+if TYPE_CHECKING:
+    from leasing.held import HeldLease
+    from model.ids import ShardKey
+    from pollers.checkpointer import Checkpointer
+    from statemgr.scaling import QueueUse
+
+log = structlog.get_logger(__name__)
+
+_COUNTS_S = 0.5
+
+
+class Holder(Protocol):
+    """What holds unfinished messages: the pump."""
+
+    @property
+    def held(self) -> int:
+        """How many."""
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest was sent, epoch milliseconds."""
+
+    @property
+    def backlog(self) -> int | None:
+        """Messages in the queue, where this poller is the one to tell."""
+
+    def use(self) -> QueueUse:
+        """How much of its share it uses, since this was asked last."""
+
+
+class QueueStanding:
+    """One poller's standing under one lease. `pollers.checkpointer.Saving`."""
+
+    def __init__(self, lease: HeldLease, checkpointer: Checkpointer, holder: Holder, *, mapping: str) -> None:
+        self.key: ShardKey = lease.key
+        self.ledger = lease.progress.ledger.resumed()
+        self.state = ShardState.STARTING
+        self.source_error: str | None = None
+        self._holder = holder
+        self._lease = lease
+        self._checkpointer = checkpointer
+        self._last_result = lease.progress.report.last_result
+        self._last_error: str | None = None
+        self._imbalance = 0
+        self._changes = 0
+        self._changes_saved = 0
+        self._saving = 0
+        self._refused: SaveResult | None = None
+        self._news = asyncio.Event()
+        self._counting: asyncio.TimerHandle | None = None
+        self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
+
+    def changed(self) -> None:
+        """Have the present state saved soon."""
+        self._changes += 1
+        self._checkpointer.mark(self)
+
+    def counted(self) -> None:
+        """Have counts saved before long. Nothing waits for them, so they need no save each."""
+        if self._counting is None:
+            self._counting = asyncio.get_running_loop().call_later(_COUNTS_S, self._counts_due)
+
+    def _counts_due(self) -> None:
+        self._counting = None
+        self.changed()
+
+    def polled(self, messages: int) -> None:
+        """Count messages received: they are to be finished here."""
+        self.ledger.polled += messages
+
+    def filtered(self, messages: int) -> None:
+        """Count messages filtered out."""
+        self.ledger.filtered += messages
+        self.counted()
+
+    def delivered(self, messages: int) -> None:
+        """Count messages as taken by the function."""
+        self.ledger.delivered += messages
+        self._last_result, self._last_error = "OK", None
+        if self.state is not ShardState.DRAINING:
+            self.state = ShardState.READING
+        self.counted()
+
+    def left_to_queue(self, messages: int) -> None:
+        """Take messages off the account: they are the queue's again."""
+        self.ledger.polled -= messages
+        self.counted()
+
+    def setback(self, outcome: Outcome, delay_s: float | None) -> None:
+        """Note a failed invocation; `delay_s` is None when the queue decides about the retry."""
+        match outcome:
+            case FunctionFailed():
+                result, error, state = "PROBLEM: Function call failed", outcome.error, ShardState.RETRYING
+            case PartlyFailed():
+                result, state = "PROBLEM: Function call failed", ShardState.RETRYING
+                error = f"{len(outcome.failed)} messages of a batch failed"
+            case Throttled() | NotReached():
+                result, error, state = f"PROBLEM: {outcome.error}", outcome.error, ShardState.WAITING
+            case Delivered():
+                return
+        if error != self._last_error:
+            retry = "when visible again" if delay_s is None else round(delay_s, 3)
+            self.log.warning("invoke.failed", error=error, retry_in_s=retry)
+        self._last_result, self._last_error = result, error
+        if self.state is not ShardState.DRAINING:
+            self.state = state
+        self.counted()
+
+    def source_trouble(self, error: str, *, result: str | None) -> bool:
+        """Note that the queue does not answer, or refuses (`result` given). Tells whether that is new."""
+        new = error != self.source_error
+        self.source_error = error
+        self.state = ShardState.WAITING if result is None else ShardState.FAILED
+        if result is not None:
+            self._last_result = result
+        if new:
+            self.changed()
+        return new
+
+    def source_answers(self) -> None:
+        """Note that the queue answered."""
+        if self.source_error is not None:
+            self.source_error = None
+            self.state = ShardState.READING
+        elif self.state is ShardState.STARTING:
+            self.state = ShardState.READING
+
+    async def all_saved(self) -> None:
+        """Wait until the store has everything as it is now. Raises `LeaseLostError`."""
+        while self._changes_saved < self._changes:
+            self._check_refused()
+            self._lease.check()
+            self._news.clear()
+            await self._news.wait()
+
+    async def watch_refusal(self) -> None:
+        """Raise `LeaseLostError` as soon as the store refuses a save; return never."""
+        while True:
+            self._check_refused()
+            self._news.clear()
+            await self._news.wait()
+
+    def _check_refused(self) -> None:
+        if self._refused is not None:
+            raise LeaseLostError(self.key, f"the store refused a report: {self._refused}")
+
+    # The checkpointer's side
+
+    def to_save(self) -> ProgressUpdate | None:
+        """Return the state for the store; None once nothing may be written any more."""
+        if self._refused is not None:
+            return None
+        self._saving = self._changes
+        return ProgressUpdate(
+            key=self.key,
+            token=self._lease.token,
+            node=self._lease.node,
+            position=None,
+            ledger=self._account(),
+            report=self._report(),
+            state=self._holder.use().encode(),
+        )
+
+    def saved(self, update: ProgressUpdate, result: SaveResult) -> None:  # noqa: ARG002 - `Saving` passes it
+        """Learn what became of the last save."""
+        if result is SaveResult.SAVED:
+            self._changes_saved = self._saving
+        else:
+            self._refused = result
+        self._news.set()
+
+    def close(self) -> None:
+        """Save nothing more."""
+        if self._counting is not None:
+            self._counting.cancel()
+        self._checkpointer.forget(self)
+
+    # The account and the report
+
+    def _account(self) -> Ledger:
+        """Return the ledger, after holding it against what the pump really holds (invariant 1)."""
+        ledger = self.ledger
+        ledger.in_flight = self._holder.held
+        if ledger.imbalance != self._imbalance:
+            self._imbalance = ledger.imbalance
+            self.log.error("ledger.imbalance", records=ledger.imbalance, in_flight=ledger.in_flight)
+        return ledger.plus(Ledger())
+
+    def _report(self) -> ShardReport:
+        backlog, oldest_ms = self._holder.backlog, self._holder.oldest_ms
+        return ShardReport(
+            state=self.state,
+            lag_records=None if backlog is None else backlog + self._holder.held,
+            lag_s=None if oldest_ms is None else round(max(0.0, time.time() - oldest_ms / 1000), 3),
+            last_result=self._last_result,
+            last_error=self.source_error or self._last_error,
+        )
+
+    def view(self) -> ShardView:
+        """Return the poller as it is now, for scrapes and `status`."""
+        return ShardView(self._report(), self._account())

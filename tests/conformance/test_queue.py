@@ -1,0 +1,152 @@
+"""What pollers rely on of a queue, on ElasticMQ and on the queue in memory that unit tests use."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from pollers.queue_ports import Entry
+from tests.support.fake_sqs import FakeQueue
+from tests.support.sqs_servers import CREDENTIALS, RealQueue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from pollers.queue_ports import Queue, Received
+    from tests.support.elasticmq import ElasticMQ
+
+    class Lab(Protocol):
+        """Makes a queue, and a way to send to it."""
+
+        def __call__(
+            self, *, fifo: bool = False, visibility_s: int = 30, receives: int | None = None
+        ) -> AbstractAsyncContextManager[tuple[Queue, Callable[..., None]]]:
+            """Make them."""
+
+
+def body(received: Received) -> bytes:
+    """Return a message's text as JSON."""
+    return bytes(received.raw.Body)
+
+
+@pytest.fixture(params=["memory", "elasticmq"])
+def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Make queues of one implementation."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    server: ElasticMQ | None = request.getfixturevalue("elasticmq") if request.param == "elasticmq" else None
+
+    @asynccontextmanager
+    async def make(
+        *, fifo: bool = False, visibility_s: int = 30, receives: int | None = None
+    ) -> AsyncIterator[tuple[Queue, Callable[..., None]]]:
+        if server is None:
+            fake = FakeQueue(visibility_s=visibility_s, fifo=fifo, max_receives=receives)
+            yield fake, fake.send
+            return
+        dead = RealQueue(server.endpoint_url, fifo=fifo) if receives is not None else None
+        real = RealQueue(server.endpoint_url, fifo=fifo, visibility_s=visibility_s, dead=dead, receives=receives or 1)
+        async with real.adapter() as queue:
+            yield queue, lambda *bodies, group=None: real.send(bodies, group=group)
+
+    return make
+
+
+async def receive(queue: Queue, most: int = 10, *, wait_s: int = 3) -> list[Received]:
+    """Receive until there are `most` or nothing comes."""
+    found = await queue.receive(most, wait_s=wait_s)
+    while found and len(found) < most:
+        more = await queue.receive(most - len(found), wait_s=0)
+        if not more:
+            break
+        found += more
+    return found
+
+
+async def test_a_received_message_is_hidden_and_comes_back_with_its_count(lab: Lab) -> None:
+    """One receive hides it for the visibility timeout; the next has another receipt and counts one more."""
+    async with lab(visibility_s=1) as (queue, send):
+        send("a")
+        [first] = await receive(queue, 1)
+        assert (body(first), first.receives, first.group) == (b'"a"', 1, None)
+        assert await queue.receive(1, wait_s=0) == []
+        facts = await queue.facts()
+        assert (facts.visibility_s, facts.visible, facts.in_flight) == (1, 0, 1)
+        [again] = await receive(queue, 1)
+        assert (again.receives, again.receipt != first.receipt) == (2, True)
+
+
+async def test_a_deleted_message_is_gone(lab: Lab) -> None:
+    """Deleting answers for each entry, and the message does not come back."""
+    async with lab(visibility_s=1) as (queue, send):
+        send("a", "b", "c")
+        received = await receive(queue, 3)
+        assert await queue.delete([one.receipt for one in received]) == [Entry.DONE] * 3
+        assert await queue.receive(10, wait_s=2) == []
+
+
+async def test_visibility_can_be_extended_and_ended(lab: Lab) -> None:
+    """Extended, a message stays hidden; with 0 it is visible at once, and a long poll returns with it."""
+    async with lab(visibility_s=1) as (queue, send):
+        send("a")
+        [one] = await receive(queue, 1)
+        assert await queue.change_visibility([one.receipt], 60) == [Entry.DONE]
+        assert await queue.receive(1, wait_s=2) == []
+        async with asyncio.TaskGroup() as tasks:
+            polling = tasks.create_task(queue.receive(1, wait_s=20))
+            await asyncio.sleep(0.2)
+            assert await queue.change_visibility([one.receipt], 0) == [Entry.DONE]
+            async with asyncio.timeout(10):
+                [again] = await polling
+        assert again.receives == 2
+
+
+async def test_a_group_with_a_message_in_flight_is_blocked_and_others_are_not(lab: Lab) -> None:
+    """FIFO: the next message of a group comes only after the one before was deleted."""
+    async with lab(fifo=True) as (queue, send):
+        send("a0", "a1", group="a")
+        [a0] = await queue.receive(1, wait_s=3)
+        assert (body(a0), a0.group) == (b'"a0"', "a")
+        send("b0", group="b")
+        [b0] = await queue.receive(10, wait_s=3)
+        assert body(b0) == b'"b0"'
+        assert await queue.receive(10, wait_s=0) == []
+        assert await queue.delete([a0.receipt]) == [Entry.DONE]
+        [a1] = await queue.receive(10, wait_s=3)
+        assert body(a1) == b'"a1"'
+
+
+async def test_order_is_kept_when_messages_are_given_back(lab: Lab) -> None:
+    """FIFO: shown again in the order of receipt, in one call, messages come in that order."""
+    async with lab(fifo=True) as (queue, send):
+        send(*[f"a{n}" for n in range(6)], group="a")
+        received = await receive(queue, 6)
+        assert [body(one) for one in received] == [b'"a%d"' % n for n in range(6)]
+        assert await queue.change_visibility([one.receipt for one in received], 0) == [Entry.DONE] * 6
+        again = await receive(queue, 6)
+        assert [(body(one), one.receives) for one in again] == [(b'"a%d"' % n, 2) for n in range(6)]
+
+
+async def test_order_is_kept_when_visibility_ends(lab: Lab) -> None:
+    """FIFO: after the visibility timeout the messages come in their order again."""
+    async with lab(fifo=True, visibility_s=1) as (queue, send):
+        send(*[f"a{n}" for n in range(5)], group="a")
+        assert len(await receive(queue, 5)) == 5
+        again = await receive(queue, 5, wait_s=5)
+        assert [body(one) for one in again] == [b'"a%d"' % n for n in range(5)]
+
+
+async def test_a_message_received_too_often_is_dead_lettered(lab: Lab) -> None:
+    """The queue's redrive policy takes it away at the receive that would be one too many."""
+    async with lab(visibility_s=1, receives=2) as (queue, send):
+        send("a")
+        for count in (1, 2):
+            [one] = await receive(queue, 1, wait_s=5)
+            assert one.receives == count
+        assert await queue.receive(1, wait_s=3) == []
+        facts = await queue.facts()
+        assert (facts.visible, facts.in_flight) == (0, 0)

@@ -1,0 +1,133 @@
+"""Queues and real nodes: processes of the daemon, Redis and ElasticMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.node_process import NodeProcess, eventually, owners
+from tests.support.sqs_servers import CREDENTIALS, RealQueue
+from tests.support.sqs_target import SqsTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.elasticmq import ElasticMQ
+
+
+def document(real: RealQueue, target: SqsTarget, redis_url: str, **mapping: Any) -> dict[str, Any]:
+    """Make a node's configuration with one mapping `orders` from a queue to the target."""
+    return {
+        "redis": {"url": redis_url},
+        "leasing": {"ttl": 3},
+        "aws": {"region": "us-east-1", "endpoint_url": real.endpoint_url},
+        "functions": {"f": {"url": target.url, "timeout": 30}},
+        "event_source_mappings": [
+            {"Name": "orders", "EventSourceArn": real.arn, "FunctionName": "f", **mapping},
+        ],
+    }
+
+
+async def held_by(node: NodeProcess, nodes: int) -> bool:
+    """Whether so many nodes hold pollers."""
+    return len(owners(await node.mapping())) == nodes
+
+
+async def balanced(node: NodeProcess, delivered: int) -> bool:
+    """Whether the stored account says that all were delivered, and balances."""
+    ledger = (await node.mapping())["ledger"]
+    assert ledger["balanced"], ledger
+    return bool(ledger["delivered"] == ledger["polled"] == delivered)
+
+
+async def test_a_node_reads_a_queue_and_leaves_it_clean(elasticmq: ElasticMQ, redis_url: str, tmp_path: Path) -> None:
+    """Delivered, deleted, accounted for, and ended within the drain timeout."""
+    real = RealQueue(elasticmq.endpoint_url)
+    await asyncio.to_thread(real.send, [f"m{n}" for n in range(500)])
+    async with SqsTarget().serving() as target:
+        node = NodeProcess(tmp_path, document(real, target, redis_url), env=CREDENTIALS)
+        async with node:
+            await node.start()
+            await eventually(lambda: len(target.done()) == 500, lambda: f"all messages\n{node.tail()}")
+            await eventually(lambda: balanced(node, 500), "the account")
+            assert real.empty
+            metrics = await node.metrics()
+            assert metrics['esm_deleted_event_count_total{mapping="orders",source="sqs"}'] == 500
+            assert (await node.mapping())["last_processing_result"] == "OK"
+            assert await node.stop() == 0
+    assert Counter(target.done()).most_common(1)[0][1] == 1
+
+
+@pytest.mark.slow
+async def test_maximum_concurrency_holds_across_four_nodes(
+    elasticmq: ElasticMQ, redis_url: str, tmp_path: Path
+) -> None:
+    """MaximumConcurrency 7: the function sees seven calls at once, and never more."""
+    real = RealQueue(elasticmq.endpoint_url)
+    await asyncio.to_thread(real.send, [f"m{n}" for n in range(4000)])
+    async with SqsTarget(seconds=0.2).serving() as target, AsyncExitStack() as nodes:
+        settings = document(real, target, redis_url, ScalingConfig={"MaximumConcurrency": 7})
+        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=CREDENTIALS) for n in range(4)]
+        for node in fleet:
+            await nodes.enter_async_context(node)
+            node.spawn()
+        await eventually(lambda: target.most_running == 7, "seven at once")
+
+        async def spread() -> bool:
+            fleet[0].address = (await fleet[0].logged("http.listening"))["address"]
+            held = owners(await fleet[0].mapping())
+            return len(held) == 4 and sum(map(len, held.values())) == 7
+
+        await eventually(spread, "seven pollers on four nodes")
+        calls = len(target.calls)
+        await eventually(lambda: len(target.calls) >= calls + 60, "more calls")
+        assert sum(real.counts()) > 0, "the queue ran dry: the test has shown nothing"
+        assert target.most_running == 7
+        visible, in_flight = real.counts()
+        assert visible
+        assert in_flight <= 70 + 10  # what was just taken and is being deleted
+
+
+@pytest.mark.slow
+async def test_groups_stay_in_order_when_a_node_is_killed(elasticmq: ElasticMQ, redis_url: str, tmp_path: Path) -> None:
+    """200 groups of 50 messages, three nodes, one killed: in order, nothing lost, only what was in flight repeated."""
+    real = RealQueue(elasticmq.endpoint_url, fifo=True, visibility_s=5)
+    async with SqsTarget(seconds=0.1).serving() as target, AsyncExitStack() as nodes:
+        settings = document(real, target, redis_url)
+        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=CREDENTIALS) for n in range(3)]
+        for node in fleet:
+            await nodes.enter_async_context(node)
+            await node.start()
+        await eventually(lambda: held_by(fleet[0], 3), "pollers on three nodes")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(asyncio.to_thread(real.send_groups, 200, 50))
+            await eventually(lambda: sum(len(call.bodies) for call in target.calls) >= 1500, "a part of the messages")
+            killed_at = fleet[1].kill()
+            assert sum(len(call.bodies) for call in target.calls) < 9000, "too late to show anything"
+        await eventually(lambda: len(set(target.done())) == 10_000, "all messages", limit_s=200)
+        await eventually(lambda: real.empty, "an empty queue")
+        for node in (fleet[0], fleet[2]):
+            assert not node.find("ledger.imbalance")
+    firsts: dict[str, list[int]] = {}
+    seen: Counter[str] = Counter()
+    for call in sorted(target.calls, key=lambda call: call.ended):
+        for body in call.bodies:
+            group, _, number = body.partition("/")
+            if not seen[body]:
+                firsts.setdefault(group, []).append(int(number))
+            seen[body] += 1
+    assert firsts == {f"g{group}": list(range(50)) for group in range(200)}
+    repeated = {body for body, count in seen.items() if count > 1}
+    in_flight = {body for call in target.calls for body in call.bodies if killed_at - 2 < call.ended < killed_at + 2}
+    assert repeated <= in_flight
+    assert len(repeated) <= 10 * 16
+    busy: dict[str, float] = {}
+    for call in sorted(target.calls, key=lambda call: call.began):
+        for group in {body.partition("/")[0] for body in call.bodies}:
+            assert call.began >= busy.get(group, 0.0), f"{group} was with the function twice"
+        for group in {body.partition("/")[0] for body in call.bodies}:
+            busy[group] = call.ended

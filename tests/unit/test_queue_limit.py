@@ -1,0 +1,51 @@
+"""How answers move the number of batches that may be with the function."""
+
+from __future__ import annotations
+
+from pollers.queue_limit import ConcurrencyLimit, retry_delay_s
+
+
+def test_throttles_halve_and_success_restores() -> None:
+    """Down to one within a few throttles, up by one for each batch taken."""
+    limit = ConcurrencyLimit(20, reduces_on_errors=True)
+    levels = []
+    for _ in range(6):
+        limit.refused()
+        levels.append(limit.now)
+    assert levels == [10, 5, 2, 1, 1, 1]
+    assert limit.throttled
+    limit.took()
+    assert (limit.now, limit.throttled) == (2, False)
+    for _ in range(30):
+        limit.took()
+    assert limit.now == 20
+
+
+def test_function_errors_lower_it_by_one_unless_items_are_reported() -> None:
+    """Gradually, and not at all with ReportBatchItemFailures."""
+    limit, reporting = ConcurrencyLimit(3, reduces_on_errors=True), ConcurrencyLimit(3, reduces_on_errors=False)
+    for _ in range(5):
+        limit.failed()
+        reporting.failed()
+    assert (limit.now, reporting.now) == (1, 3)
+
+
+def test_the_share_is_the_ceiling() -> None:
+    """A smaller share counts at once; a larger one too, unless the limit was reduced."""
+    limit = ConcurrencyLimit(4, reduces_on_errors=True)
+    limit.share = 8
+    assert limit.now == 8
+    limit.refused()
+    limit.share = 16
+    assert limit.now == 4
+    limit.share = 2
+    assert limit.now == 2
+    limit.share = 0
+    assert limit.now == 0
+
+
+def test_throttled_batches_wait_longer_and_longer_or_as_told() -> None:
+    """Half a second doubling to twenty, with jitter; Retry-After is honoured."""
+    assert [retry_delay_s(n, None, 1.0) for n in (0, 1, 2, 5, 6, 50)] == [0.5, 1, 2, 16, 20, 20]
+    assert retry_delay_s(3, None, 0.0) == 2
+    assert retry_delay_s(3, 7.0, 0.5) == 7.25
