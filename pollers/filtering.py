@@ -167,3 +167,13 @@ class _Rule:
         self.metadata = ObjectNode(fields) if fields else None
         rule = RuleForm.STRING if isinstance(self.data, Leaf) else RuleForm.OBJECT
         self.fates = {form: FATES[kind][form, rule] for form in DataForm if (form, rule) in FATES[kind]}
+
+
+def split(
+    raws: Sequence[object], positions: Sequence[int], keep: Sequence[bool]
+) -> tuple[list[object], list[int], list[int]]:
+    """Return the raws and positions to keep, as a filter said, and the positions of the others."""
+    kept = [raw for raw, wanted in zip(raws, keep, strict=True) if wanted]
+    kept_positions = [position for position, wanted in zip(positions, keep, strict=True) if wanted]
+    others = [position for position, wanted in zip(positions, keep, strict=True) if not wanted]
+    return kept, kept_positions, others

@@ -18,6 +18,7 @@ from model.record import NO_POSITION
 from pollers.batcher import Batcher
 from pollers.delivery import Delivery
 from pollers.exchange import PlainExchange
+from pollers.filtering import split
 from pollers.handing_over import Fate, HandingOver
 from pollers.lane import Lane
 from pollers.standing import Standing
@@ -288,12 +289,12 @@ class Pump:
         positions: Sequence[int] = chunk.positions
         unfinished = standing.positions.open(positions)
         if unfinished is not None:
-            raws, positions, _ = _split(raws, positions, unfinished)
+            raws, positions, _ = split(raws, positions, unfinished)
             standing.moved()
         standing.ledger.polled += len(raws)
         parts.counters.polled += len(raws)
         if parts.filter is not None and raws:
-            raws, positions, passed = _split(raws, positions, parts.filter.keep(raws))
+            raws, positions, passed = split(raws, positions, parts.filter.keep(raws))
             if passed:
                 standing.positions.pass_over(passed)
                 standing.ledger.filtered += len(passed)
@@ -391,13 +392,3 @@ class Pump:
 
     def _finish(self, records: list[Record]) -> None:
         self._standing.finished([record.position for record in records])
-
-
-def _split(
-    raws: Sequence[object], positions: Sequence[int], keep: Sequence[bool]
-) -> tuple[list[object], list[int], list[int]]:
-    """Return the raws and positions to keep, and the positions of the others."""
-    kept = [raw for raw, wanted in zip(raws, keep, strict=True) if wanted]
-    kept_positions = [position for position, wanted in zip(positions, keep, strict=True) if wanted]
-    others = [position for position, wanted in zip(positions, keep, strict=True) if not wanted]
-    return kept, kept_positions, others
