@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import kafka
+from benchmarks import kafka, kinesis
 from benchmarks.bench import Bench, Options
 from benchmarks.idle import IdleShards
 from benchmarks.machine import describe, pin
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Case
     from benchmarks.results import Row
 
-CASES: tuple[Case, ...] = (*kafka.cases(), IdleShards(), TakeOver(3), TakeOver(10))
+CASES: tuple[Case, ...] = (*kafka.cases(), *kinesis.cases(), IdleShards(), TakeOver(3), TakeOver(10))
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"
 

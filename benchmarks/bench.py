@@ -23,6 +23,7 @@ from node.embedded_redis import EmbeddedRedis
 from tests.support.embedded_broker import EmbeddedBroker
 from tests.support.kafka import KafkaProcess
 from tests.support.kafka_admin import KafkaAdmin
+from tests.support.kinesis_local import REGION, KinesisLocal
 from tests.support.servers import free_ports, unique_name
 
 if TYPE_CHECKING:
@@ -125,6 +126,20 @@ class Bench:
         self.say("starting Apache Kafka")
         return KafkaAdmin(self._running.enter_context(KafkaProcess(heap_mb=1024)).bootstrap_servers)
 
+    @cached_property
+    def kinesis(self) -> str:
+        """The address of a Kinesis server of our own; whatever starts from here on finds it by its environment."""
+        self.say("starting kinesis-local")
+        url = self._running.enter_context(KinesisLocal()).endpoint_url
+        os.environ.update(
+            AWS_ENDPOINT_URL_KINESIS=url,
+            AWS_DEFAULT_REGION=REGION,
+            AWS_REGION=REGION,
+            AWS_ACCESS_KEY_ID="test",
+            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106  # anything will do
+        )
+        return url
+
     def say(self, text: str) -> None:
         """Tell the person who waits what is being done."""
         print(text, file=sys.stderr, flush=True)
@@ -136,10 +151,10 @@ class Bench:
             yield server.url
 
     @contextlib.contextmanager
-    def sink(self, *, log: bool = False) -> Iterator[Sink]:
-        """Run a sink."""
+    def sink(self, *, log: bool = False, mark: str = '"offset":') -> Iterator[Sink]:
+        """Run a sink that counts records by a mark."""
         path = self._path("sink.jsonl") if log else None
-        arguments = ["--log", str(path)] if path is not None else []
+        arguments = ["--mark", mark, *(["--log", str(path)] if path is not None else [])]
         with Child("benchmarks.sink", arguments, cpus=self.cpus.others, stdout=subprocess.PIPE) as child:
             yield Sink(child.line(), path, child)
 

@@ -48,7 +48,9 @@ class DeliverySource(Protocol):
 
     name: str
     floor_module: str
+    plain_module: str | None  # a plain client's loop to compare with too; takes what the floor script takes
     load_module: str
+    mark: str  # what every record of an event has once
     pattern: str  # keeps one in ten
     kept: str  # what the floor script is told to keep
     kept_one_in: int
@@ -95,11 +97,18 @@ class Deliveries:
         feed = self.source.backlog(bench, records)
         nodes: list[Sample] = []
         floors: list[Sample] = []
+        plains: list[Sample] = []
+        subjects: dict[str, tuple[list[Sample], Callable[[], Sample]]] = {
+            "floor": (floors, lambda: self._script(bench, feed, self.source.floor_module)),
+            "node": (nodes, lambda: self._node(bench, feed)),
+        }
+        if (plain := self.source.plain_module) is not None:
+            subjects["plain"] = plains, lambda: self._script(bench, feed, plain)
         for number in range(options.rounds):
-            for subject in ("floor", "node") if number % 2 == 0 else ("node", "floor"):
-                samples, measure = (nodes, self._node) if subject == "node" else (floors, self._floor)
-                samples.append(measure(bench, feed))
-                last = samples[-1]
+            for subject in list(subjects) if number % 2 == 0 else reversed(subjects):
+                samples, measure = subjects[subject]
+                last = measure()
+                samples.append(last)
                 bench.say(
                     f"{self.name} {subject}: {last.records_per_cpu_s:,.0f} records per CPU-second, "
                     f"{last.records_per_s:,.0f}/s, {last.records_per_request:.1f} a request, "
@@ -107,14 +116,14 @@ class Deliveries:
                 )
         latencies = self._node_latencies(bench)
         floor_latencies = self._floor_latencies(bench)
-        ratios = [node.records_per_cpu_s / floor.records_per_cpu_s for node, floor in zip(nodes, floors, strict=True)]
         return [
             Row(
                 self.name,
                 (
                     Figure.of("records/CPU-s", "1/s", [one.records_per_cpu_s for one in nodes]),
                     Figure.of("floor's", "1/s", [one.records_per_cpu_s for one in floors]),
-                    Figure.of("ratio", "", ratios),
+                    Figure.of("ratio", "", _ratios(nodes, floors)),
+                    *([Figure.of("times plain", "", _ratios(nodes, plains))] if plains else []),
                     Figure.of("records/s", "1/s", [one.records_per_s for one in nodes]),
                     Figure.of("a request", "", [one.records_per_request for one in nodes]),
                     Figure.of("peak", "MB", [one.peak_mb for one in nodes]),
@@ -136,20 +145,21 @@ class Deliveries:
     def _node(self, bench: Bench, feed: Feed) -> Sample:
         with (
             bench.redis() as redis,
-            bench.sink() as sink,
+            bench.sink(mark=self.source.mark) as sink,
             bench.node(self._mapping(feed), redis=redis, sink=sink.url) as node,
         ):
             sample = self._sample(bench, feed, sink, node.child)
             node.child.end(signal.SIGKILL)  # the Redis goes too; nobody takes over
             return sample
 
-    def _floor(self, bench: Bench, feed: Feed) -> Sample:
-        with bench.sink() as sink:
-            arguments = self._floor_arguments(feed, sink.url)
-            with bench.child(self.source.floor_module, arguments, measured=True) as floor:
-                sample = self._sample(bench, feed, sink, floor)
-                floor.end(signal.SIGKILL)
-                return sample
+    def _script(self, bench: Bench, feed: Feed, module: str) -> Sample:
+        with (
+            bench.sink(mark=self.source.mark) as sink,
+            bench.child(module, self._floor_arguments(feed, sink.url), measured=True) as script,
+        ):
+            sample = self._sample(bench, feed, sink, script)
+            script.end(signal.SIGKILL)
+            return sample
 
     def _sample(self, bench: Bench, feed: Feed, sink: Sink, subject: Child) -> Sample:
         quick = bench.options.quick
@@ -189,7 +199,7 @@ class Deliveries:
         mapping = {**self._mapping(feed), "MaximumBatchingWindowInSeconds": 0}
         with (
             bench.redis() as redis,
-            bench.sink(log=True) as sink,
+            bench.sink(log=True, mark=self.source.mark) as sink,
             bench.node(mapping, redis=redis, sink=sink.url) as node,
         ):
             wait_for(lambda: bool(node.held()) and node.ready(), "a ready node")
@@ -197,7 +207,7 @@ class Deliveries:
 
     def _floor_latencies(self, bench: Bench) -> list[float]:
         feed = self.source.empty(bench)
-        with bench.sink(log=True) as sink:
+        with bench.sink(log=True, mark=self.source.mark) as sink:
             arguments = self._floor_arguments(feed, sink.url)
             with bench.child(self.source.floor_module, arguments, measured=True) as floor:
                 log = floor.log
@@ -220,6 +230,11 @@ class Deliveries:
         arrivals = read_arrivals(sink.log)
         settled_us = min(sent for one in arrivals for _, sent in one.records) + settle_s * 1_000_000
         return [(one.at_us - sent) / 1000 for one in arrivals for _, sent in one.records if sent >= settled_us]
+
+
+def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[float]:
+    """Return what one subject did for another's CPU-second, round by round."""
+    return [our.records_per_cpu_s / their.records_per_cpu_s for our, their in zip(ours, theirs, strict=True)]
 
 
 def read_arrivals(log: Path | None) -> list[Arrival]:

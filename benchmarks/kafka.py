@@ -21,7 +21,9 @@ class Kafka:
 
     name = "kafka"
     floor_module = "benchmarks.floor_kafka"
+    plain_module: str | None = None
     load_module = "benchmarks.load_kafka"
+    mark = '"offset":'
     pattern = f'{{"value": {{"type": ["{KEPT}"]}}}}'
     kept = KEPT
     kept_one_in = KEPT_ONE_IN

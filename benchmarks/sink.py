@@ -110,7 +110,8 @@ def arrival(head: bytes, body: bytes) -> Arrival:
     """Read an event of any source: where its records come from, and the `sent_us` in their data."""
     at_us = time.time_ns() // 1000
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in head.split(b"\r\n"))}
-    found = msgspec.json.decode(body)["records"]
+    event = msgspec.json.decode(body)
+    found = event["Records"] if "Records" in event else event["records"]
     records = [record for several in found.values() for record in several] if isinstance(found, dict) else found
     return Arrival(
         at_us,
@@ -121,6 +122,9 @@ def arrival(head: bytes, body: bytes) -> Arrival:
 
 
 def _place_and_time(record: dict[str, Any]) -> tuple[str, int]:
+    if shown := record.get("kinesis"):
+        sent = msgspec.json.decode(base64.b64decode(shown["data"]))["sent_us"]
+        return record["eventID"], int(sent)
     sent = msgspec.json.decode(base64.b64decode(record["value"]))["sent_us"]
     return f"{record['topic']}-{record['partition']}/{record['offset']}", int(sent)
 
