@@ -23,7 +23,7 @@ from node.embedded_redis import EmbeddedRedis
 from tests.support.embedded_broker import EmbeddedBroker
 from tests.support.kafka import KafkaProcess
 from tests.support.kafka_admin import KafkaAdmin
-from tests.support.kinesis_local import REGION, KinesisLocal
+from tests.support.kinesis_local import KinesisLocal
 from tests.support.servers import free_ports, unique_name
 
 if TYPE_CHECKING:
@@ -128,17 +128,14 @@ class Bench:
 
     @cached_property
     def kinesis(self) -> str:
-        """The address of a Kinesis server of our own; whatever starts from here on finds it by its environment."""
+        """The address of a Kinesis server of our own."""
         self.say("starting kinesis-local")
-        url = self._running.enter_context(KinesisLocal()).endpoint_url
-        os.environ.update(
-            AWS_ENDPOINT_URL_KINESIS=url,
-            AWS_DEFAULT_REGION=REGION,
-            AWS_REGION=REGION,
-            AWS_ACCESS_KEY_ID="test",
-            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106  # anything will do
-        )
-        return url
+        return self._running.enter_context(KinesisLocal()).endpoint_url
+
+    def serve(self, module: str, arguments: Sequence[str]) -> str:
+        """Run a module that serves until the end of the run; return the URL it prints."""
+        child = Child(module, arguments, cpus=self.cpus.others, stdout=subprocess.PIPE)
+        return self._running.enter_context(child).line(within_s=120)
 
     def say(self, text: str) -> None:
         """Tell the person who waits what is being done."""
@@ -160,7 +157,14 @@ class Bench:
 
     @contextlib.contextmanager
     def node(
-        self, mapping: Mapping[str, object], *, redis: str, sink: str, name: str | None = None, ttl_s: int = 10
+        self,
+        mapping: Mapping[str, object],
+        *,
+        redis: str,
+        sink: str,
+        name: str | None = None,
+        ttl_s: int = 10,
+        env: Mapping[str, str] | None = None,
     ) -> Iterator[NodeUnderTest]:
         """Run a node with one mapping.
 
@@ -179,13 +183,15 @@ class Bench:
         }
         path = self._path("node.yaml")
         path.write_bytes(msgspec.json.encode(config))
-        with Child("node", ["run", str(path)], cpus=self.cpus.measured, log=self._path("node.log")) as child:
+        with Child("node", ["run", str(path)], cpus=self.cpus.measured, env=env, log=self._path("node.log")) as child:
             yield NodeUnderTest(child, f"http://{listen}")
 
-    def child(self, module: str, arguments: Sequence[str], *, measured: bool) -> Child:
+    def child(
+        self, module: str, arguments: Sequence[str], *, measured: bool, env: Mapping[str, str] | None = None
+    ) -> Child:
         """Start another module of ours; the caller ends it."""
         cpus = self.cpus.measured if measured else self.cpus.others
-        return Child(module, arguments, cpus=cpus, log=self._path(f"{module}.log"))
+        return Child(module, arguments, cpus=cpus, env=env, log=self._path(f"{module}.log"))
 
     def _path(self, name: str) -> Path:
         self._numbers += 1

@@ -41,6 +41,7 @@ class Feed:
     mapping: Mapping[str, object]  # what a mapping says of it
     floor: Sequence[str]  # what the floor script is told of it
     records: int = 0
+    env: Mapping[str, str] | None = None  # what every process is told that has to do with it
 
 
 class DeliverySource(Protocol):
@@ -146,7 +147,7 @@ class Deliveries:
         with (
             bench.redis() as redis,
             bench.sink(mark=self.source.mark) as sink,
-            bench.node(self._mapping(feed), redis=redis, sink=sink.url) as node,
+            bench.node(self._mapping(feed), redis=redis, sink=sink.url, env=feed.env) as node,
         ):
             sample = self._sample(bench, feed, sink, node.child)
             node.child.end(signal.SIGKILL)  # the Redis goes too; nobody takes over
@@ -155,7 +156,7 @@ class Deliveries:
     def _script(self, bench: Bench, feed: Feed, module: str) -> Sample:
         with (
             bench.sink(mark=self.source.mark) as sink,
-            bench.child(module, self._floor_arguments(feed, sink.url), measured=True) as script,
+            bench.child(module, self._floor_arguments(feed, sink.url), measured=True, env=feed.env) as script,
         ):
             sample = self._sample(bench, feed, sink, script)
             script.end(signal.SIGKILL)
@@ -200,7 +201,7 @@ class Deliveries:
         with (
             bench.redis() as redis,
             bench.sink(log=True, mark=self.source.mark) as sink,
-            bench.node(mapping, redis=redis, sink=sink.url) as node,
+            bench.node(mapping, redis=redis, sink=sink.url, env=feed.env) as node,
         ):
             wait_for(lambda: bool(node.held()) and node.ready(), "a ready node")
             return self._latencies(bench, feed, sink)
@@ -209,7 +210,7 @@ class Deliveries:
         feed = self.source.empty(bench)
         with bench.sink(log=True, mark=self.source.mark) as sink:
             arguments = self._floor_arguments(feed, sink.url)
-            with bench.child(self.source.floor_module, arguments, measured=True) as floor:
+            with bench.child(self.source.floor_module, arguments, measured=True, env=feed.env) as floor:
                 log = floor.log
                 wait_for(lambda: log is not None and b"ready" in log.read_bytes(), "a ready floor script")
                 found = self._latencies(bench, feed, sink)
@@ -222,7 +223,7 @@ class Deliveries:
         settle_s = 0.0 if options.quick else _SETTLE_S
         records = int(options.rate * (seconds + settle_s))
         arguments = self.source.load(bench, feed, records=records, rate=options.rate)
-        with bench.child(self.source.load_module, arguments, measured=False) as load:
+        with bench.child(self.source.load_module, arguments, measured=False, env=feed.env) as load:
             wait_for(lambda: load.process.poll() is not None, "the end of the load", within_s=seconds + 60)
             if load.process.returncode:
                 raise BenchmarkFailedError(f"{self.source.load_module} ended with {load.process.returncode}")

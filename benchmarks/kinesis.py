@@ -1,7 +1,7 @@
 """Kinesis's rows: batches of 100 and of 1,000, with and without a filter, beside the floor and a plain aioboto3 loop.
 
-Here the server costs more CPU than any reader, so a reader waits for it now and then; what is compared is the CPU time
-of the reading process for each record.
+The backlog is served by `benchmarks.kinesis_pages`, so that readers are bound by their CPU; latencies are measured on
+kinesis-local.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import Deliveries, Feed, wait_for
+from benchmarks.deliveries import Deliveries, Feed
+from benchmarks.kinesis_pages import ARN
 from benchmarks.load_kafka import KEPT, KEPT_ONE_IN
 from benchmarks.load_kinesis import client
 from benchmarks.processes import BenchmarkFailedError
+from tests.support.kinesis_local import REGION
 from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
@@ -34,49 +36,51 @@ class Kinesis:
     pattern = f'{{"data": {{"type": ["{KEPT}"]}}}}'
     kept = KEPT
     kept_one_in = KEPT_ONE_IN
-    per_s = 60_000
+    per_s = 300_000
 
     def __init__(self) -> None:
         self._backlog: Feed | None = None
 
     def backlog(self, bench: Bench, records: int) -> Feed:
-        """Fill a stream, or return the one that is full already."""
+        """Serve a stream, or return the one that is served already."""
         if self._backlog is None or self._backlog.records < records:
-            feed = self.empty(bench)
-            bench.say(f"sending a backlog of {records:,} records")
-            arguments = [*_load(feed), "--records", str(records)]
-            with bench.child(self.load_module, arguments, measured=False) as load:
-                wait_for(lambda: load.process.poll() is not None, "the backlog", within_s=300)
-                if load.process.returncode:
-                    raise BenchmarkFailedError(f"{self.load_module} ended with {load.process.returncode}")
-            self._backlog = Feed(feed.mapping, feed.floor, records)
+            bench.say(f"making a backlog of {records:,} records")
+            arguments = ["--shards", str(_SHARDS), "--records", str(records)]
+            self._backlog = _feed(bench.serve("benchmarks.kinesis_pages", arguments), ARN, records)
         return self._backlog
 
     def empty(self, bench: Bench) -> Feed:
         """Make a stream."""
         name = unique_name("bench")
-        kinesis = client(bench.kinesis)
+        kinesis = client(bench.kinesis, REGION)
         kinesis.create_stream(StreamName=name, ShardCount=_SHARDS)
         for _ in range(600):
             found = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
             if found["StreamStatus"] == "ACTIVE":
-                break
+                return _feed(bench.kinesis, found["StreamARN"])
             time.sleep(0.05)
-        else:
-            raise BenchmarkFailedError(f"{name} does not become active")
-        arn: str = found["StreamARN"]
-        mapping = {"EventSourceArn": arn, "StartingPosition": "TRIM_HORIZON"}
-        return Feed(mapping, ["--endpoint", bench.kinesis, "--stream", arn])
+        raise BenchmarkFailedError(f"{name} does not become active")
 
     def load(self, bench: Bench, feed: Feed, *, records: int, rate: float) -> Sequence[str]:  # noqa: ARG002  # one server
         """Send only what the filter keeps, so that each record is one to time."""
-        return [*_load(feed), "--records", str(records), "--rate", str(rate), "--kept-one-in", "1"]
+        pace = ["--rate", str(rate), "--kept-one-in", "1"]
+        return [*feed.floor, "--shards", str(_SHARDS), "--records", str(records), *pace]
 
 
-def _load(feed: Feed) -> list[str]:
-    """Return what the load is told of a stream: its name instead of the ARN."""
-    *endpoint, _, arn = feed.floor
-    return [*endpoint, "--stream", arn.rpartition("/")[2], "--shards", str(_SHARDS)]
+def _feed(endpoint: str, arn: str, records: int = 0) -> Feed:
+    """Describe a stream on a server that takes any credentials."""
+    return Feed(
+        {"EventSourceArn": arn, "StartingPosition": "TRIM_HORIZON"},
+        ["--endpoint", endpoint, "--stream", arn],
+        records,
+        {
+            "AWS_ENDPOINT_URL_KINESIS": endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        },
+    )
 
 
 def cases() -> list[Deliveries]:

@@ -17,7 +17,7 @@ import contextlib
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import uvloop
@@ -43,6 +43,13 @@ class Arrival(msgspec.Struct):
     shard: str  # the X-Esmd-Shard header
     token: int  # X-Esmd-Fencing-Token, 0 without one
     records: list[tuple[str, int]]  # of each record: its place in the source, and when it was sent, epoch microseconds
+
+
+class Takes(Protocol):
+    """What answers the requests of the connections: the sink, or another server as simple."""
+
+    def take(self, head: bytes, body: bytes) -> bytes:
+        """Take a request and return the whole answer."""
 
 
 class Sink:
@@ -71,7 +78,7 @@ class Sink:
 class Connection(asyncio.Protocol):
     """Reads requests with a Content-Length, one after the other, and nothing else of HTTP."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Takes) -> None:
         self._sink = sink
         self._parts: list[bytes] = []
         self._missing = 0  # bytes of the request under way; 0: its head is not complete
@@ -129,7 +136,8 @@ def _place_and_time(record: dict[str, Any]) -> tuple[str, int]:
     return f"{record['topic']}-{record['partition']}/{record['offset']}", int(sent)
 
 
-async def _serve(sink: Sink, port: int) -> None:
+async def serve(sink: Takes, port: int) -> None:
+    """Print the URL and answer until SIGTERM."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as files:
         log = None if arguments.log is None else files.enter_context(arguments.log.open("wb"))
-        uvloop.run(_serve(Sink(arguments.mark.encode(), log), arguments.port))
+        uvloop.run(serve(Sink(arguments.mark.encode(), log), arguments.port))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""A backlog of Kinesis, served as fast as Python can: an HTTP server that knows four calls and one stream.
+
+    python -m benchmarks.kinesis_pages --shards 8 --records N
+
+Prints its URL. The answers are those of Kinesis in every byte that a reader looks at, made before the first call, so
+that the reader's CPU is what a round is bound by: kinesis-local needs ten times longer for a record than any reader.
+Every shard has the same records. No signatures are checked, no limits kept, nothing can be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import time
+from typing import Any
+
+import msgspec
+import uvloop
+
+from benchmarks.load_kafka import value
+from benchmarks.sink import serve
+
+ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/backlog"
+
+_FIRST = 49590338271490256608559692538361571095921575989136588898
+_MAX_RECORDS = 10_000  # of one GetRecords
+_AWAY_MS = 1000  # any number above zero says that there is more
+
+
+class Pages:
+    """`benchmarks.sink.Takes`: the stream."""
+
+    def __init__(self, shards: int, records: int) -> None:
+        self._shards = shards
+        now_us = time.time_ns() // 1000
+        self._records = [_record(number, now_us) for number in range(records // shards)]
+
+    def take(self, head: bytes, body: bytes) -> bytes:
+        """Answer a call."""
+        at = head.lower().find(b"\r\nx-amz-target: kinesis_20131202.")
+        operation = head[at + 33 :].split(b"\r\n", 1)[0].decode()
+        answer = self._answer(operation, msgspec.json.decode(body))
+        return b"HTTP/1.1 %b\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: %d\r\n\r\n%b" % (
+            b"200 OK" if answer else b"400 Bad Request", len(answer), answer,
+        )  # fmt: skip
+
+    def _answer(self, operation: str, request: dict[str, Any]) -> bytes:
+        match operation:
+            case "GetRecords":
+                return self._page(request["ShardIterator"], request.get("Limit", _MAX_RECORDS))
+            case "GetShardIterator":
+                after = request.get("StartingSequenceNumber")
+                place = 0 if after is None else int(after) + 1 - _FIRST
+                return msgspec.json.encode({"ShardIterator": f"{request['ShardId']}/{place}"})
+            case "ListShards":
+                return msgspec.json.encode({"Shards": [_shard(number) for number in range(self._shards)]})
+            case "DescribeStreamSummary":
+                return msgspec.json.encode({"StreamDescriptionSummary": {"RetentionPeriodHours": 24}})
+            case _:
+                return b""
+
+    def _page(self, iterator: str, limit: int) -> bytes:
+        shard, _, place = iterator.partition("/")
+        first = int(place)
+        found = self._records[first : first + min(limit, _MAX_RECORDS)]
+        end = first + len(found)
+        away_ms = 0 if end == len(self._records) else _AWAY_MS
+        tail = f'],"NextShardIterator":"{shard}/{end}","MillisBehindLatest":{away_ms}}}'
+        return b'{"Records":[%b%b' % (b",".join(found), tail.encode())
+
+
+def _record(number: int, now_us: int) -> bytes:
+    data = base64.b64encode(value(number, now_us)).decode()
+    return (
+        f'{{"SequenceNumber":"{_FIRST + number}","ApproximateArrivalTimestamp":{now_us / 1e6:.3f},'
+        f'"Data":"{data}","PartitionKey":"key-{number % 1000}","EncryptionType":"NONE"}}'
+    ).encode()
+
+
+def _shard(number: int) -> dict[str, object]:
+    return {
+        "ShardId": f"shardId-{number:012}",
+        "HashKeyRange": {"StartingHashKey": str(number), "EndingHashKey": str(number)},
+        "SequenceNumberRange": {"StartingSequenceNumber": str(_FIRST - 1)},
+    }
+
+
+def main() -> None:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description="Serves a backlog of Kinesis records.")
+    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--records", type=int, required=True)
+    arguments = parser.parse_args()
+    uvloop.run(serve(Pages(arguments.shards, arguments.records), 0))
+
+
+if __name__ == "__main__":
+    main()
