@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from invocation.classify import Answer, Failure
-    from invocation.signing import AwsSigner
+    from invocation.signing import Signer
     from invocation.transport import Transport
 
 _CONTENT_TYPE = "application/x-amz-json-"
@@ -37,7 +37,7 @@ class _Body(msgspec.Struct):
 class AwsJson:
     """Calls of one service, of any Region."""
 
-    def __init__(self, transport: Transport, signer: AwsSigner, *, version: str = "1.1") -> None:
+    def __init__(self, transport: Transport, signer: Signer, *, version: str = "1.1") -> None:
         self._transport = transport
         self._signer = signer
         self._content_type = _CONTENT_TYPE + version

@@ -20,7 +20,7 @@ from invocation.classify import Answer, Failure, FailureKind, TargetKind, classi
 from invocation.container_pool import ContainerPool
 from invocation.headers import OURS, invocation_headers
 from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
-from invocation.signing import AwsCredentials, AwsSigner
+from invocation.signing import AwsCredentials, AwsSigner, LocalSigner
 from invocation.transport import Transport
 from model.errors import EsmdError, RefusedError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ssl
 
     from invocation.settings import FunctionSettings
+    from invocation.signing import Signer
     from model.invocation import Invocation
     from model.outcome import Outcome
     from model.secret import SecretResolver, SecretText
@@ -163,6 +164,7 @@ class Targets:
         *,
         region: str | None = None,
         aws_endpoint_url: str | None = None,
+        embedded_aws: str | None = None,
         proxies_from_environment: bool = False,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
@@ -171,6 +173,7 @@ class Targets:
         self._credentials = AwsCredentials()
         self._region = region
         self._aws_endpoint_url = aws_endpoint_url
+        self._embedded_aws = embedded_aws  # the address of a server of this node; it runs no functions
         self._signer = self._signer_of("lambda")
         self._pools: list[ContainerPool[URL]] = []
 
@@ -189,7 +192,10 @@ class Targets:
 
     def aws(self, service: str, *, version: str = "1.1") -> AwsJson:
         """Return calls of another AWS service, over the same connections and under the same credentials."""
-        return AwsJson(self._transport, self._signer_of(service), version=version)
+        signer: Signer = self._signer_of(service)
+        if self._embedded_aws is not None:
+            signer = LocalSigner(service, self._embedded_aws, region=self._region or "us-east-1")
+        return AwsJson(self._transport, signer, version=version)
 
     def _signer_of(self, service: str) -> AwsSigner:
         return AwsSigner(service, self._credentials, region=self._region, endpoint_url=self._aws_endpoint_url)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from model.errors import RefusedError, UnavailableError
 
@@ -32,6 +33,16 @@ class Place(NamedTuple):
     service: str
     region: str
     url: str
+
+
+class Signer(Protocol):
+    """What calls need to know and have done: `AwsSigner`, or `LocalSigner` for a server of our own."""
+
+    async def endpoint(self, region: str | None) -> Endpoint:
+        """Find the service of a Region."""
+
+    async def sign(self, url: str, region: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """Return `headers` with date and signature added."""
 
 
 class AwsSigner:
@@ -70,6 +81,41 @@ class AwsSigner:
         if len(body) > _THREAD_BYTES:
             return await asyncio.to_thread(_sign, frozen, place, headers, body)
         return _sign(frozen, place, headers, body)
+
+
+class LocalSigner:
+    """Signs for a server that we started ourselves and that takes any credentials.
+
+    Neither the environment nor a profile is asked, so that no real credentials are used where none are needed.
+    """
+
+    def __init__(self, service: str, endpoint_url: str, *, region: str) -> None:
+        self._service = service
+        self._url = endpoint_url
+        self._region = region
+        self._loaded = False
+
+    async def endpoint(self, region: str | None) -> Endpoint:
+        """Return the server's address, which is the same for every Region."""
+        if not self._loaded:
+            await asyncio.to_thread(import_module, "botocore.auth")  # slow for the first time
+            self._loaded = True
+        return Endpoint(self._url, region or self._region)
+
+    async def sign(self, url: str, region: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """Return `headers` with date and signature added."""
+        return _sign(ANYBODY, Place(self._service, region, url), headers, body)
+
+
+class Keys(NamedTuple):
+    """Credentials, as botocore's signing reads them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+
+ANYBODY = Keys("embedded", "embedded")
 
 
 class AwsCredentials:

@@ -31,17 +31,16 @@ import json
 import os
 import select
 import sys
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from model.errors import RefusedError, UnavailableError
+from node import children
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FETCH_MAX_WAIT_MS = 50  # the longest a reader of this broker should let a fetch wait
 _BROKER_ID = 1
-_STOP_S = 3.0  # how long a broker may take to end before it is killed
 _WATCH_S = 1.0  # how often the child looks whether its parent still lives
 _PRODUCER = 0  # rd_kafka_type_t
 _NAME_BYTES = 249  # the longest topic name Kafka accepts
@@ -89,7 +88,7 @@ class EmbeddedKafka:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,  # a terminal's Ctrl-C is for the parent, which may still have to drain
-                env=_child_environment(),
+                env=children.environment(),
             )
             self._bootstrap_servers = (await self._answer(0))["bootstrap_servers"]
             for name, partitions in self._topics.items():
@@ -115,19 +114,8 @@ class EmbeddedKafka:
     async def stop(self) -> None:
         """End the process and wait until it is gone."""
         process, self._process, self._bootstrap_servers = self._process, None, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await process.wait()
-        except BaseException as exc:  # in time or not, cancelled or not: no process stays behind
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if not isinstance(exc, TimeoutError):
-                raise
+        if process is not None:
+            await children.end(process)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -159,13 +147,6 @@ class EmbeddedKafka:
                     raise RefusedError(f"the embedded Kafka broker refused: {answer['refused']}")
                 return answer
         raise UnavailableError("the embedded Kafka broker has ended")
-
-
-def _child_environment() -> dict[str, str]:
-    """Let the child import this package from where it was imported here."""
-    here = str(Path(__file__).resolve().parent.parent)
-    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class _MockCluster:

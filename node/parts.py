@@ -242,8 +242,6 @@ def unsupported_settings(settings: Settings) -> list[Problem]:
         if isinstance(function, HandlerFunction):
             rule = f"function {function.name}: `handler` is not run by this version; use url, arn or rie"
             problems.append(Problem(path, rule, configured.file, configured.line))
-    if settings.embedded.aws is not None:
-        problems.append(Problem("embedded.aws", "is not started by this version"))
     if settings.auth is not None and settings.auth.access_keys:
         problems.append(Problem("auth.access_keys", "is not checked by this version; use auth.tokens"))
     return problems

@@ -22,6 +22,7 @@ from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
 from model.progress import ShardState
 from node import collector
+from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
 from node.guard import BearerTokens
@@ -57,8 +58,12 @@ log = structlog.get_logger(__name__)
 _AGAIN_S = 0.5
 
 
-async def run_node(options: RunOptions, shutdown: Shutdown, *, embedded_kafka: str | None = None) -> None:
-    """Run a node until asked to drain, and drain it. `embedded_kafka` is where the caller runs that broker already.
+async def run_node(
+    options: RunOptions, shutdown: Shutdown, *, embedded_kafka: str | None = None, embedded_aws: str | None = None
+) -> None:
+    """Run a node until asked to drain, and drain it.
+
+    `embedded_kafka` and `embedded_aws` are where the caller runs that broker and those services already.
 
     Raises `InvalidConfigurationError` for what this version cannot do, `NotReachedInTimeError` when Redis or a broker
     does not answer in time, OSError when the address is taken.
@@ -69,12 +74,16 @@ async def run_node(options: RunOptions, shutdown: Shutdown, *, embedded_kafka: s
     async with AsyncExitStack() as servers:
         async with shutdown.starting():
             kafka = embedded_kafka or await _embedded_kafka(settings, servers)
+            local_aws = embedded_aws or await _embedded_aws(settings, servers)
             store = await _store(settings, resolver, servers)
+            region, endpoint_url = settings.aws.region, settings.aws.endpoint_url
+            if endpoint_url is not None:
+                local_aws = None  # its owner says which one this node is to use
             targets = await servers.enter_async_context(
-                Targets(resolver, region=settings.aws.region, aws_endpoint_url=settings.aws.endpoint_url)
+                Targets(resolver, region=region, aws_endpoint_url=endpoint_url, embedded_aws=local_aws)
             )
             aws = await servers.enter_async_context(
-                AwsClients(region=settings.aws.region, endpoint_url=settings.aws.endpoint_url)
+                AwsClients(region=region, endpoint_url=endpoint_url or local_aws, embedded=local_aws is not None)
             )
             credentials = [BearerTokens([await resolver.resolve(token) for token in settings.auth_tokens])]
         node = Node(options, store, resolver, targets, aws, embedded_kafka=kafka)
@@ -87,6 +96,14 @@ async def _embedded_kafka(settings: Settings, servers: AsyncExitStack) -> str | 
     kafka = await servers.enter_async_context(EmbeddedKafka(settings.embedded.kafka.topics))
     log.info("embedded.kafka", servers=kafka.bootstrap_servers, topics=dict(settings.embedded.kafka.topics))
     return kafka.bootstrap_servers
+
+
+async def _embedded_aws(settings: Settings, servers: AsyncExitStack) -> str | None:
+    if settings.embedded.aws is None:
+        return None
+    aws = await servers.enter_async_context(EmbeddedAws(account_id=settings.aws.account_id))
+    log.info("embedded.aws", endpoint_url=aws.endpoint_url)
+    return aws.endpoint_url
 
 
 async def _store(settings: Settings, resolver: SecretResolver, servers: AsyncExitStack) -> Store:

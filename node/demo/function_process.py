@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
-from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from model.errors import UnavailableError
+from node import children
 from node.demo.function import Report
 
-_HERE = str(Path(__file__).resolve().parent.parent.parent)  # where the child is to import this package from
 _START_S = 15.0
-_STOP_S = 3.0
 _LONGEST_LINE = 1024 * 1024
 
 
@@ -43,7 +40,7 @@ class FunctionProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a terminal's Ctrl-C is for the parent, which still has events to deliver
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))},
+            env=children.environment(),
             limit=_LONGEST_LINE,
         )
         try:
@@ -59,19 +56,8 @@ class FunctionProcess:
     async def __aexit__(self, *_: object) -> None:
         """End the process and wait until it is gone."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await process.wait()
-        except BaseException as error:  # in time or not, cancelled or not: no process stays behind
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if not isinstance(error, TimeoutError):
-                raise
+        if process is not None:
+            await children.end(process)
 
     async def follow(self) -> None:
         """Keep `report` up to date. Raises `UnavailableError` when the process ends."""

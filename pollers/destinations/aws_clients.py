@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import structlog
 
+from invocation.signing import ANYBODY
 from model.errors import RefusedError, UnavailableError
 
 log = structlog.get_logger(__name__)
@@ -48,11 +49,14 @@ class Arn(NamedTuple):
 
 
 class AwsClients:
-    """The clients of one node, as a context manager."""
+    """The clients of one node, as a context manager. `embedded`: the endpoint is ours and takes any credentials."""
 
-    def __init__(self, *, region: str, endpoint_url: str | None = None) -> None:
+    def __init__(self, *, region: str, endpoint_url: str | None = None, embedded: bool = False) -> None:
         self._region = region
         self._endpoint_url = endpoint_url
+        self._keys = {}
+        if embedded:
+            self._keys = {"aws_access_key_id": ANYBODY.access_key, "aws_secret_access_key": ANYBODY.secret_key}
         self._clients: dict[tuple[str, str], Any] = {}
         self._stack = AsyncExitStack()
         self._making = asyncio.Lock()
@@ -111,7 +115,11 @@ class AwsClients:
                 if self._session is None:
                     self._session = await asyncio.to_thread(_new_session)
                 making = self._session.client(
-                    service, region_name=region, endpoint_url=self._endpoint_url, config=self._config(service)
+                    service,
+                    region_name=region,
+                    endpoint_url=self._endpoint_url,
+                    config=self._config(service),
+                    **self._keys,
                 )
                 client = self._clients[service, region] = await self._stack.enter_async_context(making)
             return client

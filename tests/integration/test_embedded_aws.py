@@ -1,0 +1,168 @@
+"""moto's server as the demo and a node with `embedded.aws` run it: its process, its address, its Kinesis."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from invocation.aws_json import AwsJson
+from invocation.classify import Answer
+from invocation.signing import LocalSigner
+from invocation.transport import Transport
+from model.errors import RefusedError, UnavailableError
+from node import embedded_aws
+from node.embedded_aws import EmbeddedAws
+from pollers.destinations.aws_clients import AwsClients
+from tests.support.processes import wait_gone
+
+REGION = "us-east-1"
+STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
+
+
+class Kinesis:
+    """Calls of one server's Kinesis."""
+
+    def __init__(self, transport: Transport, endpoint_url: str) -> None:
+        self._calls = AwsJson(transport, LocalSigner("kinesis", endpoint_url, region=REGION))
+
+    async def call(self, operation: str, **request: Any) -> dict[str, Any]:
+        """Make a call that succeeds."""
+        came = await self._calls.call(
+            REGION,
+            f"Kinesis_20131202.{operation}",
+            json.dumps(request).encode(),
+            timeout_s=30,
+            max_answer_bytes=32 * 1024 * 1024,
+        )
+        assert isinstance(came, Answer)
+        assert came.status == 200, came.body
+        document: dict[str, Any] = json.loads(came.body or b"{}")
+        return document
+
+    async def records(self, shard: str) -> list[dict[str, Any]]:
+        """Return what a shard holds, up to 10,000 records."""
+        at = await self.call("GetShardIterator", StreamARN=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+        page = await self.call("GetRecords", StreamARN=STREAM, ShardIterator=at["ShardIterator"], Limit=10_000)
+        records: list[dict[str, Any]] = page["Records"]
+        return records
+
+
+def entry(number: int) -> dict[str, str]:
+    """Make a record to put."""
+    return {"Data": base64.b64encode(b"%d" % number).decode(), "PartitionKey": f"k{number}"}
+
+
+async def test_a_stream_takes_and_gives_records_of_many_callers() -> None:
+    """The first call may come at once; ARNs have the account asked for; calls made together lose nothing."""
+    async with EmbeddedAws() as aws, Transport() as transport:
+        kinesis = Kinesis(transport, aws.endpoint_url)
+        await kinesis.call("CreateStream", StreamName="clicks", ShardCount=1)
+        async with asyncio.TaskGroup() as tasks:
+            for caller in range(8):
+                for step in range(5):
+                    tasks.create_task(
+                        kinesis.call("PutRecords", StreamARN=STREAM, Records=[entry(caller * 100 + step)])
+                    )
+        records = await kinesis.records("shardId-000000000000")
+    assert len({record["Data"] for record in records}) == 40
+    assert [record["SequenceNumber"] for record in records] == [str(number) for number in range(1, 41)]
+
+
+async def test_a_shard_keeps_its_last_records() -> None:
+    """What is more than the limit is dropped from the beginning, so that memory stays bounded."""
+    async with EmbeddedAws() as aws, Transport() as transport:
+        kinesis = Kinesis(transport, aws.endpoint_url)
+        await kinesis.call("CreateStream", StreamName="clicks", ShardCount=1)
+        for start in range(0, embedded_aws.SHARD_RECORDS + 500, 500):
+            batch = [entry(number) for number in range(start, start + 500)]
+            await kinesis.call("PutRecords", StreamARN=STREAM, Records=batch)
+        assert (await kinesis.records("shardId-000000000000"))[0]["SequenceNumber"] == "501"
+
+
+async def test_no_credentials_and_no_profile_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Destinations reach it with an environment that has no usable credentials."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    async with EmbeddedAws() as aws, AwsClients(region=REGION, endpoint_url=aws.endpoint_url, embedded=True) as clients:
+        await clients.call("s3", "create_bucket", "bucket", Bucket="failed")
+        await clients.call("s3", "put_object", "bucket", Bucket="failed", Key="k", Body=b"{}")
+        await clients.call("sqs", "create_queue", "queue", QueueName="failed")
+        await clients.call("sns", "create_topic", "topic", Name="failed")
+
+
+async def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without moto the error says what to install, and no process is left."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name: None if name == 'moto' else find(name)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    aws = EmbeddedAws()
+    with pytest.raises(RefusedError, match=r"No module named 'moto'; install esmd\[embedded\]"):
+        await aws.start()
+    assert aws.pid is None
+
+
+async def test_stopping_is_safe_twice_and_after_a_kill() -> None:
+    """A server that was killed can be stopped, and a stopped one has no address."""
+    aws = EmbeddedAws()
+    await aws.stop()
+    await aws.start()
+    with pytest.raises(RefusedError, match="twice"):
+        await aws.start()
+    assert aws.pid is not None
+    child = psutil.Process(aws.pid)
+    os.kill(aws.pid, signal.SIGKILL)
+    await aws.stop()
+    await aws.stop()
+    wait_gone(child)
+    with pytest.raises(UnavailableError):
+        _ = aws.endpoint_url
+
+
+PARENT = """
+import asyncio, os, sys, time
+from node.embedded_aws import EmbeddedAws
+
+async def main():
+    async with EmbeddedAws() as aws:
+        holder = os.fork() if "fork" in sys.argv else None
+        if holder == 0:  # inherits the pipe that tells the server of its parent's end
+            time.sleep(60)
+            os._exit(0)
+        print(aws.pid, holder or aws.pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["fork"]], ids=["", "whose-pipe-is-still-held"])
+def test_no_server_outlives_a_killed_parent(arguments: list[str]) -> None:
+    """After `kill -9` of the parent the server ends by itself, even when a sibling holds the pipe to it."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", PARENT, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        try:
+            server, holder = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
+        finally:
+            parent.kill()
+    try:
+        wait_gone(server)
+    finally:
+        if arguments:
+            holder.kill()
