@@ -38,7 +38,7 @@ from node import children
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-SHARD_RECORDS = 20_000
+SHARD_RECORDS = 10_000
 _START_S = 15.0
 _WATCH_S = 1.0  # how often the child looks whether its parent still lives
 _BACKLOG = 128

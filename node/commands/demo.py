@@ -10,13 +10,19 @@ import click
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End after N seconds.  [Ctrl-C]"
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON document on standard output.")
-@click.option("--rate", type=click.IntRange(1, 5000), default=1000, show_default=True, help="Events per second.")
+@click.option(
+    "--rate",
+    type=click.IntRange(1, 5000),
+    default=1000,
+    show_default=True,
+    help="Order events per second; a tenth as many clicks.",
+)
 @click.pass_context
 def demo_command(ctx: click.Context, *, seconds: float | None, as_json: bool, rate: int) -> int:
-    """See esmd work: orders flow from Kafka through two mappings to functions, live in the terminal.
+    """See esmd work: orders from Kafka and clicks from Kinesis flow to functions, live in the terminal.
 
-    Starts a private Redis, a Kafka broker and HTTP functions on the loopback interface, and a node with a real
-    configuration file. Needs no network and leaves nothing behind. Ctrl-C ends it with a summary.
+    Starts a private Redis, a Kafka broker, Kinesis and HTTP functions on the loopback interface, and a node with a
+    real configuration file. Needs no network and leaves nothing behind. Ctrl-C ends it with a summary.
     """
     from node.demo.show import run_demo  # noqa: PLC0415 - a node's parts are loaded when one runs
 

@@ -1,7 +1,7 @@
 """The demo's functions: an HTTP server in a process of its own (`python -m node.demo.function`).
 
-`billing` answers with partial batch responses, `archive` takes whole batches. What happens to calls is `behaviour`'s.
-The process notes when each record arrived for good and reports counts and latencies to its parent as lines of JSON
+`billing` and `pages` answer with partial batch responses, `archive` takes whole batches. What happens to calls is
+`behaviour`'s. The process notes when each record arrived for good and reports counts and latencies to its parent as lines of JSON
 on standard output; it ends when its standard input closes or its parent is gone, however that died.
 """
 
@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -48,7 +48,7 @@ class Report(msgspec.Struct):
     tallies: dict[str, Tally] = msgspec.field(default_factory=dict)
 
 
-class _Record(msgspec.Struct):
+class _KafkaRecord(msgspec.Struct):
     """What the functions look at."""
 
     partition: int
@@ -56,9 +56,47 @@ class _Record(msgspec.Struct):
     topic: str
     timestamp: int
 
+    @property
+    def timestamp_ms(self) -> float:
+        """When it was produced."""
+        return self.timestamp
+
+    @property
+    def identifier(self) -> object:
+        """How a partial batch response names it."""
+        return {"partition": f"{self.topic}-{self.partition}", "offset": self.offset}
+
+
+class _Kinesis(msgspec.Struct, rename="camel"):
+    sequence_number: str
+    approximate_arrival_timestamp: float
+
+
+class _KinesisRecord(msgspec.Struct):
+    """The same of Kinesis."""
+
+    kinesis: _Kinesis
+
+    @property
+    def timestamp_ms(self) -> float:
+        """When it arrived in the stream."""
+        return self.kinesis.approximate_arrival_timestamp * 1000
+
+    @property
+    def identifier(self) -> object:
+        """How a partial batch response names it."""
+        return self.kinesis.sequence_number
+
 
 class _Event(msgspec.Struct):
-    records: dict[str, list[_Record]]
+    """An event of Kafka or of Kinesis."""
+
+    records: dict[str, list[_KafkaRecord]] = msgspec.field(default_factory=dict)
+    Records: list[_KinesisRecord] = msgspec.field(default_factory=list)
+
+    def all(self) -> list[_KafkaRecord | _KinesisRecord]:
+        """Return the records."""
+        return [*self.Records, *(record for of_shard in self.records.values() for record in of_shard)]
 
 
 class Functions:
@@ -66,7 +104,11 @@ class Functions:
 
     def __init__(self) -> None:
         self.report = Report("")
-        self._behaviours = {"billing": Behaviour(partial_responses=True), "archive": Behaviour(partial_responses=False)}
+        self._behaviours = {
+            "billing": Behaviour(partial_responses=True),
+            "archive": Behaviour(partial_responses=False),
+            "pages": Behaviour(partial_responses=True, seed=2),
+        }
         self._decode = msgspec.json.Decoder(_Event).decode
 
     def application(self) -> web.Application:
@@ -80,7 +122,7 @@ class Functions:
         behaviour = self._behaviours.get(request.match_info["function"])
         if behaviour is None:
             raise web.HTTPNotFound
-        records = [record for of_shard in self._decode(await request.read()).records.values() for record in of_shard]
+        records = self._decode(await request.read()).all()
         attempt = int(request.headers.get("X-Esmd-Attempt", "1"))
         tally = self.report.tallies.setdefault(request.headers.get("X-Esmd-Mapping", "?"), Tally())
         tally.calls += 1
@@ -99,9 +141,9 @@ class Functions:
             tally.errors += 1
             failed.append(records.pop())
         self._take(tally, records, arrived_s)
-        return web.json_response({"batchItemFailures": [_failure(record) for record in failed]})
+        return web.json_response({"batchItemFailures": [{"itemIdentifier": record.identifier} for record in failed]})
 
-    def _take(self, tally: Tally, records: Sequence[_Record], arrived_s: float) -> None:
+    def _take(self, tally: Tally, records: Sequence[_KafkaRecord | _KinesisRecord], arrived_s: float) -> None:
         if not records:
             return
         if self.report.first_time_s is None:
@@ -110,11 +152,7 @@ class Functions:
         latencies = Latencies()
         latencies.counts = tally.latency
         for record in records:
-            latencies.add(arrived_s * 1000 - record.timestamp)
-
-
-def _failure(record: _Record) -> dict[str, Any]:
-    return {"itemIdentifier": {"partition": f"{record.topic}-{record.partition}", "offset": record.offset}}
+            latencies.add(arrived_s * 1000 - record.timestamp_ms)
 
 
 async def _serve(parent: int) -> None:

@@ -15,12 +15,16 @@ import aiohttp
 
 from config.load import load
 from model.errors import UnavailableError
+from model.mapping import KinesisSource
 from node.demo import screen
+from node.demo.clicks import Clicks
 from node.demo.function_process import FunctionProcess
 from node.demo.orders import Orders
 from node.demo.producer import Producer
-from node.demo.snapshot import Observer, Phase, Snapshot, settled
+from node.demo.snapshot import Observer, Phase, Produced, Snapshot, settled
+from node.demo.stream import ClickStream
 from node.demo.view import Scene
+from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.options import ListenAddress, Overrides, RunOptions
 from node.signals import Shutdown, StoppedWhileStartingError
@@ -32,8 +36,11 @@ if TYPE_CHECKING:
 
 CONFIG = "demo.yaml"
 TOPIC = "orders"
+STREAM_ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
+STREAM_SHARDS = 2
 FUNCTIONS_URL = "http://127.0.0.1:8080"  # in the shipped file; the demo puts the real addresses in
 BROKER = "127.0.0.1:9092"
+_ORDERS_PER_CLICK = 10
 _LISTEN = ListenAddress("127.0.0.1", 9001)
 _REFRESH_S = 0.25
 _READY_POLL_S = 0.02
@@ -59,6 +66,7 @@ class Ended:
 
     status: dict[str, Any]
     report: Report
+    produced: Produced
     seconds: float
     first_after_s: float | None
     settled: bool
@@ -70,10 +78,18 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
     Raises `UnavailableError` when a part does not start or ends by itself.
     """
     async with contextlib.AsyncExitStack() as parts:
-        functions, kafka = FunctionProcess(), EmbeddedKafka({})
+        functions, kafka, aws = FunctionProcess(), EmbeddedKafka({}), EmbeddedAws()
+        clicks_rate = max(1, wishes.rate // _ORDERS_PER_CLICK)
+        clicks = ClickStream(Clicks(wishes.seed), STREAM_ARN, rate=clicks_rate)
+
+        async def start_stream() -> None:
+            await parts.enter_async_context(aws)
+            await clicks.create(aws.endpoint_url, shards=STREAM_SHARDS)
+
         async with shutdown.starting(), asyncio.TaskGroup() as starting:
             starting.create_task(parts.enter_async_context(kafka), name="start kafka")
             starting.create_task(parts.enter_async_context(functions), name="start functions")
+            starting.create_task(start_stream(), name="start stream")
         config = data_dir / CONFIG
         text = wishes.config.read_text()
         addresses = {FUNCTIONS_URL: functions.report.url, BROKER: kafka.bootstrap_servers}
@@ -88,20 +104,22 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
         options = RunOptions((config,), overrides, settings)
         scene = Scene(
             topic=TOPIC,
-            partitions=topics[TOPIC],
             rate=wishes.rate,
             command=wishes.command,
             node_url=f"http://{options.listen}",
             config=str(config),
             log=str(data_dir / "esmd.log"),
             seconds=wishes.seconds,
+            stream=STREAM_ARN.rpartition("/")[2],
+            clicks_rate=clicks_rate,
         )
         session = await parts.enter_async_context(
             aiohttp.ClientSession(scene.node_url, timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
         )
         seen = parts.enter_context(screen.opened(scene))
-        course = _Course(wishes, shutdown, functions, session, seen, started_time_s=started_time_s)
-        return await course.run(options, kafka.bootstrap_servers)
+        servers = _Servers(kafka.bootstrap_servers, aws.endpoint_url)
+        course = _Course(wishes, shutdown, functions, clicks, servers, session, seen, started_time_s=started_time_s)
+        return await course.run(options)
 
 
 def _free_address() -> ListenAddress:
@@ -112,6 +130,14 @@ def _free_address() -> ListenAddress:
     raise UnavailableError("no free port on the loopback interface")
 
 
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """Where the demo's own servers are."""
+
+    kafka: str
+    aws: str
+
+
 @dataclass(slots=True)
 class _Course:
     """One demo under way."""
@@ -119,6 +145,8 @@ class _Course:
     wishes: Wishes
     shutdown: Shutdown
     functions: FunctionProcess
+    clicks: ClickStream
+    servers: _Servers
     session: aiohttp.ClientSession
     seen: Screen
     started_time_s: float
@@ -126,18 +154,18 @@ class _Course:
     now: Snapshot = field(default_factory=lambda: Snapshot(Phase.STARTING, 0.0))
     status: dict[str, Any] = field(default_factory=lambda: {"node": "", "nodes": [], "mappings": []})
 
-    async def run(self, options: RunOptions, broker: str) -> Ended | None:
+    async def run(self, options: RunOptions) -> Ended | None:
         node_shutdown = Shutdown()
         producer = Producer(Orders(self.wishes.seed), TOPIC, rate=self.wishes.rate, behind=lambda: self.now.behind)
         async with asyncio.TaskGroup() as tasks:
-            node = tasks.create_task(self._run_node(options, node_shutdown, broker), name="node")
+            node = tasks.create_task(self._run_node(options, node_shutdown), name="node")
             helpers = [
                 tasks.create_task(self.functions.follow(), name="follow functions"),
                 tasks.create_task(self._follow_reloads(node_shutdown), name="follow reloads"),
             ]
             ended = None
             if await self._ready():
-                ended = await self._flow(producer, broker)
+                ended = await self._flow(producer, options)
             node_shutdown.request()
             stop_s = options.settings.drain_timeout_s + _STOP_S
             try:
@@ -149,9 +177,9 @@ class _Course:
                 helper.cancel()
         return ended
 
-    async def _run_node(self, options: RunOptions, shutdown: Shutdown, broker: str) -> None:
+    async def _run_node(self, options: RunOptions, shutdown: Shutdown) -> None:
         with contextlib.suppress(StoppedWhileStartingError):
-            await run_node(options, shutdown, embedded_kafka=broker)
+            await run_node(options, shutdown, embedded_kafka=self.servers.kafka, embedded_aws=self.servers.aws)
         if not shutdown.drain.is_set():
             raise UnavailableError("the node ended by itself; its log tells why")
 
@@ -173,12 +201,13 @@ class _Course:
             await asyncio.sleep(_READY_POLL_S)
         return False
 
-    async def _flow(self, producer: Producer, broker: str) -> Ended:
+    async def _flow(self, producer: Producer, options: RunOptions) -> Ended:
         """Produce until the time is over or somebody wants to stop, and deliver all of it."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             began_at = loop.time()
-            producing = tasks.create_task(producer.run(broker), name="produce")
+            tasks.create_task(producer.run(self.servers.kafka), name="produce orders")
+            tasks.create_task(self.clicks.run(self.servers.aws, behind=self._clicks_behind), name="produce clicks")
             ends_at = None if self.wishes.seconds is None else began_at + self.wishes.seconds
             while not (self.shutdown.drain.is_set() or (ends_at is not None and loop.time() >= ends_at)):
                 await self._look(Phase.FLOWING, producer, began_at)
@@ -187,18 +216,23 @@ class _Course:
                     async with asyncio.timeout_at(due_at if ends_at is None else min(due_at, ends_at)):
                         await self.shutdown.drain.wait()
             producer.stop()
-            await producing
-            seconds = loop.time() - began_at
+            self.clicks.stop()
+        seconds = loop.time() - began_at
+        produced = Produced(producer.produced, self.clicks.produced)
+        due = {
+            mapping.name: produced.clicks if isinstance(mapping.source, KinesisSource) else produced.orders
+            for mapping in options.settings.mappings
+        }
         gives_up_at = loop.time() + _SETTLE_S
         while True:
             await self._look(Phase.FINISHING, producer, began_at)
-            done = settled(self.status, producer.produced)
+            done = settled(self.status, due)
             if done or loop.time() > gives_up_at:
                 break
             await asyncio.sleep(_REFRESH_S)
         # The functions' last report may still be on its way.
         await asyncio.sleep(_REFRESH_S)
-        return Ended(self.status, self.functions.report, seconds, self._first_after_s(), done)
+        return Ended(self.status, self.functions.report, produced, seconds, self._first_after_s(), done)
 
     async def _look(self, phase: Phase, producer: Producer, began_at: float) -> None:
         """Ask the node how it is, and show it."""
@@ -212,7 +246,7 @@ class _Course:
             at=at,
             phase=phase,
             elapsed_s=at - began_at,
-            produced=producer.produced,
+            produced=Produced(producer.produced, self.clicks.produced),
             first_after_s=self._first_after_s(),
         )
         try:
@@ -220,6 +254,9 @@ class _Course:
         except OSError:  # the terminal or the pipe is gone, and with it the reason to go on
             if not self.shutdown.drain.is_set():
                 self.shutdown.request()
+
+    def _clicks_behind(self) -> int:
+        return self.now.unfinished("clicks", self.clicks.produced)
 
     def _first_after_s(self) -> float | None:
         first_s = self.functions.report.first_time_s

@@ -65,7 +65,10 @@ class Lines:
         if not self._introduced:
             self._introduced = True
             scene = self._scene
-            self._print(f"esmd demo: {scene.rate:,} order events/s; config {scene.config}, log {scene.log}")
+            self._print(
+                f"esmd demo: {scene.rate:,} order events/s, {scene.clicks_rate:,} clicks/s; "
+                f"config {scene.config}, log {scene.log}"
+            )
         if snapshot.elapsed_s >= self._next_s:
             self._next_s = snapshot.elapsed_s + _LINE_EVERY_S * 0.99
             self._print(view.line(snapshot))

@@ -74,7 +74,14 @@ def _tell(ends: Sequence[Ended], *, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     console.print(
-        summary(told, ended.report, first_after_s=ended.first_after_s, config=str(SHIPPED), command=_command())
+        summary(
+            told,
+            ended.report,
+            produced=ended.produced,
+            first_after_s=ended.first_after_s,
+            config=str(SHIPPED),
+            command=_command(),
+        )
     )
 
 

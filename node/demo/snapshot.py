@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from node.demo.function import Tally
 from node.demo.latency import Latencies
@@ -68,21 +68,35 @@ class LastError:
     age_s: float
 
 
+class Produced(NamedTuple):
+    """How many events there are so far."""
+
+    orders: int = 0
+    clicks: int = 0
+
+
+NOTHING = Produced()
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything on the screen."""
 
     phase: Phase
     elapsed_s: float
-    produced: int = 0
+    produced: Produced = NOTHING
     first_after_s: float | None = None
     mappings: tuple[MappingView, ...] = ()
     shards: tuple[ShardLine, ...] = ()
     last_error: LastError | None = None
 
+    def unfinished(self, mapping: str, produced: int) -> int:
+        """Return how many of the events of a mapping it has not finished."""
+        return produced - sum(one.delivered + one.filtered for one in self.mappings if one.name == mapping)
+
     @property
     def behind(self) -> int:
-        """Records the slowest mapping has still to finish."""
+        """Records the slowest mapping has still to finish, where its source tells their number."""
         behind: dict[str, int] = {}
         for shard in self.shards:
             behind[shard.mapping] = behind.get(shard.mapping, 0) + (shard.lag_records or 0)
@@ -142,7 +156,7 @@ class Observer:
         at: float,
         phase: Phase,
         elapsed_s: float,
-        produced: int,
+        produced: Produced,
         first_after_s: float | None,
     ) -> Snapshot:
         """Take in the node's status document and the functions' report."""
@@ -191,10 +205,10 @@ class Observer:
         )
 
 
-def settled(status: Mapping[str, Any], produced: int) -> bool:
-    """Whether every mapping has finished everything that was produced."""
-    mappings = status["mappings"]
-    ledgers = [mapping["ledger"] for mapping in mappings]
-    return bool(mappings) and all(
-        ledger["balanced"] and ledger["in_flight"] == 0 and ledger["polled"] >= produced for ledger in ledgers
+def settled(status: Mapping[str, Any], produced: Mapping[str, int]) -> bool:
+    """Whether every mapping has finished everything; `produced` says by its name how much that is."""
+    ledgers = {mapping["name"]: mapping["ledger"] for mapping in status["mappings"]}
+    return produced.keys() <= ledgers.keys() and all(
+        ledger["balanced"] and ledger["in_flight"] == 0 and ledger["polled"] >= produced.get(name, 0)
+        for name, ledger in ledgers.items()
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from node.demo.function import Report
+    from node.demo.snapshot import Produced
 
 _COUNTS = ("polled", "delivered", "filtered")
 _COLUMNS = (*_COUNTS, "p50", "p99", "errors", "throttled")
@@ -37,7 +38,13 @@ def document(status: Mapping[str, Any], report: Report, seconds: float) -> dict[
 
 
 def summary(
-    ended: Mapping[str, Any], report: Report, *, first_after_s: float | None, config: str, command: str
+    ended: Mapping[str, Any],
+    report: Report,
+    *,
+    produced: Produced,
+    first_after_s: float | None,
+    config: str,
+    command: str,
 ) -> RenderableType:
     """Return what people read at the end; `ended` is what `document` made."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
@@ -50,7 +57,7 @@ def summary(
         latency = [ms(mapping["latency_ms"][name]) for name in ("p50", "p99")]
         table.add_row(Text(mapping["name"], "bold"), *counts, *latency, f"{tally.errors:,}", f"{tally.turned_away:,}")
     return Group(
-        Text(_headline(ended, first_after_s)),
+        Text(_headline(ended, produced, first_after_s)),
         Text(),
         table,
         Text(),
@@ -59,9 +66,8 @@ def summary(
     )
 
 
-def _headline(ended: Mapping[str, Any], first_after_s: float | None) -> str:
-    produced = max((mapping["ledger"]["polled"] for mapping in ended["mappings"]), default=0)
-    said = f"{produced:,} order events in {ended['seconds']:.1f} s"
+def _headline(ended: Mapping[str, Any], produced: Produced, first_after_s: float | None) -> str:
+    said = f"{produced.orders:,} order events and {produced.clicks:,} clicks in {ended['seconds']:.1f} s"
     return said + (
         "." if first_after_s is None else f"; the first was delivered {first_after_s:.2f} s after the command."
     )
@@ -81,7 +87,7 @@ def _shown(ended: Mapping[str, Any], report: Report) -> str:
 
 def _next(config: str, command: str) -> str:
     return (
-        f"Next: copy {config}, put in your own broker and function's URL, leave out "
+        f"Next: copy {config}, put in your own broker, stream and function's URL, leave out "
         f"`embedded`, and start it: {command} run FILE"
     )
 

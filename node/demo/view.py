@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -33,28 +34,28 @@ class Scene:
     """What stays the same during a demo."""
 
     topic: str
-    partitions: int
     rate: int
     command: str  # how to call esmd here
     node_url: str
     config: str
     log: str
     seconds: float | None = None
+    stream: str = "clicks"
+    clicks_rate: int = 100
 
 
 def screen(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
-    """Return the whole screen: 22 lines for two mappings of four partitions, so that 80x24 shows all."""
+    """Return the whole screen: 24 lines for three mappings of ten shards, so that 80x24 shows all."""
     return Group(
         _headline(snapshot, scene, width),
-        _first(snapshot, scene),
+        _first(snapshot),
         Text(),
         _mappings(snapshot.mappings, wide=width >= WIDE),
         Text(),
         _shards(snapshot.shards, wide=width >= WIDE),
         Text(),
         _error(snapshot.last_error),
-        _hint("config", scene.config),
-        _hint("log", scene.log),
+        _hint("config", f"{scene.config}; the log is {PurePath(scene.log).name} beside it"),
         _hint("try", f"{scene.command} status{_url(scene)}   in another terminal"),
         _hint("end", "Ctrl-C"),
     )
@@ -95,11 +96,11 @@ def _headline(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    what = f"  {scene.rate:,} order events/s"
+    orders, clicks = f"  {scene.rate:,} orders/s in Kafka", f"{scene.clicks_rate:,} clicks/s in Kinesis"
     if width >= WIDE:
-        what = f"{what} in Kafka topic `{scene.topic}`, {scene.partitions} partitions → two mappings → HTTP functions"
+        what = f"{orders} topic `{scene.topic}`, {clicks} stream `{scene.stream}` → HTTP functions"
     else:
-        what = f"{what} in Kafka → 2 mappings → HTTP functions"
+        what = f"{orders}, {clicks} → functions"
     clock = f"{snapshot.elapsed_s:,.0f} s"
     if scene.seconds is not None:
         clock += f" of {scene.seconds:g} s"
@@ -109,15 +110,15 @@ def _headline(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
     return grid
 
 
-def _first(snapshot: Snapshot, scene: Scene) -> Text:
+def _first(snapshot: Snapshot) -> Text:
     if snapshot.phase is Phase.STARTING:
-        return Text("starting Redis, Kafka, the functions and the node …", "dim")
+        return Text("starting Redis, Kafka, Kinesis, the functions and the node …", "dim")
     if snapshot.first_after_s is None:
         return Text("waiting for the first event …", "dim")
     return Text.assemble(
         ("first event delivered after ", ""),
         (f"{snapshot.first_after_s:.2f} s", "bold green"),
-        f" · {snapshot.produced:,} events produced to `{scene.topic}`",
+        f" · {snapshot.produced.orders:,} orders, {snapshot.produced.clicks:,} clicks produced",
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_S = 90
+ORDERS, CLICKS = [f"orders-{at}" for at in range(4)], [f"shardId-{at:012}" for at in range(2)]
+SHARDS = {"paid-orders": ORDERS, "archive": ORDERS, "clicks": CLICKS}
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(*options: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
         environment["ESMD_REDIS_URL"] = "redis://127.0.0.1:1/0"  # somebody's real one: the demo keeps away from it
+        environment["AWS_PROFILE"] = "not-there"  # nor is anything of the AWS configuration used
         process = subprocess.Popen(
             [sys.executable, "-m", "node", "demo", *options],
             stdout=subprocess.PIPE,
@@ -53,7 +56,7 @@ def flowing(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Wait until events were delivered; return the demo's children."""
     assert process.stderr is not None
     for told in process.stderr:
-        if "in all" in told and " 0 in all" not in told:
+        if "in all" in told and " 0 in all" not in told:  # every mapping delivers
             break
     return psutil.Process(process.pid).children(recursive=True)
 
@@ -68,7 +71,7 @@ def test_the_document(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
     assert set(document) == {*Status.__struct_fields__, "seconds"}
     assert document["seconds"] >= 3
     assert [set(node) for node in document["nodes"]] == [set(NodeStatus.__struct_fields__)]
-    assert {mapping["name"] for mapping in document["mappings"]} == {"paid-orders", "archive"}
+    assert {mapping["name"] for mapping in document["mappings"]} == {"paid-orders", "archive", "clicks"}
     for mapping in document["mappings"]:
         assert set(mapping) == {*MappingStatus.__struct_fields__, "latency_ms"}
         assert mapping["state"] == "Enabled"
@@ -80,12 +83,13 @@ def test_the_document(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
         assert ledger["polled"] == ledger["delivered"] + ledger["filtered"]
         assert set(mapping["latency_ms"]) == {"p50", "p99"}
         assert 0 <= mapping["latency_ms"]["p50"] <= mapping["latency_ms"]["p99"]
-        assert [shard["id"] for shard in mapping["shards"]] == [f"orders-{at}" for at in range(4)]
+        assert [shard["id"] for shard in mapping["shards"]] == SHARDS[mapping["name"]]
         assert all(set(shard) == set(ShardStatus.__struct_fields__) for shard in mapping["shards"])
-    assert len({mapping["ledger"]["polled"] for mapping in document["mappings"]}) == 1
+    polled = {mapping["name"]: mapping["ledger"]["polled"] for mapping in document["mappings"]}
+    assert polled["archive"] == polled["paid-orders"] > polled["clicks"]
     first = next(told for told in err.splitlines() if "first event delivered after" in told)
     record_property("first_event", first)  # reported, not judged: a busy machine may take long
-    assert len(children) == 3
+    assert len(children) == 4
     for child in children:
         wait_gone(child)
     assert list(tmp_path.iterdir()) == []
@@ -128,7 +132,7 @@ def test_nothing_outlives_a_killed_demo(demo: Callable[..., subprocess.Popen[str
     """After a SIGKILL of the demo its servers and functions end by themselves."""
     process = demo()
     children = flowing(process)
-    assert len(children) == 3
+    assert len(children) == 4
     process.kill()
     for child in children:
         wait_gone(child)

@@ -86,7 +86,8 @@ async def test_a_shard_keeps_its_last_records() -> None:
         for start in range(0, embedded_aws.SHARD_RECORDS + 500, 500):
             batch = [entry(number) for number in range(start, start + 500)]
             await kinesis.call("PutRecords", StreamARN=STREAM, Records=batch)
-        assert (await kinesis.records("shardId-000000000000"))[0]["SequenceNumber"] == "501"
+        first = (await kinesis.records("shardId-000000000000"))[0]
+        assert first["SequenceNumber"] == "501"
 
 
 async def test_no_credentials_and_no_profile_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The demo's orders, and how its functions behave."""
+"""The demo's orders and clicks, and how its functions behave."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.load import load
+from model.mapping import KafkaSource, KinesisSource
 from model.pattern import compile_pattern
 from node.demo.behaviour import BURST_S, FIRST_BURST_S, FIRST_ERROR_S, Answer, Behaviour
+from node.demo.clicks import Click, Clicks
 from node.demo.orders import Order, Orders
-from node.demo.play import BROKER, FUNCTIONS_URL, TOPIC
+from node.demo.play import BROKER, FUNCTIONS_URL, STREAM_ARN, TOPIC
 from node.demo.show import SHIPPED
 
 if TYPE_CHECKING:
@@ -61,6 +63,20 @@ def test_orders_under_way_are_bounded() -> None:
     assert len(shop._open) <= 600
 
 
+def test_a_visitor_goes_from_page_to_page() -> None:
+    """A seed tells the same clicks again; each comes from the page the visitor was on, and has the visitor's key."""
+    first, second = (Clicks(3), Clicks(3))
+    at: dict[str, str] = {}
+    for _ in range(2000):
+        key, data = first.event("2026-01-02T03:04:05.678+00:00")
+        assert second.event("2026-01-02T03:04:05.678+00:00") == (key, data)
+        click = msgspec.json.decode(data, type=Click)
+        assert click.visitor == key
+        assert click.came_from == at.get(key, "/") != click.page
+        at[key] = click.page
+    assert len(at) == 250
+
+
 def test_the_shipped_filter_takes_some_orders() -> None:
     """The configuration's filter passes a part of the orders that can be seen: neither next to none nor most."""
     mappings = {mapping.name: mapping for mapping in load([SHIPPED], environ={}).mappings}
@@ -77,7 +93,10 @@ def test_the_shipped_file_has_the_addresses_that_the_demo_replaces() -> None:
     settings = load([SHIPPED], environ={})
     text = SHIPPED.read_text()
     assert text.count(FUNCTIONS_URL) == len(settings.functions)
-    assert text.count(BROKER) == len(settings.mappings)
+    sources = [mapping.source for mapping in settings.mappings]
+    assert text.count(BROKER) == sum(isinstance(source, KafkaSource) for source in sources)
+    assert [source.stream_arn for source in sources if isinstance(source, KinesisSource)] == [STREAM_ARN]
+    assert settings.embedded.aws is not None
     assert settings.embedded.kafka is not None
     assert set(settings.embedded.kafka.topics) == {TOPIC}
 

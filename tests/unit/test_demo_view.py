@@ -10,7 +10,7 @@ from rich.console import Console
 
 from node.demo.function import Report, Tally
 from node.demo.screen import Lines, opened
-from node.demo.snapshot import LastError, MappingView, Observer, Phase, ShardLine, Snapshot, settled
+from node.demo.snapshot import LastError, MappingView, Observer, Phase, Produced, ShardLine, Snapshot, settled
 from node.demo.summary import document, summary
 from node.demo.view import Scene, line, screen, sparkline
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCENE = Scene(
-    "orders", 4, 1000, "esmd", "http://127.0.0.1:9001", "/data/esmd-demo-x/demo.yaml", "/data/esmd-demo-x/esmd.log"
+    "orders", 1000, "esmd", "http://127.0.0.1:9001", "/data/esmd-demo-x/demo.yaml", "/data/esmd-demo-x/esmd.log"
 )
 MAPPINGS = (
     MappingView("archive", "Enabled", 1_234_567, 1000.4, 0, 0.0, 232.4, 12856.0, 99, 1234, 99, (900.0, 1000.0)),
+    MappingView("clicks", "Enabled", 123_000, 100.0, 0, 0.0, 186.0, 1023.0, 2, 9, 6, (100.0,)),
     MappingView("paid-orders", "Enabled", 123_456, 119.0, 1_111_111, 880.0, 21.0, 703.0, 4, 11, 7, (100.0,)),
 )
 SHARDS = tuple(
     ShardLine(mapping.name, f"orders-{at}", "reading", 101, "1234567", 1795251050222744, None)
-    for mapping in MAPPINGS
+    for mapping in (MAPPINGS[0], MAPPINGS[2])
     for at in range(4)
-)
+) + tuple(ShardLine("clicks", f"shardId-{at:012}", "reading", None, "12345", 1795251050222744, None) for at in range(2))
 ERROR = LastError("paid-orders orders-1", "HTTP 500: DatabaseError: deadlock detected, please retry " * 3, 3.2)
-FULL = Snapshot(Phase.FLOWING, 12.3, 12_000, 1.234, MAPPINGS, SHARDS, ERROR)
+FULL = Snapshot(Phase.FLOWING, 12.3, Produced(12_000, 1200), 1.234, MAPPINGS, SHARDS, ERROR)
 
 
 def drawn(renderable: RenderableType, width: int) -> list[str]:
@@ -76,7 +77,9 @@ def test_the_screen_fits(width: int) -> None:
     for number in ("1,000", "232 ms", "12,856 ms", "99", "1,234"):
         assert number in archive
     assert sum("orders-" in shown and "reading" in shown and "1234567" in shown for shown in lines) == 8
-    assert "first event delivered after 1.23 s" in lines[1]
+    assert sum("shardId-" in shown and "reading" in shown and "12345" in shown for shown in lines) == 2
+    assert "first event delivered after 1.23 s · 12,000 orders, 1,200 clicks produced" in lines[1]
+    assert "Ctrl-C" in lines[-1]
 
 
 def test_a_wide_screen_shows_more() -> None:
@@ -90,7 +93,7 @@ def test_a_wide_screen_shows_more() -> None:
 
 def test_an_unusual_address_is_named() -> None:
     """The command for another terminal names the node's address when other commands would not find it."""
-    elsewhere = Scene("orders", 4, 1000, "esmd", "http://127.0.0.1:43210", "c", "l")
+    elsewhere = Scene("orders", 1000, "esmd", "http://127.0.0.1:43210", "c", "l")
     assert "esmd status --url http://127.0.0.1:43210" in "\n".join(drawn(screen(FULL, elsewhere, 80), 80))
     assert "--url" not in "\n".join(drawn(screen(FULL, SCENE, 80), 80))
 
@@ -100,7 +103,7 @@ def test_an_unusual_address_is_named() -> None:
     [
         (Snapshot(Phase.STARTING, 0.0), "starting Redis, Kafka"),
         (Snapshot(Phase.FLOWING, 0.2), "waiting for the first event"),
-        (Snapshot(Phase.FINISHING, 9.0, 10, 1.0), "finishing"),
+        (Snapshot(Phase.FINISHING, 9.0, Produced(10, 1), 1.0), "finishing"),
     ],
 )
 def test_the_screen_tells_what_is_going_on(snapshot: Snapshot, told: str) -> None:
@@ -160,7 +163,7 @@ def test_rates_and_recent_latencies() -> None:
         latency = {200: 100} if second < 5 else {200: 100, 50: 10 * (second - 4)}
         report.tallies["m"].latency = latency
         counts = ledger(200 * second, 100 * second, 100 * second)
-        told = {"phase": Phase.FLOWING, "elapsed_s": float(second), "produced": 0, "first_after_s": None}
+        told = {"phase": Phase.FLOWING, "elapsed_s": float(second), "produced": Produced(), "first_after_s": None}
         seen = observer.observe(status(counts, "boom" if second == 10 else None), report, at=float(second), **told)  # type: ignore[arg-type]
     assert seen is not None
     (mapping,) = seen.mappings
@@ -182,9 +185,10 @@ def test_rates_and_recent_latencies() -> None:
     ],
 )
 def test_settled_means_everything_is_finished(counts: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
-    """The demo may end once every mapping has polled all events, has none in flight and a balanced ledger."""
-    assert settled(status(counts), 100) is expected
-    assert not settled({"mappings": []}, 0)
+    """The demo may end once every mapping has polled all its events, has none in flight and a balanced ledger."""
+    assert settled(status(counts), {"m": 100}) is expected
+    assert not settled(status(counts), {"m": 100, "other": 0})
+    assert not settled({"mappings": []}, {"m": 0})
 
 
 def test_the_document_adds_seconds_and_latencies() -> None:
@@ -203,9 +207,21 @@ def test_the_summary_says_what_was_shown(width: int) -> None:
     """People read how many events there were, that none is missing, and what to do next."""
     report = Report("", tallies={"m": Tally(errors=3, turned_away=2)})
     ended = document(status(ledger(1_000_000, 600_000, 400_000)), report, 3.0)
-    told = " ".join(drawn(summary(ended, report, first_after_s=1.234, config="demo.yaml", command="esmd"), width))
+    told = " ".join(
+        drawn(
+            summary(
+                ended,
+                report,
+                produced=Produced(1_000_000, 2000),
+                first_after_s=1.234,
+                config="demo.yaml",
+                command="esmd",
+            ),
+            width,
+        )
+    )
     for part in (
-        "1,000,000 order events in 3.0 s; the first was delivered 1.23 s after",
+        "1,000,000 order events and 2,000 clicks in 3.0 s; the first was delivered 1.23 s after",
         "600,000",
         "Every event was delivered or filtered",
         "failed 3 times",
@@ -213,5 +229,9 @@ def test_the_summary_says_what_was_shown(width: int) -> None:
     ):
         assert part in " ".join(told.split())
     left = document(status(ledger(10, 9, 0, 1)), report, 3.0)
-    told = " ".join(drawn(summary(left, report, first_after_s=None, config="demo.yaml", command="esmd"), width))
+    told = " ".join(
+        drawn(
+            summary(left, report, produced=Produced(10), first_after_s=None, config="demo.yaml", command="esmd"), width
+        )
+    )
     assert "Some events were not delivered" in told
