@@ -1,8 +1,8 @@
 """The demo's functions: an HTTP server in a process of its own (`python -m node.demo.function`).
 
 `billing` and `pages` answer with partial batch responses, `archive` takes whole batches. What happens to calls is
-`behaviour`'s. The process notes when each record arrived for good and reports counts and latencies to its parent as lines of JSON
-on standard output; it ends when its standard input closes or its parent is gone, however that died.
+`behaviour`'s. The process notes when each record arrived for good and reports counts and latencies to its parent as
+lines of JSON on standard output; it ends when its standard input closes or its parent is gone, however that died.
 """
 
 from __future__ import annotations

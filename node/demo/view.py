@@ -98,9 +98,9 @@ def _headline(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
     grid.add_column(justify="right", no_wrap=True)
     orders, clicks = f"  {scene.rate:,} orders/s in Kafka", f"{scene.clicks_rate:,} clicks/s in Kinesis"
     if width >= WIDE:
-        what = f"{orders} topic `{scene.topic}`, {clicks} stream `{scene.stream}` → HTTP functions"
+        what = f"{orders} topic `{scene.topic}`, {clicks} stream `{scene.stream}`"
     else:
-        what = f"{orders}, {clicks} → functions"
+        what = f"{orders}, {clicks}"
     clock = f"{snapshot.elapsed_s:,.0f} s"
     if scene.seconds is not None:
         clock += f" of {scene.seconds:g} s"

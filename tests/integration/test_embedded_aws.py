@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
+from config.load import load
 from invocation.aws_json import AwsJson
 from invocation.classify import Answer
 from invocation.signing import LocalSigner
@@ -22,6 +24,9 @@ from invocation.transport import Transport
 from model.errors import RefusedError, UnavailableError
 from node import embedded_aws
 from node.embedded_aws import EmbeddedAws
+from node.options import ListenAddress, Overrides, RunOptions
+from node.signals import Shutdown
+from node.wiring import run_node
 from pollers.destinations.aws_clients import AwsClients
 from tests.support.processes import wait_gone
 
@@ -134,9 +139,37 @@ async def test_stopping_is_safe_twice_and_after_a_kill() -> None:
         _ = aws.endpoint_url
 
 
+async def test_a_node_starts_and_ends_it(tmp_path: Path) -> None:
+    """`embedded: {aws: {}}` is all it takes; with the node the process ends."""
+    file = tmp_path / "esmd.yaml"
+    file.write_text("embedded: {aws: {}}\n")
+    overrides = Overrides(listen=ListenAddress("127.0.0.1", 0), data_dir=tmp_path / "data")
+    options = RunOptions((file,), overrides, load([file], environ={}, overrides=overrides.sections()))
+    shutdown = Shutdown()
+    with capture_logs() as logged:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(run_node(options, shutdown))
+            while not any(entry["event"] == "node.started" for entry in logged):  # noqa: ASYNC110  # a log, no event
+                await asyncio.sleep(0.02)
+            [url] = [entry["endpoint_url"] for entry in logged if entry["event"] == "embedded.aws"]
+            async with Transport() as transport:
+                assert (await Kinesis(transport, url).call("ListStreams"))["StreamNames"] == []
+            [server] = [
+                child
+                for child in psutil.Process().children(recursive=True)
+                if "node.embedded_aws" in child.cmdline() and f"--parent={os.getpid()}" in child.cmdline()
+            ]
+            shutdown.request()
+    wait_gone(server)
+
+
 PARENT = """
 import asyncio, os, sys, time
 from node.embedded_aws import EmbeddedAws
+from node.options import ListenAddress, Overrides, RunOptions
+from node.signals import Shutdown
+from node.wiring import run_node
+from structlog.testing import capture_logs
 
 async def main():
     async with EmbeddedAws() as aws:

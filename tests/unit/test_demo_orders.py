@@ -95,7 +95,7 @@ def test_the_shipped_file_has_the_addresses_that_the_demo_replaces() -> None:
     assert text.count(FUNCTIONS_URL) == len(settings.functions)
     sources = [mapping.source for mapping in settings.mappings]
     assert text.count(BROKER) == sum(isinstance(source, KafkaSource) for source in sources)
-    assert [source.stream_arn for source in sources if isinstance(source, KinesisSource)] == [STREAM_ARN]
+    assert [source.arn for source in sources if isinstance(source, KinesisSource)] == [STREAM_ARN]
     assert settings.embedded.aws is not None
     assert settings.embedded.kafka is not None
     assert set(settings.embedded.kafka.topics) == {TOPIC}

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from config.load import load
 from invocation.client import Targets
+from invocation.signing import LocalSigner
 from node.parts import Parts, unsupported_settings
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
@@ -71,6 +72,25 @@ async def test_a_kinesis_mapping_is_polled_in_order_and_a_consumer_with_one_warn
     assert isinstance(parts.envelope, KinesisEnvelope)
     assert (parts.policy.in_order, parts.lanes) == (True, 4)
     assert [entry["event"] for entry in logged] == warnings
+
+
+def test_embedded_aws_services_are_started(tmp_path: Path) -> None:
+    """They are no longer refused."""
+    file = tmp_path / "esmd.yaml"
+    file.write_text("embedded: {aws: {}}")
+    assert unsupported_settings(load([file], environ={})) == []
+
+
+async def test_calls_of_an_embedded_service_need_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to the address of this node's server in any Region, signed by nobody in particular."""
+    monkeypatch.setenv("AWS_PROFILE", "not-there")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:8")
+    signer = LocalSigner("kinesis", "http://127.0.0.1:9", region="us-east-1")
+    assert await signer.endpoint("eu-west-1") == ("http://127.0.0.1:9", "eu-west-1")
+    assert await signer.endpoint(None) == ("http://127.0.0.1:9", "us-east-1")
+    signed = await signer.sign("http://127.0.0.1:9/", "eu-west-1", {"X-Amz-Target": "T"}, b"{}")
+    assert "Credential=embedded/" in signed["Authorization"]
+    assert "/eu-west-1/kinesis/" in signed["Authorization"]
 
 
 def test_a_source_of_another_kind_is_a_mistake() -> None:
