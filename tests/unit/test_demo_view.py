@@ -88,7 +88,7 @@ def test_the_headline_has_room_for_the_longest_demo(width: int) -> None:
     scene = Scene("orders", 5000, "esmd", "http://127.0.0.1:9001", "c", "l", seconds=36_000, clicks_rate=500)
     first = drawn(screen(Snapshot(Phase.FLOWING, 35_999), scene, width), width)[0]
     assert "500 clicks/s in Kinesis" in first
-    assert first.rstrip().endswith("  35,999 s of 36000 s")
+    assert first.rstrip().endswith(" 35,999 s of 36000 s")
 
 
 def test_a_wide_screen_shows_more() -> None:
