@@ -7,6 +7,7 @@ answers. Records carry `KEY:NUMBER`, so `tests.support.history` sees each partit
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
@@ -194,7 +195,7 @@ class Storm:
             while len(self.function.deliveries) < self.stream.written.total():
                 self.function.changed.clear()
                 await self.function.changed.wait()
-            while not await self.settled():
+            while not await self.settled():  # noqa: ASYNC110 - in virtual time looking again costs nothing
                 await asyncio.sleep(0.25)
         return self.loop.time() - began
 
@@ -243,7 +244,7 @@ class Storm:
         after_death: Counter[tuple[str, int]] = Counter()
         unexplained = []
         for record, deliveries in self.function.deliveries.items():
-            for before, after in zip(deliveries, deliveries[1:], strict=False):
+            for before, after in itertools.pairwise(deliveries):
                 if self.nodes[before.node].killed_at is None or after.token == before.token:
                     unexplained.append(f"{record}: {before}, {after}")
                 after_death[before.shard, before.token] += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import json
 import time
 from bisect import bisect_right
@@ -88,7 +89,7 @@ class SimulatedStream:
         self.written: Counter[str] = Counter()  # per partition key
         self.calls: Counter[str] = Counter()
         bounds = [_HASHES * place // shards for place in range(shards + 1)]
-        for low, after in zip(bounds, bounds[1:], strict=False):
+        for low, after in itertools.pairwise(bounds):
             self._open(low, after - 1, (), late_s=0.0)
 
     # --- what happens to the stream ----------------------------------------------------------------------------------

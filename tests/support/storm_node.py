@@ -69,7 +69,7 @@ class StormNode:
         self._catalogue = Catalogue(self._way)
         self._runtimes = Runtimes(self._catalogue, self._make_parts)
         self._mappings_changed = asyncio.Event()
-        self._fleet = Fleet(self._make_worker, ended=lambda key: self.leasing.give_up(key))
+        self._fleet = Fleet(self._make_worker, ended=lambda key: self.leasing.give_up(key))  # noqa: PLW0108 - made later
         self.leasing = LeasingService(
             self._way,
             self._fleet,
