@@ -115,8 +115,9 @@ class Deliveries:
                     f"{last.records_per_s:,.0f}/s, {last.records_per_request:.1f} a request, "
                     f"CPU {last.cpu_share:.0%}, {last.peak_mb:.0f} MB"
                 )
-        latencies = self._node_latencies(bench)
-        floor_latencies = self._floor_latencies(bench)
+        # A quick run times arrivals once for each source: the other cases go the same way.
+        timed = not options.quick or (self.batch, self.filtered) == (100, False)
+        latencies = self._latency_figures(bench) if timed else ()
         return [
             Row(
                 self.name,
@@ -128,9 +129,7 @@ class Deliveries:
                     Figure.of("records/s", "1/s", [one.records_per_s for one in nodes]),
                     Figure.of("a request", "", [one.records_per_request for one in nodes]),
                     Figure.of("peak", "MB", [one.peak_mb for one in nodes]),
-                    Figure.of("p50", "ms", [percentile(latencies, 0.5)]),
-                    Figure.of("p99", "ms", [percentile(latencies, 0.99)]),
-                    Figure.of("floor's p99", "ms", [percentile(floor_latencies, 0.99)]),
+                    *latencies,
                 ),
             )
         ]
@@ -194,6 +193,14 @@ class Deliveries:
         )
 
     # Latency
+
+    def _latency_figures(self, bench: Bench) -> tuple[Figure, ...]:
+        latencies, floor_latencies = self._node_latencies(bench), self._floor_latencies(bench)
+        return (
+            Figure.of("p50", "ms", [percentile(latencies, 0.5)]),
+            Figure.of("p99", "ms", [percentile(latencies, 0.99)]),
+            Figure.of("floor's p99", "ms", [percentile(floor_latencies, 0.99)]),
+        )
 
     def _node_latencies(self, bench: Bench) -> list[float]:
         feed = self.source.empty(bench)

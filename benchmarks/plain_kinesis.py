@@ -18,6 +18,7 @@ import aioboto3
 import aiohttp
 
 _PAUSE_S = 0.2
+_LIMIT = 1_000  # the eight shards' five calls give more than it can take; larger pages only make it jerk
 _HEADERS = {"Content-Type": "application/json"}
 
 
@@ -55,7 +56,7 @@ async def read(kinesis: Any, shard: str, session: aiohttp.ClientSession, argumen
     iterator = answer["ShardIterator"]
     while iterator:
         due_at = loop.time() + _PAUSE_S
-        page = await kinesis.get_records(StreamARN=arguments.stream, ShardIterator=iterator, Limit=10_000)
+        page = await kinesis.get_records(StreamARN=arguments.stream, ShardIterator=iterator, Limit=_LIMIT)
         iterator, records = page.get("NextShardIterator"), page["Records"]
         if keep is not None:
             records = [record for record in records if json.loads(record["Data"])["type"] == keep]

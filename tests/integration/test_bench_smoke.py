@@ -37,5 +37,9 @@ def test_every_case_yields_a_row_of_figures(real_kafka: KafkaAdmin, tmp_path: Pa
     document = msgspec.json.decode(output.read_bytes())
     assert [row["case"] for row in document["rows"]] == [case.name for case in CASES]
     figures = {row["case"]: row["figures"] for row in document["rows"]}
-    assert all(figures[name]["records/CPU-s"]["median"] > 0 for name in figures if name.startswith("kafka"))
+    assert all(
+        figures[name]["records/CPU-s"]["median"] > 0 for name in figures if name.startswith(("kafka", "kinesis"))
+    )
+    assert all(figures[name]["times plain"]["median"] > 0 for name in figures if name.startswith("kinesis"))
+    assert all(figures[f"{source}-100"]["p50"]["median"] > 0 for source in ("kafka", "kinesis"))
     assert all(figures[name]["lost"]["high"] == 0 for name in figures if name.startswith("take-over"))
