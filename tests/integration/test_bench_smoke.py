@@ -21,6 +21,7 @@ _ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("kinesis_local")  # skips where the run could not start one
 def test_every_case_yields_a_row_of_figures(real_kafka: KafkaAdmin, tmp_path: Path) -> None:
     """A quick run ends well, prints every case and writes it to the JSON document."""
     output = tmp_path / "results.json"
