@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import itertools
 import json
 import time
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from invocation.classify import Answer, Failure, FailureKind
@@ -89,7 +89,7 @@ class SimulatedStream:
         self.written: Counter[str] = Counter()  # per partition key
         self.calls: Counter[str] = Counter()
         bounds = [_HASHES * place // shards for place in range(shards + 1)]
-        for low, after in itertools.pairwise(bounds):
+        for low, after in pairwise(bounds):
             self._open(low, after - 1, (), late_s=0.0)
 
     # --- what happens to the stream ----------------------------------------------------------------------------------

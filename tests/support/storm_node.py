@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from leasing.held import HeldLease
+    from model.ids import ShardKey
     from model.mapping import EventSourceMapping
     from pollers.fleet import Worker
     from pollers.ports import Target
@@ -69,7 +70,7 @@ class StormNode:
         self._catalogue = Catalogue(self._way)
         self._runtimes = Runtimes(self._catalogue, self._make_parts)
         self._mappings_changed = asyncio.Event()
-        self._fleet = Fleet(self._make_worker, ended=lambda key: self.leasing.give_up(key))  # noqa: PLW0108 - made later
+        self._fleet = Fleet(self._make_worker, ended=self._ended)
         self.leasing = LeasingService(
             self._way,
             self._fleet,
@@ -134,6 +135,9 @@ class StormNode:
         if lease.key.shard == TRACKER:
             return TrackerWorker(lease, self._catalogue, self._runtimes, self._way)
         return PumpWorker(lease, self._runtimes, self._way)
+
+    def _ended(self, key: ShardKey) -> None:
+        self.leasing.give_up(key)
 
     def _make_parts(self, mapping: EventSourceMapping) -> PumpParts:
         assert isinstance(mapping.source, KinesisStream)
