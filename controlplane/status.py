@@ -7,6 +7,7 @@ Reading is one function; everything else is pure.
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -52,6 +53,17 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     balanced: bool
 
 
+class ParkedKeyStatus(msgspec.Struct, frozen=True):
+    """A key whose records are parked: they wait until the function takes the first of them."""
+
+    key: str
+    records: int
+    bytes: int
+    age_s: float  # since it was parked, or its present holder took it over
+    failures: int
+    last_error: str | None
+
+
 class ShardStatus(msgspec.Struct, frozen=True):
     """One shard. `fencing_token` is 0 when nobody ever held it; `state` a `ShardState` or a `WithoutHolder`."""
 
@@ -64,6 +76,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     loss_in_s: float | None
     state: str
     last_error: str | None
+    parked_keys: list[ParkedKeyStatus]  # those parked longest, at most `MAX_PARKED_SHOWN`
 
 
 class MappingStatus(msgspec.Struct, frozen=True):
@@ -219,6 +232,17 @@ def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, w
         loss_in_s=report.loss_in_s,
         state=str(state),
         last_error=report.last_error,
+        parked_keys=[
+            ParkedKeyStatus(
+                key=parked.key,
+                records=parked.records,
+                bytes=parked.size,
+                age_s=round(max(0.0, time.time() - parked.since), 3),
+                failures=parked.failures,
+                last_error=parked.error,
+            )
+            for parked in report.parked_keys
+        ],
     )
 
 

@@ -10,10 +10,11 @@ import msgspec
 
 if TYPE_CHECKING:
     from model.ids import FencingToken, NodeId, Position, ShardKey, ShardOrigin
+    from model.record import Record
 
 
 class Ledger(msgspec.Struct, omit_defaults=False):
-    """Account of one shard's records since its first checkpoint. Counts only grow, except `in_flight`.
+    """Account of one shard's records since its first checkpoint. Counts only grow, except `parked` and `in_flight`.
 
     Invariant 1 of the architecture: every polled record ends in exactly one of the other columns.
     """
@@ -23,7 +24,7 @@ class Ledger(msgspec.Struct, omit_defaults=False):
     filtered: int = 0
     destination: int = 0
     dropped: int = 0
-    parked: int = 0
+    parked: int = 0  # now in the shard's parking lot; delivered, or given up, later
     in_flight: int = 0  # read and not finished; in a stored ledger: as of the save, read again by the next holder
 
     @property
@@ -60,6 +61,17 @@ class ShardState(StrEnum):
     FAILED = "failed"  # someone must act; see last_error
 
 
+class ParkedKey(msgspec.Struct, frozen=True, array_like=True):
+    """One parked key, for operators. The key is shortened and printable."""
+
+    key: str
+    records: int
+    size: int  # bytes
+    since: float  # epoch seconds: when it was parked, or taken over by the present holder
+    failures: int  # of its first record
+    error: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class ShardReport:
     """What the holder tells operators about a shard. Never holds a secret."""
@@ -70,6 +82,32 @@ class ShardReport:
     last_result: str = "No records processed"  # AWS's LastProcessingResult texts
     last_error: str | None = None
     loss_in_s: float | None = None  # forecast: until the source deletes what is not finished; None: not to be expected
+    parked_keys: tuple[ParkedKey, ...] = ()  # those parked longest, at most `MAX_PARKED_SHOWN`
+
+
+MAX_PARKED_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRecords:
+    """A shard's parking lot as the store has it: records in order, and the revision they belong to."""
+
+    revision: int = 0  # 0: nothing was ever parked
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedChange:
+    """What one save does to a shard's parking lot, in the same step as its checkpoint.
+
+    `base` is the revision it builds on; None replaces whatever is stored. A store that has another revision, because
+    it lost writes, refuses the whole save, so that the lot never has holes.
+    """
+
+    base: int | None
+    revision: int
+    put: tuple[Record, ...] = ()
+    drop: tuple[int, ...] = ()  # positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +140,7 @@ class ProgressUpdate:
     state: bytes = b""
     rewind: bool = False
     origin: ShardOrigin | None = None
+    parked: ParkedChange | None = None  # None: the lot stays as it is
 
 
 class SaveResult(StrEnum):
@@ -110,3 +149,4 @@ class SaveResult(StrEnum):
     SAVED = "saved"
     STALE = "stale"  # a newer token exists: the lease is lost, nothing was written
     BACKWARD = "backward"  # the position lies before the stored checkpoint, nothing was written
+    INCOMPLETE = "incomplete"  # the stored parking lot is not the one the change builds on, nothing was written

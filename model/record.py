@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 class Record(msgspec.Struct, gc=False):
@@ -18,6 +21,11 @@ class Record(msgspec.Struct, gc=False):
     fragment: bytes  # the record's JSON in the event
     key: bytes | str | None  # what must stay in order among lanes; None: no key
     item_id: Any  # what a partial batch response names: see the source's envelope
+
+
+def order_key(record: Record) -> Hashable:
+    """Return what a record stays in order with: its key; a record without one only with itself."""
+    return record.position if record.key is None else record.key
 
 
 class Batch(msgspec.Struct, gc=False):

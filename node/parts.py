@@ -85,9 +85,6 @@ class Parts:
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
         """Make one mapping's parts. Raises `RefusedError` when this node cannot work on it."""
-        lacking = unsupported(mapping)
-        if lacking:
-            raise RefusedError(f"mapping {mapping.name}: {'; '.join(lacking)}")
         if isinstance(mapping.source, SqsSource):
             return self._queue(mapping, mapping.source)
         envelope, view = self._forms(mapping)
@@ -222,22 +219,11 @@ def _batch_info(mapping: EventSourceMapping) -> BatchInfo:
             raise RefusedError(f"{mapping.source.kind} sources have no on-failure destination")
 
 
-def unsupported(mapping: EventSourceMapping) -> list[str]:
-    """Return what a mapping asks for that this version does not do, so that it is refused and never half done."""
-    lacking = []
-    if mapping.extensions.park_failing_keys:
-        lacking.append("park_failing_keys is not done by this version")
-    return lacking
-
-
 def unsupported_settings(settings: Settings) -> list[Problem]:
-    """Return the same for a whole configuration, each with its place."""
+    """Return what a configuration asks for that this version does not do: it is refused, and never half done."""
     problems = []
     for configured in settings.event_source_mappings:
         path = f"event_source_mappings {configured.mapping.name}"
-        problems += [
-            Problem(path, lacking, configured.file, configured.line) for lacking in unsupported(configured.mapping)
-        ]
         function = settings.target_for(configured.mapping.function_name)
         if isinstance(function, HandlerFunction):
             rule = f"function {function.name}: `handler` is not run by this version; use url, arn or rie"

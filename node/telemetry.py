@@ -139,7 +139,7 @@ def _shards(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric]:
         views = [probe() for probe in counters.probes.values()]
         ages = [view.report.lag_s for view in views if view.report.lag_s is not None]
         lags = [view.report.lag_records for view in views if view.report.lag_records is not None]
-        parked.add_metric(labels, counters.parked)
+        parked.add_metric(labels, sum(view.ledger.parked for view in views))
         imbalance.add_metric(labels, sum(abs(view.ledger.imbalance) for view in views))
         if ages:
             age.add_metric(labels, max(ages))

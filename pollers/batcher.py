@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from model.record import MAX_EVENT_BYTES, Batch
+from model.record import MAX_EVENT_BYTES, Batch, order_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from model.record import Record
 
@@ -99,6 +99,14 @@ class Batcher:
             taken.append(records.popleft())
             size = grown
         return taken, size
+
+    def withdraw(self, key: Hashable) -> list[Record]:
+        """Take all waiting records of a key out, in order."""
+        taken = [record for record in self._records if order_key(record) == key]
+        if taken:
+            self._records = deque(record for record in self._records if order_key(record) != key)
+            self._bytes -= sum([len(record.fragment) for record in taken]) + len(taken)
+        return taken
 
     def invoked(self, now: float) -> None:
         """Begin the next window: an invocation has ended."""

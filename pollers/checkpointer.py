@@ -7,18 +7,20 @@ waits for a timer. The writes are fenced: a stale one is refused by the store an
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from model.errors import StoreUnavailableError
-from model.progress import SaveResult
+from model.progress import ParkedChange, SaveResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.ids import ShardKey
-    from model.progress import ProgressUpdate
+    from model.progress import ParkedRecords, ProgressUpdate
+    from model.record import Record
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,9 @@ class Writer(Protocol):
 
     async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
         """Write several shards' progress in one round trip; results in the order given."""
+
+    async def load_parked(self, key: ShardKey) -> ParkedRecords:
+        """Read a shard's parking lot."""
 
 
 class Saving(Protocol):
@@ -58,6 +63,8 @@ class Checkpointer:
         self._dirty: dict[ShardKey, Saving] = {}
         self._work = asyncio.Event()
         self._last: dict[ShardKey, ProgressUpdate] = {}
+        self._lots: dict[ShardKey, dict[int, Record]] = {}  # the parking lots as of the last saves
+        self.load_parked = store.load_parked
 
     def mark(self, shard: Saving) -> None:
         """Have the shard's state saved soon."""
@@ -68,6 +75,8 @@ class Checkpointer:
         """Save nothing more for a shard: it ended."""
         if self._dirty.get(shard.key) is shard:
             del self._dirty[shard.key]
+        if self._lots.pop(shard.key, None) is not None:  # too large to be kept for others
+            self._last[shard.key] = replace(self._last[shard.key], parked=None)
 
     async def republish(self) -> None:
         """Write what was last saved from here once more, for a store that has forgotten it.
@@ -75,11 +84,11 @@ class Checkpointer:
         Each update keeps the token it was saved under, so whatever a newer holder wrote stands. Raises
         `StoreUnavailableError`.
         """
-        updates = list(self._last.values())
+        updates = [self._with_lot(update) for update in self._last.values()]
         while updates:
             count = size = 0
             while count < min(len(updates), _MAX_UPDATES) and size < _MAX_BYTES:
-                size += len(updates[count].state)
+                size += _size(updates[count])
                 count += 1
             await self._store.save(updates[:count])
             del updates[:count]
@@ -112,7 +121,7 @@ class Checkpointer:
                         result=result,
                     )  # fmt: skip
                 else:
-                    self._last[shard.key] = update
+                    self._keep(update)
                 shard.saved(update, result)
 
     def _next(self) -> list[tuple[Saving, ProgressUpdate]]:
@@ -126,5 +135,32 @@ class Checkpointer:
             update = shard.to_save()
             if update is not None:
                 pairs.append((shard, update))
-                size += len(update.state)
+                size += _size(update)
         return pairs
+
+    def _keep(self, update: ProgressUpdate) -> None:
+        """Remember what was saved, for `republish`."""
+        before = self._last.get(update.key)
+        change = update.parked
+        if change is not None:
+            lot = {} if change.base is None else self._lots.get(update.key, {})
+            for position in change.drop:
+                lot.pop(position, None)
+            lot.update((record.position, record) for record in change.put)
+            self._lots[update.key] = lot
+        elif before is not None and before.parked is not None:
+            update = replace(update, parked=before.parked)  # its revision is still the lot's
+        self._last[update.key] = update
+
+    def _with_lot(self, update: ProgressUpdate) -> ProgressUpdate:
+        """Have an update put the whole parking lot."""
+        if update.parked is None:
+            return update
+        whole = ParkedChange(None, update.parked.revision, tuple(self._lots[update.key].values()))
+        return replace(update, parked=whole)
+
+
+def _size(update: ProgressUpdate) -> int:
+    """Return about how many bytes an update sends beyond the usual."""
+    parked = 0 if update.parked is None else sum(len(record.fragment) for record in update.parked.put)
+    return len(update.state) + parked

@@ -66,7 +66,6 @@ class Counters(msgspec.Struct):
     deleted: int = 0  # SQS: messages deleted after processing
     committed: int = 0  # Kafka: sum of the committed offsets' steps
     throttles: int = 0  # invocations
-    parked: int = 0  # records parked now: goes up and down
     durations: DurationHistogram = msgspec.field(default_factory=DurationHistogram)
     probes: dict[ShardKey, ShardProbe] = msgspec.field(default_factory=dict)  # of the shards held here
 

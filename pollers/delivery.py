@@ -7,6 +7,7 @@ a node that can no longer trust its lease calls nobody (invariant 5).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,10 +17,10 @@ import structlog
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from pollers.handing_over import Fate, drained_within
-from pollers.retrying import Discard, Retrying
+from pollers.retrying import Discard, Invoke, Park, Retrying
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
     from random import Random
 
     from model.ids import ShardKey
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pollers.counters import Counters
     from pollers.handing_over import HandingOver
     from pollers.ports import Target
-    from pollers.retrying import Attempts, RetryPolicy
+    from pollers.retrying import Attempts, RetryPolicy, Work
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +82,9 @@ class Finishing(Protocol):
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Note an attempt that failed, for the shard's report and its stored retry counts."""
 
+    def park(self, key: Hashable, retrying: Retrying) -> float | None:
+        """Park a key with all that waits for it. Returns the pause before the next step; None when there is no room."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
@@ -104,6 +108,15 @@ class Delivery:
         Raises `LeaseLostError` when the lease ends, with the rest undelivered. Cancelled during an invocation, the
         function may have run: the records count as unfinished.
         """
+        retrying = self.begin(batch, known_failures)
+        while (step := retrying.next(self.now_ms())) is not None:
+            pause_s = await self.take(step, retrying)
+            if pause_s is not None and await drained_within(self.draining, pause_s):
+                return retrying  # what is left goes to the next holder
+        return None
+
+    def begin(self, batch: Batch, known_failures: Mapping[int, Attempts] | None = None) -> Retrying:
+        """Return the course of a batch, before its first step."""
         retrying = Retrying(
             self.policy,
             batch,
@@ -112,32 +125,47 @@ class Delivery:
             known_failures=known_failures,
         )
         self.finishing.began(retrying)
-        while (step := retrying.next(self.now_ms())) is not None:
-            if isinstance(step, Discard):
-                fate = await self._hand_over(step)
-                if fate is None:
-                    return retrying
-                self.finishing.given_up(step, fate)
-                continue
-            work = step.work
-            outcome = await self._invoke(work.batch, work.setbacks + 1)
-            verdict = retrying.learn(outcome)
-            if verdict.finished or isinstance(outcome, Delivered):
-                # Nothing is awaited since the answer: records and what came with the answer are accounted for at once.
-                self.finishing.delivered(verdict.finished)
-                owed = self.exchange.owed()
-                if owed is not None:
-                    retrying.insert(owed)
-            if not isinstance(outcome, Delivered):
-                self.finishing.setback(outcome, verdict.delay_s)
-                if await drained_within(self.draining, verdict.delay_s):
-                    return retrying  # what is left goes to the next holder
-        return None
+        return retrying
 
-    async def _hand_over(self, discard: Discard) -> Fate | None:
+    async def take(self, step: Invoke | Discard | Park, retrying: Retrying) -> float | None:
+        """Take one step of a course.
+
+        Returns how long to wait before the next one, which a drain cuts off; None: go on at once.
+        Raises `LeaseLostError`.
+        """
+        match step:
+            case Discard():
+                return None if await self.give_up(step) else math.inf
+            case Park(key):
+                pause_s = self.finishing.park(key, retrying)
+                return retrying.not_parked().delay_s if pause_s is None else pause_s
+            case Invoke(work):
+                return await self._call(work, retrying)
+
+    async def give_up(self, discard: Discard) -> bool:
+        """Hand records over to the destination, or drop them. False: the node drains, and they are still ours."""
         if self.handing_over is None or not discard.records:  # of a window's final call nothing can be told
-            return Fate.DROPPED
-        return await self.handing_over.hand_over(discard)
+            fate: Fate | None = Fate.DROPPED
+        else:
+            fate = await self.handing_over.hand_over(discard)
+        if fate is None:
+            return False
+        self.finishing.given_up(discard, fate)
+        return True
+
+    async def _call(self, work: Work, retrying: Retrying) -> float | None:
+        outcome = await self._invoke(work.batch, work.setbacks + 1)
+        verdict = retrying.learn(outcome)
+        if verdict.finished or isinstance(outcome, Delivered):
+            # Nothing is awaited since the answer: records and what came with the answer are accounted for at once.
+            self.finishing.delivered(verdict.finished)
+            owed = self.exchange.owed()
+            if owed is not None:
+                retrying.insert(owed)
+        if isinstance(outcome, Delivered):
+            return None
+        self.finishing.setback(outcome, verdict.delay_s)
+        return verdict.delay_s
 
     async def _invoke(self, batch: Batch, attempt: int) -> Outcome:
         event = self.exchange.event(batch.records)

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from model.outcome import Outcome
     from model.record import Batch, Record
@@ -36,6 +36,15 @@ class LaneOwner(Protocol):
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Note an attempt that failed."""
+
+    def has_room_to_park(self) -> bool:
+        """Tell whether a key may be parked now."""
+
+    def parked(self, records: list[Record], attempts: Attempts) -> float:
+        """Take what there is of a key that fails; returns the pause before anything else is tried.
+
+        `attempts` tells what the first of the records have been through.
+        """
 
     def batch_finished(self) -> None:
         """Note that all records of a batch are finished."""
@@ -66,6 +75,9 @@ class Batches(Protocol):
 
     def take(self) -> Batch:
         """Close the next batch."""
+
+    def withdraw(self, key: Hashable) -> list[Record]:
+        """Take all waiting records of a key out, in order."""
 
     def invoked(self, now: float) -> None:
         """Learn that an invocation has ended."""
@@ -177,3 +189,12 @@ class Lane:
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Pass on a failed attempt."""
         self._owner.setback(outcome, delay_s)
+
+    def park(self, key: Hashable, retrying: Retrying) -> float | None:
+        """Move everything this lane has of a key to the parking lot. See `pollers.delivery.Finishing`."""
+        if not self._owner.has_room_to_park():
+            return None
+        known = retrying.failures()
+        records = retrying.withdraw(key)
+        self._in_delivery -= len(records)
+        return self._owner.parked([*records, *self._batcher.withdraw(key)], known[records[0].position])

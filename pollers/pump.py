@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING
 
 from model.errors import LeaseLostError, SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.progress import ShardState
-from model.record import NO_POSITION
-from pollers.batcher import Batcher
-from pollers.delivery import Delivery
-from pollers.exchange import PlainExchange
+from model.record import NO_POSITION, order_key
 from pollers.filtering import split
-from pollers.handing_over import Fate, HandingOver
-from pollers.lane import Lane
+from pollers.handing_over import Fate
+from pollers.lane_making import LaneMaker
 from pollers.standing import Standing
-from pollers.windowed import WindowedBatcher, WindowedExchange
-from pollers.windows import Windows, over_at
+from pollers.windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,10 +32,10 @@ if TYPE_CHECKING:
     from model.record import Record
     from pollers.checkpointer import Checkpointer
     from pollers.counters import Counters
-    from pollers.delivery import Exchange
-    from pollers.lane import Batches
+    from pollers.lane import Lane
     from pollers.ports import Chunk, Destination, Envelope, Filter, ShardReader, Source, Target
     from pollers.retrying import Attempts, Discard, RetryPolicy
+    from pollers.unparking import Unparking
 
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 5.0  # a source that is back is noticed within this time
@@ -65,6 +61,11 @@ class PumpParts:
     now_s: Callable[[], float] = time.time  # epoch time
     destination: Destination | None = None  # of records that are given up
 
+    @property
+    def gives_up(self) -> bool:
+        """Whether records may be given up for want of room: there is a destination, or retries have an end."""
+        return self.destination is not None or self.policy.maximum_retry_attempts is not None
+
     async def close(self) -> None:
         """Close the connections: nothing of the mapping runs on this node any more."""
         await self.source.close()
@@ -79,13 +80,19 @@ class Pump:
         self._parts = parts
         self._lease = lease
         self.key: ShardKey = lease.key
-        self._standing = Standing(lease, parts.checkpointer, mapping=parts.mapping.name)
+        self._standing = Standing(
+            lease,
+            parts.checkpointer,
+            mapping=parts.mapping.name,
+            max_parked_bytes=parts.mapping.extensions.parked_max_bytes,
+        )
         self._windows: Windows | None = None
         if parts.mapping.tumbling_window_s:
             self._windows = Windows(parts.mapping.tumbling_window_s, self._standing.stored_window)
             self._standing.windows = self._windows
         self._settled_at = 0.0  # the source answers without trouble since
         self._lanes: list[Lane] = []
+        self._unparking: Unparking | None = None
         self._room = asyncio.Event()  # a lane took a batch
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()  # drained, or read to the end of a closed shard
@@ -98,6 +105,8 @@ class Pump:
         """Read no more; `run` returns after the invocations under way and the last checkpoint."""
         self._draining.set()
         self._ended.set()
+        if self._unparking is not None:
+            self._unparking.stop()
 
     def refresh(self) -> None:
         """Have the report brought up to date."""
@@ -114,6 +123,7 @@ class Pump:
         probes[self.key] = self._standing.view
         reader = None
         try:
+            await self._standing.take_up_lot(self._draining)
             reader = self._standing.reader = await self._open()
             if reader is not None:
                 await self._note_start(reader)
@@ -148,20 +158,33 @@ class Pump:
 
     async def _pump(self, reader: ShardReader) -> None:
         self._settled_at = asyncio.get_running_loop().time()
-        self._lanes = [self._lane(reader) for _ in range(self._parts.lanes)]
-        self._standing.holders = self._lanes
+        maker = LaneMaker(
+            parts=self._parts,
+            lease=self._lease,
+            standing=self._standing,
+            draining=self._draining,
+            windows=self._windows,
+            settled_at=lambda: self._settled_at,
+        )
+        self._lanes = [maker.lane(self, reader) for _ in range(self._parts.lanes)]
+        self._unparking = maker.unparking(self)
+        self._standing.holders = [*self._lanes, self._unparking]
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._standing.watch_refusal(), name=f"watch {self.key}")
                 lanes = [tasks.create_task(lane.run(), name=f"lane {self.key}") for lane in self._lanes]
+                unparking = tasks.create_task(self._unparking.run(), name=f"unpark {self.key}")
                 reading = tasks.create_task(self._read(reader), name=f"read {self.key}")
                 await self._ended.wait()
                 if self._draining.is_set():
                     self._standing.state = ShardState.DRAINING
+                    self._unparking.stop()
                     reading.cancel()
                 for lane in self._lanes:
                     lane.stop() if self._draining.is_set() else lane.close()
                 await asyncio.wait(lanes)
+                self._unparking.close()  # what came last may have been parked
+                await asyncio.wait([unparking])
                 watching.cancel()
         except ExceptionGroup as failures:
             # Several tasks may notice a lost lease at once; it is lost only once. (Raising inside `except*` would do,
@@ -176,74 +199,6 @@ class Pump:
             self._standing.log.warning("shard.rewound", why=str(self._restart), position=self._restart.position)
             self._standing.rewind(self._restart.position)
         self._standing.changed()
-
-    def _lane(self, reader: ShardReader) -> Lane:
-        parts = self._parts
-        if self._windows is None:
-            plain = PlainExchange(parts.envelope, partial_responses=parts.policy.partial_responses)
-            return self._lane_of(self._batcher(plain.overhead()), plain)
-        windowed = WindowedExchange(
-            parts.envelope,
-            self._windows,
-            parts.mapping.source,
-            self.key.shard,
-            partial_responses=parts.policy.partial_responses,
-        )
-
-        def over(end_s: int) -> float:
-            return self._window_over_at(end_s, reader)
-
-        batcher = WindowedBatcher(self._batcher(windowed.reserve), self._windows, windowed, over_at=over)
-        return self._lane_of(batcher, windowed)
-
-    def _lane_of(self, batches: Batches, exchange: Exchange) -> Lane:
-        return Lane(self, batches, lambda lane: self._delivery(lane, exchange))
-
-    def _batcher(self, overhead: int) -> Batcher:
-        mapping = self._parts.mapping
-        return Batcher(
-            batch_size=mapping.batch_size,
-            window_s=mapping.batching_window_s,
-            overhead=overhead,
-            now=self._settled_at,
-        )
-
-    def _delivery(self, lane: Lane, exchange: Exchange) -> Delivery:
-        parts = self._parts
-        return Delivery(
-            mapping=parts.mapping.name,
-            lease=self._lease,
-            target=parts.target,
-            exchange=exchange,
-            policy=parts.policy,
-            counters=parts.counters,
-            finishing=lane,
-            random=parts.random,
-            draining=self._draining,
-            handing_over=self._handing_over(parts.destination),
-        )
-
-    def _handing_over(self, destination: Destination | None) -> HandingOver | None:
-        if destination is None:
-            return None
-        return HandingOver(
-            destination=destination,
-            required=self._parts.mapping.extensions.destination_required,
-            lease=self._lease,
-            counters=self._parts.counters,
-            watch=self._standing,
-            random=self._parts.random,
-            draining=self._draining,
-        )
-
-    def _window_over_at(self, end_s: int, reader: ShardReader) -> float:
-        """Return when a tumbling window that ends at `end_s` is over although nothing follows."""
-        lag = reader.lag()
-        behind_s = 0.0 if lag.seconds is None and lag.records == 0 else lag.seconds
-        if reader.buffered():
-            behind_s = None  # what was read ahead comes first
-        now = asyncio.get_running_loop().time()
-        return over_at(end_s, now=now, now_s=self._parts.now_s(), behind_s=behind_s, settled_at=self._settled_at)
 
     # Reading
 
@@ -270,7 +225,7 @@ class Pump:
                 self._take(chunk)
 
     async def _room_to_read(self) -> None:
-        """Wait while every lane has its next batch waiting, or an event's worth of bytes waits.
+        """Wait while every lane has its next batch waiting, an event's worth of bytes waits, or the lot is full.
 
         A lane that fails holds up the others only once the bytes are used up.
         """
@@ -278,6 +233,7 @@ class Pump:
         while (
             min([lane.waiting for lane in self._lanes]) >= batch_size
             or sum([lane.held_bytes for lane in self._lanes]) >= _MAX_WAITING_BYTES
+            or self._standing.lot.full
         ):
             self._room.clear()
             await self._room.wait()
@@ -303,6 +259,8 @@ class Pump:
         if not raws:
             return
         records = parts.envelope.encode(raws, positions)
+        if standing.lot.queues:
+            records = self._behind_parked(records)
         if len(self._lanes) == 1:
             self._lanes[0].add(records)
             return
@@ -313,6 +271,15 @@ class Pump:
         for lane, part in zip(self._lanes, spread, strict=True):
             if part:
                 lane.add(part)
+
+    def _behind_parked(self, records: list[Record]) -> list[Record]:
+        """Park what belongs to parked keys behind what waits there; return the others."""
+        queues = self._standing.lot.queues
+        behind = [record for record in records if order_key(record) in queues]
+        if behind:
+            self._standing.parked(behind)
+            records = [record for record in records if order_key(record) not in queues]
+        return records
 
     async def _source_trouble(self, exc: SourceUnavailableError | SourceRefusedError, delay_s: float) -> float:
         """Report it and wait, unless draining; returns the next delay."""
@@ -360,6 +327,10 @@ class Pump:
             self._window_closed()
             self._standing.changed()
             return
+        self._count_given_up(discard, fate)
+        self._finish(discard.records)
+
+    def _count_given_up(self, discard: Discard, fate: Fate) -> None:
         if fate is Fate.DESTINATION:
             self._parts.counters.on_failure_destination_delivered += len(discard.records)
             self._standing.ledger.destination += len(discard.records)
@@ -374,7 +345,42 @@ class Pump:
             last=discard.records[-1].position,
             invocations=discard.work.invocations,
         )
-        self._finish(discard.records)
+
+    def has_room_to_park(self) -> bool:
+        """Tell whether a key may be parked: there is room, or the first record parked may be given up for it."""
+        return self._parts.gives_up or not self._standing.lot.full
+
+    def parked(self, records: list[Record], attempts: Attempts) -> float:
+        """Count a key's records as parked, and let the checkpoint move."""
+        standing = self._standing
+        standing.parked(records, attempts)
+        pause_s = standing.lot.pause_s() * self._parts.random.uniform(0.5, 1)
+        standing.log.warning(
+            "key.parked", first=records[0].position, records=len(records), failures=attempts.failures, pause_s=pause_s
+        )
+        if self._unparking is not None:
+            self._unparking.added()
+        return pause_s
+
+    def unparked(self, records: list[Record]) -> None:
+        """Count parked records as delivered."""
+        self._standing.ledger.delivered += len(records)
+        self._left_lot(records)
+
+    def given_up_parked(self, discard: Discard, fate: Fate) -> None:
+        """Count parked records that were given up."""
+        self._count_given_up(discard, fate)
+        self._left_lot(discard.records)
+
+    def setback_parked(self) -> None:
+        """Have the counts of parked records saved."""
+        self._standing.changed()
+
+    def _left_lot(self, records: list[Record]) -> None:
+        if order_key(records[0]) not in self._standing.lot.queues:
+            self._standing.log.info("key.unparked", last=records[-1].position, parked=len(self._standing.lot))
+        self._standing.left_lot(records)
+        self._room.set()
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Report a failed attempt."""

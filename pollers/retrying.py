@@ -3,21 +3,24 @@
 Function errors consume MaximumRetryAttempts; throttles and everything that did not reach the function consume
 nothing. A split neither consumes a retry nor resets the count: each half keeps the parent's. Progress through a
 partial batch response gives the remainder a fresh budget.
+
+With parking, a failing batch is taken apart without delay until what fails is of one key, and that key's records are
+parked after so many function errors. What a parked key waits for, others do not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from model.record import MAX_EVENT_BYTES, NO_POSITION, Batch
+from model.record import MAX_EVENT_BYTES, NO_POSITION, Batch, order_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
     from random import Random
 
     from model.mapping import EventSourceMapping
@@ -44,6 +47,7 @@ class RetryPolicy:
     bisect: bool = False
     partial_responses: bool = False
     in_order: bool = True  # a partial response of a stream shard fails everything from the lowest one on
+    park_after: int | None = None  # function errors of records of one key before it is parked; None: never
 
     @classmethod
     def of(cls, mapping: EventSourceMapping, *, in_order: bool) -> RetryPolicy:
@@ -54,7 +58,21 @@ class RetryPolicy:
             bisect=mapping.bisect_on_function_error,
             partial_responses=mapping.report_batch_item_failures,
             in_order=in_order,
+            park_after=_park_after(mapping),
         )
+
+    def of_parked(self) -> RetryPolicy:
+        """Return the rules for records in the parking lot: tried until they get too old, and told apart."""
+        return replace(self, maximum_retry_attempts=None, park_after=None, bisect=True)
+
+
+def _park_after(mapping: EventSourceMapping) -> int | None:
+    """Return when a key is parked: as said, or when its retries are used up, or, where they are endless, at once."""
+    if not mapping.extensions.park_failing_keys:
+        return None
+    if mapping.extensions.park_after is not None:
+        return mapping.extensions.park_after
+    return 1 if mapping.maximum_retry_attempts is None else mapping.maximum_retry_attempts + 1
 
 
 @dataclass(slots=True)
@@ -66,6 +84,7 @@ class Work:
     invocations: int = 0  # times the function was called with these records
     setbacks: int = 0  # failures of any kind since the last progress, for the backoff
     last: Outcome | None = None
+    parkable: bool = True  # False: there was no room when it was its time, so it goes on until the next failure
 
 
 class Attempts(msgspec.Struct, frozen=True, array_like=True):
@@ -108,6 +127,14 @@ class Attempts(msgspec.Struct, frozen=True, array_like=True):
 class Invoke:
     """Call the function with this work now."""
 
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Park this key: take what there is of it with `Retrying.withdraw`, or say `Retrying.not_parked`."""
+
+    key: Hashable
     work: Work
 
 
@@ -182,7 +209,29 @@ class Retrying:
         """Put a batch before what is left."""
         self._todo.append(Work(batch))
 
-    def next(self, now_ms: float) -> Invoke | Discard | None:
+    def withdraw(self, key: Hashable) -> list[Record]:
+        """Take all unfinished records of a key out, in order: it was parked."""
+        taken: list[Record] = []
+        left: list[Work] = []
+        for work in reversed(self._todo):
+            records = work.batch.records
+            mine = [record for record in records if order_key(record) == key]
+            taken += mine
+            if len(mine) == len(records) > 0:
+                continue
+            if mine:
+                work.batch = self._batch([record for record in records if order_key(record) != key])
+            left.append(work)
+        self._todo = left[::-1]
+        return taken
+
+    def not_parked(self) -> Verdict:
+        """Go on with the work that was to be parked: there is no room."""
+        work = self._todo[-1]
+        work.parkable = False
+        return Verdict(delay_s=self._backoff_s(work))
+
+    def next(self, now_ms: float) -> Invoke | Discard | Park | None:
         """Return the next step; None when everything is finished. `now_ms` is epoch time, for the age of records.
 
         After `Discard` the records are gone from the work; call `next` again once they are given up.
@@ -191,6 +240,8 @@ class Retrying:
         if not self._todo:
             return None
         work = self._todo[-1]
+        if self._is_to_park(work):
+            return Park(order_key(work.batch.records[0]), work)
         condition, count = self._to_give_up(work, now_ms)
         if condition is None:
             return Invoke(work)
@@ -201,6 +252,16 @@ class Retrying:
             rest = Work(self._batch(records[count:]), work.failures, work.invocations, work.setbacks, work.last)
             self._todo.append(rest)
         return Discard(given_up, condition, work)
+
+    def _is_to_park(self, work: Work) -> bool:
+        after = self._policy.park_after
+        return (
+            after is not None
+            and work.failures >= after
+            and work.parkable
+            and work.batch.size <= MAX_EVENT_BYTES
+            and _of_one_key(work.batch)
+        )
 
     def _to_give_up(self, work: Work, now_ms: float) -> tuple[Condition | None, int]:
         records, policy = work.batch.records, self._policy
@@ -240,15 +301,22 @@ class Retrying:
 
     def _failed(self, work: Work) -> Verdict:
         records = work.batch.records
-        delay_s = self._backoff_s(work)
-        if self._policy.bisect and len(records) > 1:
-            self._todo.pop()
-            half = len(records) // 2
-            for part in (records[half:], records[:half]):  # the first half is next
-                self._todo.append(Work(self._batch(part), work.failures, work.invocations, work.setbacks, work.last))
-        else:
-            work.failures += 1
+        parking = self._policy.park_after is not None
+        if len(records) < 2 or (_of_one_key(work.batch) if parking else not self._policy.bisect):  # noqa: PLR2004
+            return self._counted(work)
+        # When keys are told apart to park one of them, an error of several is nobody's, and nobody waits for it.
+        failures, delay_s = (0, 0.0) if parking else (work.failures, self._backoff_s(work))
+        self._todo.pop()
+        half = len(records) // 2
+        for part in (records[half:], records[:half]):  # the first half is next
+            self._todo.append(Work(self._batch(part), failures, work.invocations, work.setbacks, work.last))
         return Verdict(delay_s=delay_s)
+
+    def _counted(self, work: Work) -> Verdict:
+        """Count a function error of records that stay together."""
+        work.failures += 1
+        work.parkable = True
+        return Verdict(delay_s=0.0 if self._is_to_park(work) else self._backoff_s(work))
 
     def _partly_failed(self, work: Work, outcome: PartlyFailed) -> Verdict:
         records = work.batch.records
@@ -259,11 +327,19 @@ class Retrying:
             finished = [record for record in records if record.item_id not in outcome.failed]
             left = [record for record in records if record.item_id in outcome.failed]
         if not finished:
-            work.failures += 1
-            return Verdict(delay_s=self._backoff_s(work))
+            return self._first_failed(work) if self._policy.park_after is not None else self._counted(work)
         # Progress: the remainder is a new batch with a fresh budget (spec section 4.3).
         self._todo[-1] = rest = Work(self._batch(left), last=outcome)
         return Verdict(finished=finished, delay_s=self._backoff_s(rest))
+
+    def _first_failed(self, work: Work) -> Verdict:
+        """Set the first record, which was reported, apart from those that may have been processed."""
+        records = work.batch.records
+        if len(records) > 1:
+            rest = Work(self._batch(records[1:]), 0, work.invocations, work.setbacks, work.last)
+            work.batch = self._batch(records[:1])
+            self._todo.insert(-1, rest)  # behind it
+        return self._counted(work)
 
     def _batch(self, records: list[Record]) -> Batch:
         return Batch(records, self._overhead + sum(len(record.fragment) + 1 for record in records))
@@ -273,6 +349,10 @@ class Retrying:
         ceiling_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(work.setbacks, 10))
         work.setbacks += 1
         return self._random.uniform(0, ceiling_s)
+
+
+def _of_one_key(batch: Batch) -> bool:
+    return bool(batch.records) and len({order_key(record) for record in batch.records}) == 1
 
 
 def _place(batch: Batch) -> int:

@@ -22,6 +22,7 @@ class _Stored(msgspec.Struct, omit_defaults=True, frozen=True):
     attempts: dict[str, Attempts] = {}
     ahead: list[tuple[str, str]] = []
     window: StoredWindow | None = None
+    parked: bool = False
 
 
 _decode = msgspec.json.Decoder(_Stored).decode
@@ -31,20 +32,21 @@ class StoredState(msgspec.Struct, frozen=True):
     """What belongs to the checkpoint it is saved with.
 
     What unfinished records have been through, by the first position of each run, what is finished beyond the
-    checkpoint, and the tumbling window with its state.
+    checkpoint, the tumbling window with its state, and whether the shard's parking lot holds anything.
     """
 
     attempts: dict[int, Attempts] = {}
     ahead: Ranges = ()
     window: StoredWindow | None = None
+    parked: bool = False
 
     def encode(self) -> bytes:
         """Return the stored form; empty when there is nothing to know."""
-        if not self.attempts and not self.ahead and self.window is None:
+        if not self.attempts and not self.ahead and self.window is None and not self.parked:
             return b""
         attempts = {str(position): one for position, one in self.attempts.items()}
         ahead = [(str(first), str(last)) for first, last in self.ahead]
-        return msgspec.json.encode(_Stored(attempts, ahead, self.window))
+        return msgspec.json.encode(_Stored(attempts, ahead, self.window, self.parked))
 
     @classmethod
     def decode(cls, stored: bytes) -> StoredState:
@@ -57,4 +59,4 @@ class StoredState(msgspec.Struct, frozen=True):
             ahead = tuple((int(first), int(last)) for first, last in found.ahead)
         except ValueError as exc:
             raise msgspec.DecodeError(str(exc)) from exc
-        return cls(attempts, ahead, found.window)
+        return cls(attempts, ahead, found.window, found.parked)

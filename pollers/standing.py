@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from model.errors import LeaseLostError
+from model.errors import LeaseLostError, StoreUnavailableError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from model.record import order_key
 from pollers.counters import ShardView
+from pollers.handing_over import drained_within
+from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
 from pollers.positions import Positions
 from pollers.retention import RetentionForecast
+from pollers.retrying import FIRST_DELAY_S, MAX_DELAY_S
 from pollers.shard_state import StoredState
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     from leasing.held import HeldLease
     from model.ids import Position, ShardKey
+    from model.record import Record
     from pollers.checkpointer import Checkpointer
     from pollers.ports import ShardReader
     from pollers.retrying import Attempts
@@ -59,6 +64,7 @@ class Standing:
         checkpointer: Checkpointer,
         *,
         mapping: str,
+        max_parked_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         stored = StoredState.decode(lease.progress.state)
@@ -70,6 +76,8 @@ class Standing:
         self.source_error: str | None = None
         self.known_failures = dict(stored.attempts)  # counted before a restart
         self.stored_window = stored.window
+        self.lot = ParkingLot(max_parked_bytes)
+        self._has_stored_lot = stored.parked
         self.windows: Windows | None = None  # of a mapping with tumbling windows
         self._destination_trouble: tuple[ShardState, str] | None = None
         self.holders: Sequence[Holder] = ()
@@ -122,10 +130,45 @@ class Standing:
         self.known_failures = {}
         if self.windows is not None:
             self.windows.forget()
-        self.ledger.polled -= sum([holder.held for holder in self.holders])
+        self.ledger.polled -= sum([holder.held for holder in self.holders]) + len(self.lot)
+        self.lot.clear()
         self.holders = ()
         self._rewind = True
         self.changed()
+
+    def parked(self, records: Sequence[Record], attempts: Attempts | None = None) -> None:
+        """Note records as parked: finished for the checkpoint, which is saved together with the lot."""
+        self.lot.park(records, now=asyncio.get_running_loop().time(), since=time.time())
+        self.finished([record.position for record in records])
+        if attempts is not None:
+            self.known_failures[records[0].position] = attempts
+            queue = self.lot.queues[order_key(records[0])]
+            queue.failures, queue.error = attempts.failures, self._last_error
+
+    def left_lot(self, records: Sequence[Record]) -> None:
+        """Note that parked records were delivered or given up."""
+        for record in records:
+            self.known_failures.pop(record.position, None)
+        self.changed()
+
+    async def take_up_lot(self, draining: asyncio.Event) -> None:
+        """Load what the last holder parked, unless the node drains first."""
+        delay_s = FIRST_DELAY_S
+        while self._has_stored_lot and not draining.is_set():
+            try:
+                stored = await self._checkpointer.load_parked(self.key)
+            except StoreUnavailableError as exc:
+                self.log.warning("parked.not_loaded", error=str(exc), retry_in_s=delay_s)
+                await drained_within(draining, delay_s)
+                delay_s = min(MAX_DELAY_S, delay_s * 2)
+                continue
+            now = asyncio.get_running_loop().time()
+            self.lot = ParkingLot(self.lot.max_bytes, stored, now=now, since=time.time())
+            for queue in self.lot.queues.values():
+                known = self.known_failures.get(queue.records[0].position)
+                queue.failures = 0 if known is None else known.failures
+            self._has_stored_lot = False
+            self.changed()
 
     def batch_finished(self) -> None:
         """Count a finished batch."""
@@ -135,6 +178,7 @@ class Standing:
     def succeeded(self) -> None:
         """Note that the function took records."""
         self._last_result, self._last_error = "OK", None
+        self.lot.function_answers()
         self.state = ShardState.READING
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
@@ -232,6 +276,7 @@ class Standing:
         failures = {first: attempts for first, attempts in failures.items() if attempts.failures}
         # Position and window are of one moment: the state belongs to exactly the records before the checkpoint.
         window = None if self.windows is None else self.windows.stored()
+        parked = self.lot.change()
         return ProgressUpdate(
             key=self.key,
             token=self._lease.token,
@@ -239,17 +284,26 @@ class Standing:
             position=self.position,
             ledger=self._account(),
             report=self._reported,
-            state=StoredState(failures, self.positions.ahead(), window).encode(),
+            state=StoredState(failures, self.positions.ahead(), window, parked=len(self.lot) > 0).encode(),
             rewind=self._rewind,
             origin=self._lease.progress.origin,
+            parked=parked,
         )
 
     def saved(self, update: ProgressUpdate, result: SaveResult) -> None:
         """Learn what became of the last save."""
         if result is SaveResult.SAVED:
             self._changes_saved, self._batches_saved = self._saving
+            if update.parked is not None:
+                self.lot.saved(update.parked)
             if self.reader is not None and update.position is not None:
-                self.reader.checkpointed(update.position)
+                # The mirror outlives the store, the parking lot does not: it stays before the first parked record.
+                lowest = self.lot.lowest
+                self.reader.checkpointed(update.position if lowest is None else self.reader.after(lowest - 1))
+        elif result is SaveResult.INCOMPLETE:
+            self.log.warning("parked.saved_again", why="the store has lost parked records", records=len(self.lot))
+            self.lot.lost()
+            self.changed()
         else:
             self._refused = result
         self._news.set()
@@ -264,7 +318,7 @@ class Standing:
         """Return the ledger for the store, after holding it against what the lanes really hold (invariant 1)."""
         held = sum([holder.held for holder in self.holders])
         ledger = self.ledger
-        ledger.in_flight = held
+        ledger.in_flight, ledger.parked = held, len(self.lot)
         if ledger.imbalance != self._imbalance:
             self._imbalance = ledger.imbalance
             self.log.error("ledger.imbalance", records=ledger.imbalance, in_flight=held)
@@ -289,6 +343,8 @@ class Standing:
             ages_s.append(lag.seconds)
         lag_s = round(max(0.0, *ages_s), 3) if ages_s else None
         state, trouble = self._destination_trouble or (self.state, None)
+        if trouble is None and self.lot.full:
+            state, trouble = ShardState.WAITING, "the parking lot is full"
         return ShardReport(
             state=self.state if self.state is ShardState.DRAINING else state,
             lag_records=None if lag.records is None else lag.records + held,
@@ -296,6 +352,7 @@ class Standing:
             last_result=self._last_result,
             last_error=trouble or self.source_error or self._last_error,
             loss_in_s=self._loss_in_s(lag_s, lag.retention_s),
+            parked_keys=self.lot.shown(),
         )
 
     def _loss_in_s(self, lag_s: float | None, retention_s: float | None) -> float | None:

@@ -18,7 +18,7 @@ from pollers.partial import UnreadableError, named_items, outcome_of, unreadable
 from pollers.windows import MAX_STATE_BYTES, NO_STATE, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from model.ids import ShardId
     from model.mapping import KafkaSource, SqsSource
@@ -167,6 +167,10 @@ class WindowedBatcher:
             count += 1
         if window is not None:
             runs.append((window, count))
+
+    def withdraw(self, key: Hashable) -> list[Record]:
+        """Refuse: a window's state passes through all its records, so no key can be set apart (`model.rules`)."""
+        raise RuntimeError(f"key {key!r} cannot be parked: the mapping has tumbling windows")
 
     def due_at(self) -> float | None:
         """When the next batch or final call must go; None when there is neither record nor open window."""

@@ -16,7 +16,7 @@ from model.errors import ConflictError
 from model.ids import TRACKER, FencingToken, ShardKey, position_key
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardProgress
+from model.progress import Ledger, ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
 from statemgr.stores import check_tracker, wanted_sources
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class MemoryStore:
         self._reserved: dict[ShardKey, _Reservation] = {}
         self._tokens: dict[ShardKey, int] = {}
         self._progress: dict[ShardKey, ShardProgress] = {}
+        self._parked: dict[ShardKey, ParkedRecords] = {}
 
     # Membership and leases
 
@@ -168,6 +169,10 @@ class MemoryStore:
         """See `ProgressStore.save`."""
         return [self._save(update) for update in updates]
 
+    async def load_parked(self, key: ShardKey) -> ParkedRecords:
+        """See `ProgressStore.load_parked`."""
+        return self._parked.get(key, ParkedRecords())
+
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
         """See `ProgressStore.load_mapping`."""
         return {key: _copy(progress) for key, progress in self._progress.items() if key.mapping == mapping}
@@ -255,6 +260,7 @@ class MemoryStore:
         for shard in shards:
             self._tokens.pop(ShardKey(mapping, shard), None)
             self._progress.pop(ShardKey(mapping, shard), None)
+            self._parked.pop(ShardKey(mapping, shard), None)
         self._highest_token += 1
         self._removed[mapping] = self._highest_token
         return self._save(tracker) is SaveResult.SAVED
@@ -264,7 +270,7 @@ class MemoryStore:
         if not self._speaks_for(tracker, mapping):
             return False
         del self._mappings[mapping]
-        _drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress)
+        _drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress, self._parked)
         self._highest_token += 1
         self._removed[mapping] = self._highest_token
         self._version += 1
@@ -338,6 +344,8 @@ class MemoryStore:
             not update.rewind and before.position is not None and position_key(position) < position_key(before.position)
         ):
             return SaveResult.BACKWARD
+        if not self._park(update):
+            return SaveResult.INCOMPLETE
         self._note_token(update.key, update.token)
         self._progress[update.key] = _copy(
             ShardProgress(
@@ -351,6 +359,20 @@ class MemoryStore:
             )
         )
         return SaveResult.SAVED
+
+    def _park(self, update: ProgressUpdate) -> bool:
+        change = update.parked
+        if change is None:
+            return True
+        stored = self._parked.get(update.key, ParkedRecords())
+        if change.base is not None and change.base != stored.revision:
+            return False
+        records = {} if change.base is None else {record.position: record for record in stored.records}
+        for position in change.drop:
+            records.pop(position, None)
+        records.update({record.position: record for record in change.put})
+        self._parked[update.key] = ParkedRecords(change.revision, tuple(records[at] for at in sorted(records)))
+        return True
 
     def _speaks_for(self, tracker: Lease, mapping: MappingId) -> bool:
         check_tracker(tracker, mapping)

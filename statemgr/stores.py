@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from model.ids import FencingToken, MappingId, NodeId, ShardId, ShardOrigin
     from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
-    from model.progress import ProgressUpdate, SaveResult, ShardProgress
+    from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
 
 
 class LeaseStore(Protocol):
@@ -76,9 +76,13 @@ class ProgressStore(Protocol):
         """Write several shards' progress in one round trip, each on its own terms; results in the order given.
 
         STALE when the shard has a token newer than the update's. BACKWARD when the update's position lies before the
-        stored one and it is no rewind; equal is fine. A shard unknown to the store (wiped) takes the update and its
-        token.
+        stored one and it is no rewind; equal is fine. INCOMPLETE when the update changes the shard's parking lot from a
+        revision that is not the stored one: save it again with the whole lot. A shard unknown to the store (wiped)
+        takes the update and its token.
         """
+
+    async def load_parked(self, key: ShardKey) -> ParkedRecords:
+        """Read a shard's parking lot, as the last save left it."""
 
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
         """Read the progress of every shard of a mapping, also of shards no longer wanted or only noted by an origin."""

@@ -193,8 +193,12 @@ def _extensions(values: Mapping[str, Any], source: Source | None, report: Callab
     theirs = values.get("ParallelizationFactor")
     if source in KAFKA and theirs is not None and ours.get("parallelization_factor", theirs) != theirs:
         report(("extensions", "parallelization_factor"), "contradicts ParallelizationFactor; give one of them")
-    if "park_after" in ours and not ours.get("park_failing_keys", False):
-        report(("extensions", "park_after"), "has an effect only with park_failing_keys: true")
+    if not ours.get("park_failing_keys", False):
+        if "park_after" in ours:
+            report(("extensions", "park_after"), "has an effect only with park_failing_keys: true")
+    elif values.get("TumblingWindowInSeconds", 0):
+        reason = "not with TumblingWindowInSeconds: the state of a window passes through the records of all keys"
+        report(("extensions", "park_failing_keys"), reason)
 
 
 def _schema_registry(values: Mapping[str, Any], report: Callable[[Place, str], None]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
     from rich.text import Text
@@ -100,6 +100,27 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
         )
     if mapping["shards"]:
         yield shards
+    yield from _parked(mapping["shards"])
+
+
+def _parked(shards: Sequence[dict[str, Any]]) -> Iterable[RenderableType]:
+    """Show which keys are parked, and why."""
+    from rich.table import Table  # noqa: PLC0415 - not for --json
+
+    parked = Table("  parked key", "shard", *map(_right, ("records", "for", "errors")), "last error", box=None)
+    parked.header_style = "dim"
+    for shard in shards:
+        for key in shard["parked_keys"]:
+            parked.add_row(
+                _text(f"  {key['key']}"),
+                _text(shard["id"]),
+                f"{key['records']:,}",
+                f"{key['age_s']:,.0f} s",
+                f"{key['failures']:,}",
+                _text(key["last_error"] or "", "red"),
+            )
+    if parked.row_count:
+        yield parked
 
 
 _STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "red", "unowned": "red"}

@@ -9,12 +9,13 @@ import msgspec
 from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
-from model.progress import Ledger, ShardProgress, ShardReport, ShardState
+from model.progress import Ledger, ParkedKey, ParkedRecords, ShardProgress, ShardReport, ShardState
+from model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from model.progress import ProgressUpdate
+    from model.progress import ParkedChange, ProgressUpdate
 
 US = 1_000_000  # microseconds in a second
 _LEDGER = Ledger.__struct_fields__
@@ -34,6 +35,17 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     last_error: str | None
     origin: str | None = None
     loss_in_s: float | None = None
+    parked_keys: tuple[ParkedKey, ...] = ()
+
+
+class _Parked(msgspec.Struct, array_like=True, gc=False):
+    """A parked record. Its position is the name of its field; numbers beyond 64 bits are text."""
+
+    arrival_ms: int
+    fragment: bytes
+    key: Any  # bytes, text or None, as msgpack tells apart
+    item_id: str
+    item_is_number: bool
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
@@ -57,6 +69,7 @@ class _Wanted(msgspec.Struct, array_like=True, gc=False):
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_saved = msgspec.msgpack.Decoder(_Saved).decode
+_unpack_parked = msgspec.msgpack.Decoder(_Parked).decode
 _unpack_record = msgspec.msgpack.Decoder(_Record).decode
 _unpack_wanted = msgspec.msgpack.Decoder(list[_Wanted]).decode
 
@@ -114,12 +127,47 @@ def pack_wanted(shards: Mapping[ShardKey, WantedShard]) -> bytes:
     return _pack([(key.shard, shard.kind, float(shard.weight)) for key, shard in sorted(shards.items())])
 
 
-def save_args(updates: Sequence[ProgressUpdate], places: Sequence[int]) -> list[bytes]:
-    """Write the arguments of `save.lua`; `places` say which key each update's progress has."""
+def save_args(
+    updates: Sequence[ProgressUpdate], places: Sequence[int], parked_places: Mapping[ShardKey, int]
+) -> list[bytes]:
+    """Write the arguments of `save.lua`; the places say which key each update's progress, and parking lot, has."""
     flat: list[int | str] = []
+    changes: list[bytes] = []
     for update, place in zip(updates, places, strict=True):
-        flat += (place, update.key.shard, str(update.token), update.position or "", int(update.rewind))
-    return [_pack(flat), *map(pack_progress, updates)]
+        lot = parked_places.get(update.key, 0)
+        flat += (place, update.key.shard, str(update.token), update.position or "", int(update.rewind), lot)
+        if update.parked is not None:
+            changes += _pack_change(update.parked)
+    return [_pack(flat), *map(pack_progress, updates), *changes]
+
+
+def _pack_change(change: ParkedChange) -> list[bytes]:
+    """Write a change of a parking lot: base or "", revision, positions to drop, positions to put; then their records.
+
+    Lua's msgpack reads no bytes, so each record is an argument of its own.
+    """
+    base = "" if change.base is None else str(change.base)
+    drop = [str(position) for position in change.drop]
+    header = (base, str(change.revision), drop, [str(record.position) for record in change.put])
+    return [_pack(header), *map(_pack_parked, change.put)]
+
+
+def _pack_parked(record: Record) -> bytes:
+    item_id = record.item_id
+    return _pack(
+        _Parked(record.arrival_ms, record.fragment, record.key, str(item_id), item_is_number=isinstance(item_id, int))
+    )
+
+
+def parked_records(fields: Mapping[bytes, bytes]) -> ParkedRecords:
+    """Read a whole parking lot."""
+    revision = int(fields.get(b"rev", 0))
+    records = []
+    for position in sorted(int(name) for name in fields if name != b"rev"):
+        found = _unpack_parked(fields[b"%d" % position])
+        item_id = int(found.item_id) if found.item_is_number else found.item_id
+        records.append(Record(position, found.arrival_ms, found.fragment, found.key, item_id))
+    return ParkedRecords(revision, tuple(records))
 
 
 def pack_progress(update: ProgressUpdate) -> bytes:
@@ -137,6 +185,7 @@ def pack_progress(update: ProgressUpdate) -> bytes:
         report.last_error,
         update.origin,
         report.loss_in_s,
+        report.parked_keys,
     )
     try:
         return _pack(row)
@@ -164,7 +213,13 @@ def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) 
         Ledger(*saved.ledger),
         saved.state,
         ShardReport(
-            saved.shard_state, saved.lag_records, saved.lag_s, saved.last_result, saved.last_error, saved.loss_in_s
+            saved.shard_state,
+            saved.lag_records,
+            saved.lag_s,
+            saved.last_result,
+            saved.last_error,
+            saved.loss_in_s,
+            saved.parked_keys,
         ),
         origin,
     )

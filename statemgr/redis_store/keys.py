@@ -17,6 +17,7 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     reserved   hash    mapping/shard -> "RELEASED_US SUCCESSOR"
     progress:MAPPING  hash, per shard up to four fields: t/SHARD token, p/SHARD position, o/SHARD origin, d/SHARD
                       msgpack of everything else
+    parked:MAPPING/SHARD  hash, the shard's parking lot: rev its revision, POSITION msgpack of a parked record
     wake       channel of empty messages: the snapshot or the mappings changed
 """
 
@@ -26,7 +27,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.ids import MappingId
+    from model.ids import MappingId, ShardKey
 
 DEFAULT_NAMESPACE = "default"
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -49,6 +50,10 @@ class Keys:
     def progress(self, mapping: MappingId) -> bytes:
         """Return the key of a mapping's progress."""
         return self._key(f"progress:{mapping}")
+
+    def parked(self, shard: ShardKey) -> bytes:
+        """Return the key of a shard's parking lot."""
+        return self._key(f"parked:{shard}")
 
     def _key(self, name: str) -> bytes:
         return (self._prefix + name).encode()

@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from model.errors import ConflictError, StoreUnavailableError
-from model.ids import FencingToken
+from model.ids import FencingToken, ShardId, ShardKey
 from model.lease import Lease
 from model.progress import SaveResult
 from statemgr.cancelling import cancellation_kept
@@ -35,16 +35,17 @@ from statemgr.stores import check_tracker, wanted_sources
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-    from model.ids import MappingId, NodeId, ShardId, ShardKey, ShardOrigin
+    from model.ids import MappingId, NodeId, ShardOrigin
     from model.lease import FleetSnapshot, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
-    from model.progress import ProgressUpdate, ShardProgress
+    from model.progress import ParkedRecords, ProgressUpdate, ShardProgress
 
 _T = TypeVar("_T")
 DEFAULT_TIMEOUT_S = 2.0
 _CHUNK = 500  # shards per script call, so that no call keeps Redis from others for more than a few milliseconds
 _PARALLEL = 32  # calls under way at once; heartbeats come on top and never queue behind others
-_RESULTS = {ord("s"): SaveResult.SAVED, ord("t"): SaveResult.STALE, ord("b"): SaveResult.BACKWARD}
+_RESULTS = {ord("s"): SaveResult.SAVED, ord("t"): SaveResult.STALE, ord("b"): SaveResult.BACKWARD,
+            ord("i"): SaveResult.INCOMPLETE}  # fmt: skip
 
 
 class _Script:
@@ -160,10 +161,18 @@ class RedisStore:
         results: list[SaveResult] = []
         for chunk in _chunks(updates):
             progress_keys, places = self._progress_keys([update.key for update in chunk], before=2)
-            args = codec.save_args(chunk, places)
-            reply = await self._run(_SAVE, [self._keys.meta, self._keys.removed, *progress_keys], args)
+            keys = [self._keys.meta, self._keys.removed, *progress_keys]
+            parking = [update.key for update in chunk if update.parked is not None]
+            lots = {key: len(keys) + number for number, key in enumerate(parking, start=1)}
+            reply = await self._run(
+                _SAVE, [*keys, *map(self._keys.parked, parking)], codec.save_args(chunk, places, lots)
+            )
             results += [_RESULTS[letter] for letter in reply]
         return results
+
+    async def load_parked(self, key: ShardKey) -> ParkedRecords:
+        """See `ProgressStore.load_parked`."""
+        return codec.parked_records(await self._call("load_parked", "HGETALL", self._keys.parked(key)))
 
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
         """See `ProgressStore.load_mapping`."""
@@ -214,11 +223,17 @@ class RedisStore:
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """See `MappingStore.retire`."""
         lease = Lease(tracker.key, tracker.node, tracker.token)
-        return await self._as_tracker(_RETIRE, lease.key.mapping, lease, codec.pack_progress(tracker), *shards)
+        lots = [self._keys.parked(ShardKey(lease.key.mapping, shard)) for shard in shards]
+        args = (codec.pack_progress(tracker), *shards)
+        return await self._as_tracker(_RETIRE, lease.key.mapping, lease, *args, more_keys=lots)
 
     async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
         """See `MappingStore.remove_mapping`."""
-        return await self._as_tracker(_REMOVE_MAPPING, mapping, tracker)
+        # A shard that is new since then was leased after the mapping was to go, and so never read.
+        names = await self._call("remove_mapping", "HKEYS", self._keys.progress(mapping))
+        shards = {ShardId(name[2:].decode()) for name in names if name.startswith(b"d/")}
+        lots = [self._keys.parked(ShardKey(mapping, shard)) for shard in sorted(shards)]
+        return await self._as_tracker(_REMOVE_MAPPING, mapping, tracker, more_keys=lots)
 
     async def ping(self) -> None:
         """Return when Redis answers and takes a write."""
@@ -244,9 +259,12 @@ class RedisStore:
         ]
         return codec.tick_reply(await self._run(_BEAT, self._keys.fleet, args, queue=False))
 
-    async def _as_tracker(self, script: _Script, mapping: MappingId, tracker: Lease, *args: Any) -> bool:
+    async def _as_tracker(
+        self, script: _Script, mapping: MappingId, tracker: Lease, *args: Any, more_keys: Sequence[bytes] = ()
+    ) -> bool:
         check_tracker(tracker, mapping)
-        return bool(await self._fleet(script, [mapping, tracker.token, *args], [self._keys.progress(mapping)]))
+        keys = [self._keys.progress(mapping), *more_keys]
+        return bool(await self._fleet(script, [mapping, tracker.token, *args], keys))
 
     async def _fleet(self, script: _Script, args: Sequence[Any] = (), more_keys: Sequence[bytes] = ()) -> Any:
         return await self._run(script, [*self._keys.fleet, *more_keys], [self._keys.wake, *args])

@@ -17,7 +17,8 @@ from model.errors import ConflictError
 from model.ids import TRACKER, FencingToken, Position, ShardKey, ShardOrigin
 from model.lease import Lease, Member
 from model.mapping import MappingState
-from model.progress import Ledger, ProgressUpdate, ShardReport
+from model.progress import Ledger, ParkedChange, ProgressUpdate, ShardReport
+from model.record import Record
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, BOB, CAT, CLICKS, LONG_S, NO_FLOOR, ORDERS, mapping_record, shard, source
 from tests.support.store_labs import RedisLab
@@ -156,6 +157,24 @@ class Fleet(RuleBasedStateMachine):
                 for lease in pair
             ]
             self.same(lambda store, index: store.save([updates[index]]))
+
+    @rule(
+        pick=st.integers(0, 50),
+        base=st.none() | st.integers(0, 2),
+        put=st.lists(st.integers(1, 3), unique=True),
+        drop=st.lists(st.integers(1, 3), unique=True),
+    )
+    def park(self, pick: int, base: int | None, put: list[int], drop: list[int]) -> None:
+        """Change a parking lot under a lease, present or past, from a revision that may not be the stored one."""
+        if (pair := self.lease(pick)) is not None:
+            records = tuple(Record(position, 0, b"{}", b"k", position) for position in put)
+            change = ParkedChange(base, (base or 0) + 1, records, tuple(drop))
+            updates = [
+                ProgressUpdate(lease.key, lease.token, lease.node, None, Ledger(), ShardReport(), parked=change)
+                for lease in pair
+            ]
+            self.same(lambda store, index: store.save([updates[index]]))
+            self.same(lambda store, _: store.load_parked(pair[0].key))
 
     @rule(mapping=MAPPINGS, numbers=NUMBERS, pick=st.integers(0, 10), begun=ORIGINS)
     def want(

@@ -23,9 +23,9 @@ from tests.integration.test_aws_servers import client
 from tests.integration.test_kafka_destination import read
 from tests.support.kafka_source import Secrets
 from tests.support.pump_fakes import FakeLease
+from tests.support.saves import Saves
 from tests.support.scripted_http import ScriptedServer, answer
 from tests.support.servers import unique_name
-from tests.unit.test_pump import Saves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,8 +20,10 @@ from pollers.ports import Chunk, Lag
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from model.errors import EsmdError
     from model.invocation import Invocation
     from model.outcome import Outcome
+    from pollers.failure_document import Failure
 
 MAPPING = MappingId("4f6e3f0e-0000-4000-8000-000000000001")
 TOKEN = FencingToken(7)
@@ -208,3 +210,41 @@ class FakeTarget:
     def delivered(self) -> list[int]:
         """Every position of every call, in order."""
         return [position for call in self.calls for position in call]
+
+
+class FakeDestination:
+    """Takes failures, unless there is trouble."""
+
+    def __init__(self) -> None:
+        self.taken: list[Failure] = []
+        self.trouble: EsmdError | None = None
+        self.seconds = 0.0
+        self.attempts_at: list[float] = []
+        self.tried = asyncio.Event()
+        self.running = 0
+        self.closed = False
+
+    def __str__(self) -> str:
+        return "a fake destination"
+
+    async def deliver(self, failure: Failure) -> None:
+        """Take a failure after `seconds`."""
+        self.attempts_at.append(asyncio.get_running_loop().time())
+        self.tried.set()
+        self.running += 1
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.running -= 1
+        if self.trouble is not None:
+            raise self.trouble
+        self.taken.append(failure)
+
+    async def close(self) -> None:
+        """Remember."""
+        self.closed = True
+
+    @property
+    def positions(self) -> list[list[int]]:
+        """What was taken, failure by failure."""
+        return [[one.position for one in failure.records] for failure in self.taken]

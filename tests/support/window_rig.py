@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from model.errors import LeaseLostError
 from model.mapping import EventSourceMapping, KinesisSource
 from model.outcome import Delivered
-from model.progress import ProgressUpdate, SaveResult, ShardProgress
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Counters
 from pollers.pump import Pump, PumpParts
 from pollers.retrying import RetryPolicy
 from tests.support.pump_fakes import MAPPING, SHARD, FakeLease, FakeSource, Raw, WindowEnvelope
+from tests.support.saves import Saves
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,28 +33,6 @@ ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 def at(position: int, second: float) -> Raw:
     """Make a record that arrives so many seconds after the epoch of the tests."""
     return Raw(position, arrival_ms=round((EPOCH_S + second) * 1000))
-
-
-@dataclass(slots=True)
-class Saves:
-    """A progress store of one shard."""
-
-    slow_s: float = 0.001
-    updates: list[ProgressUpdate] = field(default_factory=list)
-
-    async def save(self, updates: Sequence[ProgressUpdate]) -> list[SaveResult]:
-        """Keep the updates."""
-        await asyncio.sleep(self.slow_s)
-        self.updates += updates
-        return [SaveResult.SAVED] * len(updates)
-
-    @property
-    def progress(self) -> ShardProgress:
-        """What a next holder would load."""
-        if not self.updates:
-            return ShardProgress()
-        last = self.updates[-1]
-        return ShardProgress(last.position, last.token, last.node, last.ledger, last.state, last.report)
 
 
 @dataclass(frozen=True, slots=True)

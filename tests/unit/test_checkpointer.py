@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model.ids import FencingToken, MappingId, NodeId, Position, ShardId, ShardKey
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport
+from model.progress import Ledger, ParkedRecords, ProgressUpdate, SaveResult, ShardReport
 from pollers.checkpointer import Checkpointer
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class Store:
         self.trips.append((len(updates), sum(len(update.state) for update in updates)))
         await asyncio.sleep(0)
         return [SaveResult.SAVED] * len(updates)
+
+    async def load_parked(self, key: ShardKey) -> ParkedRecords:
+        """Have nothing parked."""
+        return ParkedRecords()
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from config.settings import Settings
 from invocation.client import Targets
 from invocation.settings import LambdaFunction, UrlFunction
 from model.mapping_rules import parse_mapping
-from node.parts import Parts, unsupported
+from node.parts import Parts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
@@ -55,10 +55,8 @@ async def destination_of(mapping: Any) -> Any:
     ],
 )
 async def test_the_destination_is_chosen_by_its_name(destination: str, kind: type, shown: str) -> None:
-    """An ARN's service or the scheme decides; nothing about it is unsupported any more."""
-    mapping = mapping_to(destination)
-    assert unsupported(mapping) == []
-    made = await destination_of(mapping)
+    """An ARN's service or the scheme decides."""
+    made = await destination_of(mapping_to(destination))
     assert isinstance(made, kind)
     assert str(made) == shown
 

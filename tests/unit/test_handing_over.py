@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from model.errors import EsmdError, LeaseLostError, RefusedError, UnavailableError
+from model.errors import LeaseLostError, RefusedError, UnavailableError
 from model.mapping import Extensions
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
 from model.progress import SaveResult, ShardState
 from model.record import Batch
 from pollers.counters import Counters
 from pollers.handing_over import ATTEMPT_S, Fate, HandingOver
-from pollers.pump import Pump
 from pollers.retrying import Condition, Discard, RetryPolicy, Work
-from tests.support.pump_fakes import SHARD, FakeLease, Raw, record
-from tests.unit.test_pump import Rig
+from tests.support.pump_fakes import SHARD, FakeDestination, FakeLease, Raw, record
+from tests.support.pump_rig import Rig
 
 if TYPE_CHECKING:
     from model.outcome import Outcome
-    from pollers.checkpointer import Checkpointer
     from pollers.failure_document import Failure
 
 pytestmark = pytest.mark.looptime
@@ -33,57 +31,16 @@ pytestmark = pytest.mark.looptime
 ONCE = RetryPolicy(maximum_retry_attempts=0)
 
 
-class FakeDestination:
-    """Takes failures, unless there is trouble."""
-
-    def __init__(self) -> None:
-        self.taken: list[Failure] = []
-        self.trouble: EsmdError | None = None
-        self.seconds = 0.0
-        self.attempts_at: list[float] = []
-        self.tried = asyncio.Event()
-        self.running = 0
-        self.closed = False
-
-    def __str__(self) -> str:
-        return "a fake destination"
-
-    async def deliver(self, failure: Failure) -> None:
-        """Take a failure after `seconds`."""
-        self.attempts_at.append(asyncio.get_running_loop().time())
-        self.tried.set()
-        self.running += 1
-        try:
-            await asyncio.sleep(self.seconds)
-        finally:
-            self.running -= 1
-        if self.trouble is not None:
-            raise self.trouble
-        self.taken.append(failure)
-
-    async def close(self) -> None:
-        """Remember."""
-        self.closed = True
-
-    @property
-    def positions(self) -> list[list[int]]:
-        """What was taken, failure by failure."""
-        return [[one.position for one in failure.records] for failure in self.taken]
-
-
 class DestinationRig(Rig):
     """A pump whose mapping has an on-failure destination."""
 
     def __init__(self, count: int = 6, *, required: bool = True, **options: Any) -> None:
-        super().__init__(count, **{"policy": ONCE, **options})
-        self.mapping = replace(self.mapping, extensions=Extensions(destination_required=required))
         self.destination = FakeDestination()
+        extensions = Extensions(destination_required=required)
+        super().__init__(
+            count, **{"policy": ONCE, "destination": self.destination, "extensions": extensions, **options}
+        )
         self.target.answer = poisoned(1)
-
-    def pump(self, checkpointer: Checkpointer) -> Pump:
-        """Make the pump."""
-        parts = replace(super().pump(checkpointer)._parts, destination=self.destination)
-        return Pump(parts, self.lease)  # type: ignore[arg-type]  # a fake lease
 
     @property
     def account(self) -> tuple[int, int, int, int]:

@@ -142,6 +142,8 @@ def test_name_or_uuid_is_needed() -> None:
         ("S", {"paralelization_factor": 1}, "paralelization_factor", "unknown key"),
         ("A", {"extensions": {"park_failing_key": True}}, "extensions.park_failing_key",
          "unknown key; did you mean park_failing_keys?"),
+        ("K", {"TumblingWindowInSeconds": 60, "extensions": {"park_failing_keys": True}},
+         "extensions.park_failing_keys", "not with TumblingWindowInSeconds"),
     ],
 )  # fmt: skip
 def test_one_broken_rule_is_one_problem(source: str, changes: dict[str, Any], path: str, rule: str) -> None:

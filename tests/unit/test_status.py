@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from controlplane.status import last_processing_result, natural_key, nothing_live, read_status
 from model.ids import TRACKER, ShardId
 from model.lease import Member, Role
-from model.progress import Ledger, ShardReport, ShardState
+from model.progress import Ledger, ParkedKey, ShardReport, ShardState
 from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, source, take, track, update
@@ -52,6 +53,7 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
         "loss_in_s",
         "state",
         "last_error",
+        "parked_keys",
     ]
     assert list(mapping["shards"][0]) == shard_keys
 
@@ -85,7 +87,19 @@ async def test_what_the_holder_checkpointed_is_shown(store: MemoryStore) -> None
         "loss_in_s": None,
         "state": "reading",
         "last_error": None,
+        "parked_keys": [],
     }
+
+
+async def test_parked_keys_are_shown_with_what_they_wait_for(store: MemoryStore) -> None:
+    """Each with its count, size, age and last error, whoever holds the shard."""
+    await track(store, shards=1)
+    lease = await take(store, ANN, shard(0))
+    report = replace(READING, parked_keys=(ParkedKey("k-1", 3, 360, time.time() - 60, 4, "boom"),))
+    await store.save([update(lease, "42", report=report)])
+    (parked,) = (await document(store))["mappings"][0]["shards"][0]["parked_keys"]
+    assert 59 < parked.pop("age_s") < 120
+    assert parked == {"key": "k-1", "records": 3, "bytes": 360, "failures": 4, "last_error": "boom"}
 
 
 async def test_a_shard_nobody_holds_is_unowned(store: MemoryStore) -> None:

@@ -35,6 +35,9 @@ DOCUMENT: dict[str, Any] = {
                     "lag_s": 3.21,
                     "state": "retrying",
                     "last_error": "\x1b[2Jhandler said [red]no[/red]",
+                    "parked_keys": [
+                        {"key": "k-1", "records": 3, "bytes": 9, "age_s": 61.2, "failures": 4, "last_error": "bo\x07om"}
+                    ],
                 },
                 {
                     "id": "orders-1",
@@ -45,6 +48,7 @@ DOCUMENT: dict[str, Any] = {
                     "lag_s": None,
                     "state": "unowned",
                     "last_error": None,
+                    "parked_keys": [],
                 },
             ],
         }
@@ -120,6 +124,8 @@ def test_people_see_everything_that_matters(node: FakeNode, capsys: pytest.Captu
         "1,200",
         "unowned",
         "[red]no[/red]",
+        "k-1",
+        "61 s",
     ):
         assert shown in text
     assert "\x1b" not in text

@@ -61,7 +61,8 @@ def test_every_counter_has_its_contract_name_and_labels(bench: Bench) -> None:
     counters = bench.meters.of("orders", "kafka")
     counters.polled, counters.filtered_out, counters.invoked, counters.failed_invoke = 1, 2, 3, 4
     counters.dropped, counters.on_failure_destination_delivered, counters.deleted = 5, 6, 7
-    counters.committed, counters.throttles, counters.parked = 8, 9, 10
+    counters.committed, counters.throttles = 8, 9
+    counters.probes[FIRST] = lambda: ShardView(ShardReport(), Ledger(polled=10, parked=10))
     scraped = bench.scrape()
     names = [
         "esm_polled_event_count_total",

@@ -1,4 +1,5 @@
--- KEYS[11]: the mapping's progress. ARGV: channel, mapping, token of its tracker. Reply: 1, or 0 if stale.
+-- KEYS[11]: the mapping's progress; from 12 on the parking lots of its shards. ARGV: channel, mapping, token of its tracker.
+-- Reply: 1, or 0 if stale.
 -- Leaves a tombstone in `removed`, so that a late write under an old lease brings nothing back. Beyond 1,000 tombstones
 -- those older than a week go: tokens are about the time in microseconds.
 local mapping, token = ARGV[2], ARGV[3]
@@ -18,7 +19,7 @@ redis.call('HDEL', WANTED, mapping .. '/tracker')
 redis.call('HDEL', WANTED_OF, mapping)
 drop(HOLDINGS)
 drop(RESERVED)
-redis.call('UNLINK', KEYS[11])
+for i = 11, #KEYS do redis.call('UNLINK', KEYS[i]) end
 local tombstone = whole(highest_token() + 1)
 redis.call('HSET', META, 'token', tombstone)
 if redis.call('HLEN', REMOVED) >= 1000 then

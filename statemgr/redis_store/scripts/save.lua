@@ -1,10 +1,18 @@
--- Without common.lua: the hot path. KEYS: meta, removed, then progress of the mappings concerned. ARGV[1]: msgpack, flat,
--- per update: which of KEYS, shard, token as text, position or "", 1 for a rewind or 0. ARGV from 2 on: the rest of each update's progress.
--- Packed since each argument costs the client time. Reply: a letter per update, (s)aved, s(t)ale or (b)ackward.
+-- Without common.lua: the hot path. KEYS: meta, removed, progress of the mappings concerned, then the parking lots that change.
+-- ARGV[1]: msgpack, flat, per update: which of KEYS, shard, token as text, position or "", 1 for a rewind or 0, which of KEYS is
+-- its parking lot or 0. Then the rest of each update's progress, then per change of a parking lot msgpack of base or "" to replace
+-- all, revision, positions to drop and positions to put, followed by their records. Packed since each argument costs the
+-- client time. Reply: a letter per update, (s)aved, s(t)ale, (b)ackward or (i)ncomplete.
 local updates, results, highest = cmsgpack.unpack(ARGV[1]), {}, nil
-for i = 1, #updates, 5 do
+local at = 1 + #updates / 6 -- the argument before the next change
+for i = 1, #updates, 6 do
   local progress, shard, token = KEYS[updates[i]], updates[i + 1], updates[i + 2]
-  local position, forward, rest = updates[i + 3], updates[i + 4] == 0, ARGV[(i + 9) / 5]
+  local position, forward, lot, rest = updates[i + 3], updates[i + 4] == 0, KEYS[updates[i + 5]], ARGV[(i + 11) / 6]
+  local change, records
+  if lot then
+    change, records = cmsgpack.unpack(ARGV[at + 1]), at + 1
+    at = records + #change[4]
+  end
   local saved = redis.call('HMGET', progress, 't/' .. shard, 'p/' .. shard)
   local newest, before = saved[1], saved[2]
   if not newest then
@@ -14,6 +22,8 @@ for i = 1, #updates, 5 do
     results[#results + 1] = 't'
   elseif position ~= '' and forward and before and (#position < #before or (#position == #before and position < before)) then
     results[#results + 1] = 'b'
+  elseif change and change[1] ~= '' and change[1] ~= (redis.call('HGET', lot, 'rev') or '0') then
+    results[#results + 1] = 'i'
   else
     if newest ~= token then -- the store had lost it
       redis.call('HSET', progress, 't/' .. shard, token)
@@ -27,6 +37,12 @@ for i = 1, #updates, 5 do
       redis.call('HSET', progress, 'p/' .. shard, position, 'd/' .. shard, rest)
     else
       redis.call('HSET', progress, 'd/' .. shard, rest)
+    end
+    if change then
+      if change[1] == '' then redis.call('UNLINK', lot) end
+      for _, gone in ipairs(change[3]) do redis.call('HDEL', lot, gone) end
+      for n, put in ipairs(change[4]) do redis.call('HSET', lot, put, ARGV[records + n]) end
+      redis.call('HSET', lot, 'rev', change[2])
     end
     results[#results + 1] = 's'
   end
