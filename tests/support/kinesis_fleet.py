@@ -90,6 +90,7 @@ class Function:
     called: asyncio.Event = field(default_factory=asyncio.Event)
     arrivals: dict[tuple[str, int], float] = field(default_factory=dict)  # epoch seconds of the first delivery
     held: asyncio.Event | None = None  # calls wait for it
+    poison: set[tuple[str, int]] = field(default_factory=set)  # key and number of records it fails on
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Take a batch."""
@@ -98,8 +99,8 @@ class Function:
             await self.held.wait()
         if self.seconds:
             await asyncio.sleep(self.seconds)
-        failed = self.random.random() < self.fail
         carried = entries(invocation.event)
+        failed = self.random.random() < self.fail or any((e.topic, e.offset) in self.poison for e in carried)
         self.log.append(
             Invoked(
                 started=started,
@@ -114,7 +115,7 @@ class Function:
             )
         )
         if failed:
-            return FunctionFailed("by seed")
+            return FunctionFailed("planted")
         for entry in carried:
             self.arrivals.setdefault((entry.topic, entry.offset), time.time())
         self.called.set()

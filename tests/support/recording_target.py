@@ -1,11 +1,12 @@
 """A small, fast function over HTTP that remembers every invocation in a file.
 
     python -m tests.support.recording_target --port 0 --log FILE [--seed N --fail 0.1 --throttle 0.05 --latency-ms 2]
+                                             [--poison TOPIC-PARTITION:OFFSET]
 
 Prints its URL once it listens and serves until SIGTERM. Each invocation becomes one line, a
 `tests.support.history.Invoked`, written *before* the answer is sent and in one append to the file: whatever a daemon
 takes for delivered is in the log, also when daemon and target are killed. Failing, throttling and latency follow the
-seed.
+seed. An event that holds a poison record always fails, until SIGUSR1 mends the function.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import signal
 import time
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
 
 from tests.support.history import FAILED, OK, THROTTLED, Entry, Invoked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _ANSWERS = {
     OK: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull",
@@ -40,12 +44,24 @@ class Recorder:
     """Decides outcomes by seed and appends lines to the log."""
 
     def __init__(
-        self, log: Path, *, seed: int = 0, fail: float = 0.0, throttle: float = 0.0, latency_ms: float = 0.0
+        self,
+        log: Path,
+        *,
+        seed: int = 0,
+        fail: float = 0.0,
+        throttle: float = 0.0,
+        latency_ms: float = 0.0,
+        poison: Iterable[str] = (),
     ) -> None:
         self._file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._random = Random(seed)
         self._fail, self._throttle, self._latency_s = fail, throttle, latency_ms / 1000
         self._encoder = msgspec.json.Encoder()
+        self._poison = frozenset(poison)
+
+    def mend(self) -> None:
+        """Take poison records too from now on."""
+        self._poison = frozenset()
 
     def close(self) -> None:
         """Close the log."""
@@ -57,8 +73,11 @@ class Recorder:
         outcome = THROTTLED if draw < self._throttle else FAILED if draw < self._throttle + self._fail else OK
         return outcome, self._random.expovariate(1 / self._latency_s) if self._latency_s else 0.0
 
-    def note(self, headers: dict[bytes, bytes], event: bytes, outcome: str, started: float) -> None:
-        """Append the line of one invocation."""
+    def note(self, headers: dict[bytes, bytes], event: bytes, outcome: str, started: float) -> str:
+        """Append the line of one invocation; return what came of it."""
+        records = entries(event)
+        if self._poison and any(f"{one.topic}-{one.partition}:{one.offset}" in self._poison for one in records):
+            outcome = FAILED
         invoked = Invoked(
             started=started,
             ended=time.time(),
@@ -68,12 +87,13 @@ class Recorder:
             batch=headers.get(b"x-esmd-batch-id", b"").decode(),
             attempt=int(headers.get(b"x-esmd-attempt", b"0")),
             outcome=outcome,
-            records=entries(event),
+            records=records,
         )
         line = self._encoder.encode(invoked) + b"\n"
         written = os.write(self._file, line)
         if written != len(line):
             raise OSError("the log's disk is full")
+        return outcome
 
 
 class _KafkaRecord(msgspec.Struct):
@@ -149,7 +169,7 @@ class _Connection(asyncio.Protocol):
         self._timers.add(timer)
 
     def _finish(self, headers: dict[bytes, bytes], event: bytes, outcome: str, started: float) -> None:
-        self._recorder.note(headers, event, outcome, started)
+        outcome = self._recorder.note(headers, event, outcome, started)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(_ANSWERS[outcome])
 
@@ -179,7 +199,9 @@ async def _main(arguments: argparse.Namespace) -> None:
         fail=arguments.fail,
         throttle=arguments.throttle,
         latency_ms=arguments.latency_ms,
+        poison=arguments.poison,
     )
+    loop.add_signal_handler(signal.SIGUSR1, recorder.mend)
     listening: asyncio.Future[int] = loop.create_future()
     with contextlib.closing(recorder):
         async with asyncio.TaskGroup() as tasks:
@@ -196,6 +218,7 @@ def main() -> None:
     parser.add_argument("--fail", type=float, default=0.0, help="share of invocations that fail")
     parser.add_argument("--throttle", type=float, default=0.0, help="share of invocations answered with 429")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="mean time an invocation takes")
+    parser.add_argument("--poison", action="append", default=[], help="TOPIC-PARTITION:OFFSET of a record that fails")
     uvloop.run(_main(parser.parse_args()))
 
 

@@ -65,6 +65,11 @@ class TargetProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
+    def mend(self) -> None:
+        """Let it take poison records too."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
+
     def thaw(self) -> None:
         """Let it go on."""
         assert self._process is not None
