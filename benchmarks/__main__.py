@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import kafka, kinesis
 from benchmarks.bench import Bench, Options
+from benchmarks.deliveries import Deliveries
 from benchmarks.idle import IdleShards
+from benchmarks.kafka import Kafka
+from benchmarks.kinesis import Kinesis
 from benchmarks.machine import describe, pin
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import table, write
+from benchmarks.sqs import Sqs
 from benchmarks.takeover import TakeOver
 from tests.support.servers import ServerFailedError, ServerUnavailableError
 
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from benchmarks.bench import Case
     from benchmarks.results import Row
 
-CASES: tuple[Case, ...] = (*kafka.cases(), *kinesis.cases(), IdleShards(), TakeOver(3), TakeOver(10))
+_SOURCES = (Kafka(), Kinesis(), Sqs())
+CASES: tuple[Case, ...] = (
+    *[case for source in _SOURCES for case in Deliveries.cases(source)], IdleShards(), TakeOver(3), TakeOver(10),
+)  # fmt: skip
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"
 

@@ -20,6 +20,7 @@ from benchmarks.machine import Cpus
 from benchmarks.processes import Child
 from benchmarks.sink import Counts
 from node.embedded_redis import EmbeddedRedis
+from tests.support.elasticmq import ElasticMQ
 from tests.support.embedded_broker import EmbeddedBroker
 from tests.support.kafka import KafkaProcess
 from tests.support.kafka_admin import KafkaAdmin
@@ -131,6 +132,12 @@ class Bench:
         """The address of a Kinesis server of our own."""
         self.say("starting kinesis-local")
         return self._running.enter_context(KinesisLocal()).endpoint_url
+
+    @cached_property
+    def elasticmq(self) -> str:
+        """The address of an SQS server of our own."""
+        self.say("starting ElasticMQ")
+        return self._running.enter_context(ElasticMQ()).endpoint_url
 
     def serve(self, module: str, arguments: Sequence[str]) -> str:
         """Run a module that serves until the end of the run; return the URL it prints."""

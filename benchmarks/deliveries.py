@@ -56,6 +56,7 @@ class DeliverySource(Protocol):
     kept: str  # what the floor script is told to keep
     kept_one_in: int
     per_s: int  # records that no subject can exceed in a second: sizes the backlog
+    batches: Sequence[int]  # the batch sizes measured
 
     def backlog(self, bench: Bench, records: int) -> Feed:
         """Return a place that holds this many records at least; the same one to all who ask."""
@@ -85,6 +86,11 @@ class Deliveries:
     source: DeliverySource
     batch: int
     filtered: bool
+
+    @classmethod
+    def cases(cls, source: DeliverySource) -> list[Deliveries]:
+        """Return a source's cases; they share its backlog."""
+        return [cls(source, batch, filtered) for batch in source.batches for filtered in (False, True)]
 
     @property
     def name(self) -> str:
@@ -116,7 +122,7 @@ class Deliveries:
                     f"CPU {last.cpu_share:.0%}, {last.peak_mb:.0f} MB"
                 )
         # A quick run times arrivals once for each source: the other cases go the same way.
-        timed = not options.quick or (self.batch, self.filtered) == (100, False)
+        timed = not options.quick or (self.batch, self.filtered) == (self.source.batches[0], False)
         latencies = self._latency_figures(bench) if timed else ()
         return [
             Row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import Deliveries, Feed, wait_for
+from benchmarks.deliveries import Feed, wait_for
 from benchmarks.load_kafka import KEPT, KEPT_ONE_IN
 from benchmarks.processes import BenchmarkFailedError
 
@@ -28,6 +28,7 @@ class Kafka:
     kept = KEPT
     kept_one_in = KEPT_ONE_IN
     per_s = 300_000
+    batches: Sequence[int] = (100, 1000)
 
     def __init__(self) -> None:
         self._backlog: Feed | None = None
@@ -64,9 +65,3 @@ def mapping_of(servers: str, topic: str) -> dict[str, object]:
         "Topics": [topic],
         "StartingPosition": "TRIM_HORIZON",
     }
-
-
-def cases() -> list[Deliveries]:
-    """Return Kafka's cases; they share one backlog."""
-    source = Kafka()
-    return [Deliveries(source, batch, filtered) for batch in (100, 1000) for filtered in (False, True)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import Deliveries, Feed
+from benchmarks.deliveries import Feed
 from benchmarks.kinesis_pages import ARN
 from benchmarks.load_kafka import KEPT, KEPT_ONE_IN
 from benchmarks.load_kinesis import client
@@ -37,6 +37,7 @@ class Kinesis:
     kept = KEPT
     kept_one_in = KEPT_ONE_IN
     per_s = 300_000
+    batches: Sequence[int] = (100, 1000)
 
     def __init__(self) -> None:
         self._backlog: Feed | None = None
@@ -81,9 +82,3 @@ def _feed(endpoint: str, arn: str, records: int = 0) -> Feed:
             "AWS_SECRET_ACCESS_KEY": "test",
         },
     )
-
-
-def cases() -> list[Deliveries]:
-    """Return Kinesis's cases; they share one backlog."""
-    source = Kinesis()
-    return [Deliveries(source, batch, filtered) for batch in (100, 1000) for filtered in (False, True)]

@@ -132,6 +132,8 @@ def _place_and_time(record: dict[str, Any]) -> tuple[str, int]:
     if shown := record.get("kinesis"):
         sent = msgspec.json.decode(base64.b64decode(shown["data"]))["sent_us"]
         return record["eventID"], int(sent)
+    if (body := record.get("body")) is not None:
+        return record["messageId"], int(msgspec.json.decode(body)["sent_us"])
     sent = msgspec.json.decode(base64.b64decode(record["value"]))["sent_us"]
     return f"{record['topic']}-{record['partition']}/{record['offset']}", int(sent)
 

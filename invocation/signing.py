@@ -63,12 +63,13 @@ class AwsSigner:
 
         Raises `RefusedError` when there is no Region or the SDK's configuration is broken.
         """
-        if (found := self._endpoints.get(region)) is None:
-            async with self._finding:
-                found = await asyncio.to_thread(
+        if (found := self._endpoints.get(region)) is not None:
+            return found
+        async with self._finding:
+            if (found := self._endpoints.get(region)) is None:  # others may have waited for the same
+                found = self._endpoints[region] = await asyncio.to_thread(
                     _find_endpoint, self._service, region or self._region, self._endpoint_url
                 )
-                self._endpoints[region] = found
         return found
 
     async def sign(self, url: str, region: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:

@@ -80,6 +80,7 @@ class Parts:
         self._checkpointer = checkpointer
         self._embedded_kafka = embedded_kafka  # bootstrap server
         self._kinesis = targets.aws("kinesis")
+        self._sqs = targets.aws("sqs", version="1.0")
         self._polled: set[str] = set()  # stream consumers whose mappings were warned about
         self._random = Random()  # noqa: S311 - jitter, no secret
 
@@ -109,7 +110,7 @@ class Parts:
         function = self.settings.target_for(mapping.function_name)
         return QueueParts(
             mapping=mapping,
-            source=SqsQueue(source, self._targets.aws("sqs", version="1.0")),
+            source=SqsQueue(source, self._sqs),
             fifo=source.fifo,
             envelope=SqsEnvelope(source, window=mapping.batching_window_s > 0),
             filter=compile_filter(patterns, SqsRecordView()) if patterns else None,

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("kinesis_local")  # skips where the run could not start one
+@pytest.mark.usefixtures("elasticmq", "kinesis_local")  # skips where the run could not start them
 def test_every_case_yields_a_row_of_figures(real_kafka: KafkaAdmin, tmp_path: Path) -> None:
     """A quick run ends well, prints every case and writes it to the JSON document."""
     output = tmp_path / "results.json"
@@ -39,8 +39,8 @@ def test_every_case_yields_a_row_of_figures(real_kafka: KafkaAdmin, tmp_path: Pa
     assert [row["case"] for row in document["rows"]] == [case.name for case in CASES]
     figures = {row["case"]: row["figures"] for row in document["rows"]}
     assert all(
-        figures[name]["records/CPU-s"]["median"] > 0 for name in figures if name.startswith(("kafka", "kinesis"))
+        figures[name]["records/CPU-s"]["median"] > 0 for name in figures if name.startswith(("kafka", "kinesis", "sqs"))
     )
-    assert all(figures[name]["times plain"]["median"] > 0 for name in figures if name.startswith("kinesis"))
-    assert all(figures[f"{source}-100"]["p50"]["median"] > 0 for source in ("kafka", "kinesis"))
+    assert all(figures[name]["times plain"]["median"] > 0 for name in figures if name.startswith(("kinesis", "sqs")))
+    assert all(figures[name]["p50"]["median"] > 0 for name in ("kafka-100", "kinesis-100", "sqs-10"))
     assert all(figures[name]["lost"]["high"] == 0 for name in figures if name.startswith("take-over"))
