@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from model.secret import SecretText
 
 
+LONGEST_TIMEOUT_S = 900.0
+"""The longest that a function may be given (spec section 1.3)."""
+
+_UNKNOWN_TIMEOUT_S = LONGEST_TIMEOUT_S + 10.0
+"""How long to wait for a function whose timeout is not told: the longest, and the way there and back."""
+
+
 @dataclass(frozen=True, slots=True)
 class UrlFunction:
     """A plain HTTP endpoint that takes the event as a POST."""
@@ -32,7 +39,7 @@ class LambdaFunction:
     function: str  # name, name:qualifier or ARN, as put into the request path
     endpoint: str | None = None
     signed: bool = False
-    timeout_s: float = 910.0  # AWS's longest function timeout plus the way there and back
+    timeout_s: float = _UNKNOWN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class RieFunction:
 
     name: str
     endpoints: tuple[str, ...]
-    timeout_s: float = 910.0
+    timeout_s: float = _UNKNOWN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +66,8 @@ class HandlerFunction:
 
 
 FunctionSettings = UrlFunction | LambdaFunction | RieFunction | HandlerFunction
+
+
+def known_timeout_s(function: FunctionSettings) -> float | None:
+    """Return a function's own timeout; None when nobody has told it and only AWS knows."""
+    return function.timeout_s if function.timeout_s <= LONGEST_TIMEOUT_S else None

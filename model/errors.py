@@ -42,6 +42,14 @@ class SourceRefusedError(RefusedError):
         self.result = result or f"PROBLEM: {message}"
 
 
+class MappingRefusedError(RefusedError):
+    """The mapping must not be worked on as it is and as its source is: want none of its shards until that changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.result = f"PROBLEM: {message}"
+
+
 class SourceRestartedError(EsmdError):
     """The shard's log began anew, before the place it was read to: recreated or truncated.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from invocation.settings import HandlerFunction
+from invocation.settings import HandlerFunction, known_timeout_s
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
 from model.mapping import KinesisSource as KinesisStream
@@ -118,7 +118,7 @@ class Parts:
             counters=self._meters.of(mapping.name, source.kind),
             checkpointer=self._checkpointer,
             random=self._random,
-            function_timeout_s=30.0 if function is None else function.timeout_s,
+            function_timeout_s=None if function is None else known_timeout_s(function),
         )
 
     def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from model.errors import NotFoundError, RefusedError, UnavailableError
+from model.errors import MappingRefusedError, NotFoundError, RefusedError, UnavailableError
 from model.ids import TRACKER, ShardKey
 from model.mapping import MappingState, SqsSource
 from model.progress import ProgressUpdate, ShardReport, ShardState
@@ -17,6 +17,7 @@ from model.shard import SourceShard
 from pollers.pump import Pump
 from pollers.queue_calls import QueueParts
 from pollers.queue_pump import QueuePump
+from pollers.visibility import too_short
 from statemgr.manager import DISCOVERY_S, Tracker
 from statemgr.queue_scaler import SCALING_S, QueueScaler
 from statemgr.scaling import Allotment, ScalingLimits
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from model.mapping import MappingRecord
     from node.runtimes import Catalogue, Runtimes
     from pollers.pump import PumpParts
+    from pollers.queue_ports import QueueFacts
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
@@ -115,6 +117,7 @@ class TrackerWorker:
         self._mapping: MappingId = lease.key.mapping
         self._catalogue = catalogue
         self._runtimes = runtimes
+        self._short: str | None = None  # as logged
         self._scaler = QueueScaler(
             store,
             lease.key.mapping,
@@ -159,11 +162,31 @@ class TrackerWorker:
             async with self._runtimes.using(self._mapping) as parts:
                 if isinstance(parts, QueueParts):
                     facts = await parts.source.facts()
+                    self._check_visibility(parts, facts)
                     pollers = await self._scaler.shards(facts, ScalingLimits.of(parts.mapping))
                     return [SourceShard(poller) for poller in pollers]
                 return await parts.source.shards()
         except NotFoundError as exc:
             raise RefusedError(str(exc)) from exc
+
+    def _check_visibility(self, parts: QueueParts, facts: QueueFacts) -> None:
+        """Refuse or warn, as docs/sqs.md says. Raises `MappingRefusedError`.
+
+        AWS looks when a mapping is made or changed: one that works already goes on, whatever becomes of its queue.
+        """
+        short = too_short(facts.visibility_s, parts.function_timeout_s)
+        record = self._catalogue.record(self._mapping)
+        working = record is not None and record.state is MappingState.ENABLED
+        if short is not None and not working and not parts.mapping.extensions.visibility_heartbeat:
+            raise MappingRefusedError(short)
+        if short is not None and short != self._short:
+            log.warning(
+                "queue.visibility_short",
+                mapping=parts.mapping.name,
+                why=short,
+                extended=parts.mapping.extensions.visibility_heartbeat,
+            )
+        self._short = short
 
 
 def _is_queue(catalogue: Catalogue, mapping: MappingId) -> bool:

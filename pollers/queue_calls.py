@@ -39,7 +39,7 @@ class QueueParts:
     counters: Counters
     checkpointer: Checkpointer
     random: Random
-    function_timeout_s: float = 30.0
+    function_timeout_s: float | None = None  # None: not known
     long_poll_s: int = LONG_POLL_S
 
     async def close(self) -> None:

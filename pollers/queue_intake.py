@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from invocation.settings import LONGEST_TIMEOUT_S
 from model.errors import SourceRefusedError, SourceUnavailableError
 from pollers.queue_ports import Message
 from pollers.visibility import MAX_HIDDEN_S, hidden_until
@@ -144,7 +145,7 @@ class Intake:
         """Take up the queue's visibility timeout."""
         mapping, timeout_s = self._parts.mapping, facts.visibility_s
         self._visibility_s = None
-        needed_s = mapping.batching_window_s + self._parts.function_timeout_s
+        needed_s = mapping.batching_window_s + (self._parts.function_timeout_s or LONGEST_TIMEOUT_S)
         if timeout_s == 0:
             self._visibility_s = timeout_s = NO_VISIBILITY_S
         if mapping.batching_window_s and not self._visibility.extends and needed_s > timeout_s:

@@ -30,6 +30,17 @@ def hidden_until(answered_at: float, visibility_s: float) -> float:
     return answered_at + visibility_s - min(_UNCERTAIN_S, visibility_s / 10)
 
 
+def too_short(visibility_s: int, function_timeout_s: float | None) -> str | None:
+    """Tell in AWS's words that a function may run for longer than a queue hides its messages (spec section 1.3).
+
+    None: it may not, or nobody knows how long it may run.
+    """
+    if function_timeout_s is None or function_timeout_s <= visibility_s:
+        return None
+    limit = f"Function timeout: {function_timeout_s:g} seconds"
+    return f"Queue visibility timeout: {visibility_s} seconds is less than {limit}"
+
+
 class Visibility:
     """The messages held here, by when they become visible."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from model.errors import LeaseLostError, RefusedError, UnavailableError
+from model.errors import LeaseLostError, MappingRefusedError, RefusedError, UnavailableError
 from model.ids import TRACKER, ShardKey
 from model.lease import Lease, ShardKind, WantedShard
 from model.mapping import MappingState
@@ -88,8 +88,8 @@ class Tracker:
     """Follows one mapping until drained. A `pollers.fleet.Worker`.
 
     `current` returns the mapping's record as this node knows it now, and whether its document asks for it to be
-    enabled; `discover` asks the source for its shards. `state` is what else the tracker tells the fleet, with its
-    report.
+    enabled; `discover` asks the source for its shards, or refuses the mapping. `state` is what else the tracker tells
+    the fleet, with its report.
     """
 
     def __init__(
@@ -179,7 +179,11 @@ class Tracker:
 
     async def _follow(self, record: MappingRecord) -> None:
         """Make wanted what is to be read now, and forget what is over."""
-        shards = await self._discover()
+        try:
+            shards = await self._discover()
+        except MappingRefusedError:
+            self._obey(await self._store.set_wanted(record.id, [], tracker=self._term.lease))
+            raise
         # Read after the listing: what it says is done was done when a child could first be seen.
         progress = await self._store.load_mapping(record.id)
         known = {key.shard: found for key, found in progress.items() if key.shard != TRACKER}

@@ -62,6 +62,32 @@ async def test_a_node_reads_a_queue_and_leaves_it_clean(elasticmq: ElasticMQ, re
     assert Counter(target.done()).most_common(1)[0][1] == 1
 
 
+async def test_a_function_slower_than_the_visibility_timeout_is_refused_without_the_heartbeat(
+    elasticmq: ElasticMQ, redis_url: str, tmp_path: Path
+) -> None:
+    """Nothing is received, the status says why in AWS's words, and a longer visibility timeout puts it right."""
+    real = RealQueue(elasticmq.endpoint_url, visibility_s=29)
+    await asyncio.to_thread(real.send, ["m"])
+    async with SqsTarget().serving() as target:
+        settings = document(real, target, redis_url, extensions={"visibility_heartbeat": False})
+        async with NodeProcess(tmp_path, settings, env=CREDENTIALS) as node:
+            await node.start()
+            short = "Queue visibility timeout: 29 seconds is less than Function timeout: 30 seconds"
+
+            async def refused() -> bool:
+                return bool((await node.mapping())["last_processing_result"] == f"PROBLEM: {short}")
+
+            await eventually(refused, lambda: f"the refusal\n{node.tail()}")
+            mapping = await node.mapping()
+            assert (mapping["state"], mapping["shards"], real.counts()) == ("Creating", [], (1, 0))
+            await asyncio.to_thread(
+                real.client.set_queue_attributes, QueueUrl=real.url, Attributes={"VisibilityTimeout": "30"}
+            )
+            await eventually(lambda: target.done() == ["m"], lambda: f"the message\n{node.tail()}")
+            assert [call.receives for call in target.calls] == [(1,)]
+            assert (await node.mapping())["state"] == "Enabled"
+
+
 @pytest.mark.slow
 async def test_maximum_concurrency_holds_across_four_nodes(
     elasticmq: ElasticMQ, redis_url: str, tmp_path: Path

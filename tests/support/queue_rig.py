@@ -100,11 +100,18 @@ class QueueRig:
 
     def pump(self, index: int = 0, token: int = 1) -> QueuePump:
         """Make a poller."""
-        mapping = self.mapping
         lease = FakeLease(key=ShardKey(MAPPING, ShardId(f"poller-{index}")), token=FencingToken(token), node=NODE)
         self.leases[index] = lease
+
+        async def allotment() -> Allotment:
+            return Allotment(self.concurrency)
+
+        return QueuePump(self.parts(self.mapping), cast("HeldLease", lease), allotment=allotment)
+
+    def parts(self, mapping: EventSourceMapping, *, function_timeout_s: float | None = 30.0) -> QueueParts:
+        """Make what the mapping's pollers share."""
         patterns = mapping.filter_patterns
-        parts = QueueParts(
+        return QueueParts(
             mapping=mapping,
             source=self.queue,
             fifo=self.queue.fifo,
@@ -114,13 +121,9 @@ class QueueRig:
             counters=self.counters,
             checkpointer=self.checkpointer,
             random=Random(1),
+            function_timeout_s=function_timeout_s,
             long_poll_s=self.long_poll_s,
         )
-
-        async def allotment() -> Allotment:
-            return Allotment(self.concurrency)
-
-        return QueuePump(parts, cast("HeldLease", lease), allotment=allotment)
 
     @asynccontextmanager
     async def running(self, *pumps: QueuePump) -> AsyncIterator[list[asyncio.Task[None]]]:

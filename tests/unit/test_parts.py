@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +16,14 @@ from node.parts import Parts, unsupported_settings
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
+from pollers.pump import PumpParts
+from pollers.queue_calls import QueueParts
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_envelope import KinesisEnvelope
 from statemgr.memory_store import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from config.settings import Settings
@@ -39,6 +43,22 @@ def settings_of(folder: Path, arn: str = STREAM, more: str = "ParallelizationFac
     return load([file], environ={})
 
 
+@asynccontextmanager
+async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
+    """Make what chooses a node's parts."""
+    resolver: Any = None
+    async with asyncio.TaskGroup() as tasks, Targets(resolver) as targets:
+        yield Parts(
+            settings,
+            tasks=tasks,
+            resolver=resolver,
+            targets=targets,
+            aws=AwsClients(region="us-east-1"),
+            meters=Meters(),
+            checkpointer=Checkpointer(MemoryStore()),
+        )
+
+
 def test_a_kinesis_mapping_is_supported_with_tumbling_windows_too(tmp_path: Path) -> None:
     """What this version does is not refused."""
     assert unsupported_settings(settings_of(tmp_path)) == []
@@ -53,25 +73,41 @@ async def test_a_kinesis_mapping_is_polled_in_order_and_a_consumer_with_one_warn
 ) -> None:
     """Partial responses stop at the lowest failure, lanes are the ParallelizationFactor, fan-out falls back."""
     settings = settings_of(tmp_path, arn)
-    resolver: Any = None
-    async with asyncio.TaskGroup() as tasks, Targets(resolver) as targets:
-        checkpointer = Checkpointer(MemoryStore())
-        make = Parts(
-            settings,
-            tasks=tasks,
-            resolver=resolver,
-            targets=targets,
-            aws=AwsClients(region="us-east-1"),
-            meters=Meters(),
-            checkpointer=checkpointer,
-        )
+    async with parts_of(settings) as make:
         with capture_logs() as logged:
             for _ in range(2):
                 parts = make(settings.mappings[0])
+    assert isinstance(parts, PumpParts)
     assert isinstance(parts.source, KinesisSource)
     assert isinstance(parts.envelope, KinesisEnvelope)
     assert (parts.policy.in_order, parts.lanes) == (True, 4)
     assert [entry["event"] for entry in logged] == warnings
+
+
+@pytest.mark.parametrize(
+    ("function", "timeout_s"),
+    [
+        ('url: "http://127.0.0.1:9/", timeout: 300', 300),
+        ('url: "http://127.0.0.1:9/"', 30),
+        ('arn: "arn:aws:lambda:us-east-1:000000000000:function:f", timeout: 900', 900),
+        ('arn: "arn:aws:lambda:us-east-1:000000000000:function:f"', None),
+        ('rie: ["http://127.0.0.1:9"]', None),
+    ],
+)
+async def test_a_queues_pollers_know_how_long_the_function_may_run(
+    tmp_path: Path, function: str, timeout_s: float | None
+) -> None:
+    """For a URL esmd itself ends a call after 30 s; of other functions only a timeout that is given is known."""
+    file = tmp_path / "esmd.yaml"
+    file.write_text(
+        f"functions: {{f: {{{function}}}}}\n"
+        "event_source_mappings: [{Name: q, EventSourceArn: 'arn:aws:sqs:us-east-1:000000000000:q', FunctionName: f}]"
+    )
+    settings = load([file], environ={})
+    async with parts_of(settings) as make:
+        parts = make(settings.mappings[0])
+    assert isinstance(parts, QueueParts)
+    assert parts.function_timeout_s == timeout_s
 
 
 def test_embedded_aws_services_are_started(tmp_path: Path) -> None:

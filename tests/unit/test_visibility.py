@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pollers.visibility import Visibility, hidden_until, visible
+import pytest
+
+from pollers.visibility import Visibility, hidden_until, too_short, visible
 from tests.support.queue_rig import message
 
 
@@ -59,3 +61,19 @@ def test_the_queue_counted_from_before_the_answer() -> None:
     """A little is taken off the end."""
     assert hidden_until(100, 30) == 129
     assert hidden_until(100, 1) == 100.9
+
+
+@pytest.mark.parametrize(
+    ("visibility_s", "function_timeout_s", "said"),
+    [
+        (30, 300.0, "Queue visibility timeout: 30 seconds is less than Function timeout: 300 seconds"),
+        (0, 0.5, "Queue visibility timeout: 0 seconds is less than Function timeout: 0.5 seconds"),
+        (30, 30.0, None),
+        (30, None, None),
+    ],
+)
+def test_a_function_may_not_run_for_longer_than_messages_are_hidden(
+    visibility_s: int, function_timeout_s: float | None, said: str | None
+) -> None:
+    """AWS's words; as long is long enough, and of what nobody knows nothing is said."""
+    assert too_short(visibility_s, function_timeout_s) == said
