@@ -9,9 +9,9 @@ What differs from AWS (moto 5.2):
 - Any credentials will do (`invocation.signing.LocalSigner` makes signatures without any). Nothing is on disk.
 - Sequence numbers are 1, 2, 3… in each shard. A shard that was split or merged away never ends for its readers, and
   its records move to its children. No limits, no enhanced fan-out.
-- Calls of Kinesis are not atomic in moto, so they are made one at a time here.
-- A shard keeps its last `SHARD_RECORDS` records, so that memory and time per call stay bounded. Older ones are dropped
-  read or not, and nobody is told.
+- `node.embedded_aws_calls` stands in front of it: calls of Kinesis and of SQS are not atomic in moto, so they are made
+  one at a time. A shard keeps its last `SHARD_RECORDS` records, so that memory and time per call stay bounded. Older
+  ones are dropped read or not, and nobody is told.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
-import io
 import json
 import logging
 import os
@@ -34,17 +33,18 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from model.errors import RefusedError, UnavailableError
 from node import children
+from node.embedded_aws_calls import OneAtATime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-SHARD_RECORDS = 10_000
+LONG_POLL_S = 1
+"""How long pollers wait for messages of the embedded SQS. Asking again costs nothing there, ending late is seen."""
+
 _START_S = 15.0
 _WATCH_S = 1.0  # how often the child looks whether its parent still lives
 _BACKLOG = 128
 _NEEDED = ("moto", "flask", "flask_cors", "werkzeug")  # what moto[server] brings
-_KINESIS = "Kinesis_"
-_PUTS = (".PutRecord", ".PutRecords")
 
 
 class EmbeddedAws:
@@ -119,32 +119,6 @@ class EmbeddedAws:
         return str(answer["endpoint_url"])
 
 
-class _OneAtATime:
-    """Serves one call of Kinesis after the other, and drops records that are too many. A WSGI application."""
-
-    def __init__(
-        self, app: Callable[[dict[str, Any], Any], Iterable[bytes]], shards: Callable[[], Iterable[Any]]
-    ) -> None:
-        self._app = app
-        self._shards = shards
-        self._turn = threading.Lock()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        target: str = environ.get("HTTP_X_AMZ_TARGET", "")
-        if not target.startswith(_KINESIS):
-            return self._app(environ, start_response)  # a long poll of SQS must not hold the others
-        if length := environ.get("CONTENT_LENGTH"):
-            # Before it is its turn: a slow client keeps only itself waiting.
-            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(length)))
-        with self._turn:
-            answer = self._app(environ, start_response)
-            if target.endswith(_PUTS):
-                for shard in self._shards():
-                    while len(shard.records) > SHARD_RECORDS:
-                        shard.records.popitem(last=False)
-            return answer
-
-
 def _load(listening: socket.socket) -> Any:
     """Load moto and give it the socket. Runs in the child."""
     from moto.kinesis.models import kinesis_backends  # noqa: PLC0415  # an optional dependency, and only the child needs it
@@ -158,7 +132,7 @@ def _load(listening: socket.socket) -> Any:
                     yield from stream.shards.values()
 
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    app = _OneAtATime(moto.DomainDispatcherApplication(moto.create_backend_app), shards)
+    app = OneAtATime(moto.DomainDispatcherApplication(moto.create_backend_app), shards)
     host, port = listening.getsockname()
     return make_server(host, port, app, threaded=True, request_handler=moto.MotoRequestHandler, fd=listening.fileno())
 

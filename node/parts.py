@@ -13,6 +13,7 @@ from model.mapping import KafkaSource as KafkaTopic
 from model.mapping import KinesisSource as KinesisStream
 from model.mapping import SqsSource
 from model.problem import Problem
+from node.embedded_aws import LONG_POLL_S as EMBEDDED_LONG_POLL_S
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
 from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
 from pollers.destinations.kafka import KafkaDestination
@@ -22,7 +23,7 @@ from pollers.destinations.sqs import SqsDestination
 from pollers.failure_document import FailureDocuments, TopicDocuments
 from pollers.filtering import compile_filter
 from pollers.pump import PumpParts
-from pollers.queue_calls import QueueParts
+from pollers.queue_calls import LONG_POLL_S, QueueParts
 from pollers.retrying import RetryPolicy
 from pollers.sources.kafka import KafkaSource
 from pollers.sources.kafka_batch_info import KafkaBatchInfo
@@ -69,6 +70,7 @@ class Parts:
         meters: Meters,
         checkpointer: Checkpointer,
         embedded_kafka: str | None = None,
+        embedded_aws: bool = False,
     ) -> None:
         self.settings = settings
         self._tasks = tasks
@@ -79,6 +81,7 @@ class Parts:
         self._meters = meters
         self._checkpointer = checkpointer
         self._embedded_kafka = embedded_kafka  # bootstrap server
+        self._long_poll_s = EMBEDDED_LONG_POLL_S if embedded_aws else LONG_POLL_S
         self._kinesis = targets.aws("kinesis")
         self._sqs = targets.aws("sqs", version="1.0")
         self._polled: set[str] = set()  # stream consumers whose mappings were warned about
@@ -118,6 +121,7 @@ class Parts:
             counters=self._meters.of(mapping.name, source.kind),
             checkpointer=self._checkpointer,
             random=self._random,
+            long_poll_s=self._long_poll_s,
             function_timeout_s=None if function is None else known_timeout_s(function),
         )
 

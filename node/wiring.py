@@ -86,7 +86,7 @@ async def run_node(
                 AwsClients(region=region, endpoint_url=endpoint_url or local_aws, embedded=local_aws is not None)
             )
             credentials = [BearerTokens([await resolver.resolve(token) for token in settings.auth_tokens])]
-        node = Node(options, store, resolver, targets, aws, embedded_kafka=kafka)
+        node = Node(options, store, resolver, targets, aws, embedded_kafka=kafka, embedded_aws=local_aws is not None)
         await node.run(shutdown, credentials if settings.auth_tokens else [])
 
 
@@ -132,6 +132,7 @@ class Node:
         aws: AwsClients,
         *,
         embedded_kafka: str | None = None,
+        embedded_aws: bool = False,
     ) -> None:
         self._options = options
         self._settings = options.settings
@@ -140,6 +141,7 @@ class Node:
         self._targets = targets
         self._aws = aws
         self._embedded_kafka = embedded_kafka
+        self._embedded_aws = embedded_aws
         self._meters = Meters()
         self._checkpointer = Checkpointer(store)
         self._catalogue = Catalogue(store)
@@ -162,6 +164,7 @@ class Node:
                 meters=self._meters,
                 checkpointer=self._checkpointer,
                 embedded_kafka=self._embedded_kafka,
+                embedded_aws=self._embedded_aws,
             )
             self._runtimes = Runtimes(self._catalogue, self._parts)
             async with shutdown.starting():

@@ -22,8 +22,8 @@ from invocation.classify import Answer
 from invocation.signing import LocalSigner
 from invocation.transport import Transport
 from model.errors import RefusedError, UnavailableError
-from node import embedded_aws
 from node.embedded_aws import EmbeddedAws
+from node.embedded_aws_calls import SHARD_RECORDS
 from node.options import ListenAddress, Overrides, RunOptions
 from node.signals import Shutdown
 from node.wiring import run_node
@@ -88,11 +88,79 @@ async def test_a_shard_keeps_its_last_records() -> None:
     async with EmbeddedAws() as aws, Transport() as transport:
         kinesis = Kinesis(transport, aws.endpoint_url)
         await kinesis.call("CreateStream", StreamName="clicks", ShardCount=1)
-        for start in range(0, embedded_aws.SHARD_RECORDS + 500, 500):
+        for start in range(0, SHARD_RECORDS + 500, 500):
             batch = [entry(number) for number in range(start, start + 500)]
             await kinesis.call("PutRecords", StreamARN=STREAM, Records=batch)
         first = (await kinesis.records("shardId-000000000000"))[0]
         assert first["SequenceNumber"] == "501"
+
+
+class Sqs:
+    """Calls of one server's SQS, on one queue."""
+
+    def __init__(self, transport: Transport, endpoint_url: str) -> None:
+        self._calls = AwsJson(transport, LocalSigner("sqs", endpoint_url, region=REGION), version="1.0")
+        self.queue = f"{endpoint_url}/000000000000/mails"
+
+    async def call(self, operation: str, **request: Any) -> dict[str, Any]:
+        """Make a call that succeeds."""
+        body = json.dumps(request if "QueueName" in request else {"QueueUrl": self.queue, **request}).encode()
+        came = await self._calls.call(
+            REGION, f"AmazonSQS.{operation}", body, timeout_s=30, max_answer_bytes=1024 * 1024
+        )
+        assert isinstance(came, Answer)
+        assert came.status == 200, came.body
+        document: dict[str, Any] = json.loads(came.body or b"{}")
+        return document
+
+    async def send(self, first: int, count: int) -> None:
+        """Send numbered messages."""
+        entries = [{"Id": str(number), "MessageBody": str(number)} for number in range(first, first + count)]
+        await self.call("SendMessageBatch", Entries=entries)
+
+
+async def test_a_queue_takes_and_gives_messages_of_many_callers() -> None:
+    """Sent, received by long polls and deleted all at the same time, every message comes once and none stays."""
+    received: list[str] = []
+    async with EmbeddedAws() as aws, Transport() as transport:
+        sqs = Sqs(transport, aws.endpoint_url)
+        await sqs.call("CreateQueue", QueueName="mails")
+
+        async def read() -> None:
+            while len(received) < 400:
+                answer = await sqs.call("ReceiveMessage", MaxNumberOfMessages=10, WaitTimeSeconds=1)
+                if messages := answer.get("Messages", []):
+                    received.extend(message["Body"] for message in messages)
+                    entries = [{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)]
+                    await sqs.call("DeleteMessageBatch", Entries=entries)
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(read())
+            for first in range(0, 400, 5):
+                tasks.create_task(sqs.send(first, 5))
+        assert sorted(map(int, received)) == list(range(400))
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        assert set((await sqs.call("GetQueueAttributes", AttributeNames=names))["Attributes"].values()) == {"0"}
+
+
+async def test_a_long_poll_answers_when_something_is_sent_and_ends_with_its_client() -> None:
+    """One whose client went away takes no message; the next one gets it, for the first time."""
+    async with EmbeddedAws() as aws, Transport() as transport:
+        sqs = Sqs(transport, aws.endpoint_url)
+        await sqs.call("CreateQueue", QueueName="mails")
+        async with asyncio.TaskGroup() as tasks:
+            doomed = tasks.create_task(sqs.call("ReceiveMessage", WaitTimeSeconds=20))
+            assert not (await sqs.call("ReceiveMessage", WaitTimeSeconds=1)).get("Messages")  # the other has begun
+            doomed.cancel()
+        await sqs.send(0, 1)
+        receive = {"WaitTimeSeconds": 20, "MessageSystemAttributeNames": ["All"]}
+        [message] = (await sqs.call("ReceiveMessage", **receive))["Messages"]
+        assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+        async with asyncio.timeout(15), asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(sqs.call("ReceiveMessage", WaitTimeSeconds=20))
+            await sqs.send(1, 1)
+        assert [message["Body"] for message in waiting.result()["Messages"]] == ["1"]
 
 
 async def test_no_credentials_and_no_profile_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
