@@ -15,13 +15,13 @@ import click
     type=click.IntRange(1, 5000),
     default=1000,
     show_default=True,
-    help="Order events per second; a tenth as many clicks.",
+    help="Order events per second; a tenth as many clicks, a fiftieth as many mails.",
 )
 @click.pass_context
 def demo_command(ctx: click.Context, *, seconds: float | None, as_json: bool, rate: int) -> int:
-    """See esmd work: orders from Kafka and clicks from Kinesis flow to functions, live in the terminal.
+    """See esmd work: orders from Kafka, clicks from Kinesis and mails from SQS flow to functions, live in the terminal.
 
-    Starts a private Redis, a Kafka broker, Kinesis and HTTP functions on the loopback interface, and a node with a
+    Starts a private Redis, a Kafka broker, Kinesis, SQS and HTTP functions on the loopback interface, and a node with a
     real configuration file. Needs no network and leaves nothing behind. Ctrl-C ends it with a summary.
     """
     from node.demo.show import run_demo  # noqa: PLC0415 - a node's parts are loaded when one runs

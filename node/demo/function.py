@@ -1,7 +1,7 @@
 """The demo's functions: an HTTP server in a process of its own (`python -m node.demo.function`).
 
-`billing` and `pages` answer with partial batch responses, `archive` takes whole batches. What happens to calls is
-`behaviour`'s. The process notes when each record arrived for good and reports counts and latencies to its parent as
+`archive` takes whole batches, the others answer with partial batch responses. What happens to calls is `behaviour`'s.
+The process notes when each record arrived for good and reports counts and latencies to its parent as
 lines of JSON on standard output; it ends when its standard input closes or its parent is gone, however that died.
 """
 
@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from node.demo import events
 from node.demo.behaviour import Answer, Behaviour
 from node.demo.latency import Latencies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from node.demo.events import Seen
 
 REPORT_S = 0.1
 _STOP_S = 1.0
@@ -48,57 +51,6 @@ class Report(msgspec.Struct):
     tallies: dict[str, Tally] = msgspec.field(default_factory=dict)
 
 
-class _KafkaRecord(msgspec.Struct):
-    """What the functions look at."""
-
-    partition: int
-    offset: int
-    topic: str
-    timestamp: int
-
-    @property
-    def timestamp_ms(self) -> float:
-        """When it was produced."""
-        return self.timestamp
-
-    @property
-    def identifier(self) -> object:
-        """How a partial batch response names it."""
-        return {"partition": f"{self.topic}-{self.partition}", "offset": self.offset}
-
-
-class _Kinesis(msgspec.Struct, rename="camel"):
-    sequence_number: str
-    approximate_arrival_timestamp: float
-
-
-class _KinesisRecord(msgspec.Struct):
-    """The same of Kinesis."""
-
-    kinesis: _Kinesis
-
-    @property
-    def timestamp_ms(self) -> float:
-        """When it arrived in the stream."""
-        return self.kinesis.approximate_arrival_timestamp * 1000
-
-    @property
-    def identifier(self) -> object:
-        """How a partial batch response names it."""
-        return self.kinesis.sequence_number
-
-
-class _Event(msgspec.Struct):
-    """An event of Kafka or of Kinesis."""
-
-    records: dict[str, list[_KafkaRecord]] = msgspec.field(default_factory=dict)
-    Records: list[_KinesisRecord] = msgspec.field(default_factory=list)
-
-    def all(self) -> list[_KafkaRecord | _KinesisRecord]:
-        """Return the records."""
-        return [*self.Records, *(record for of_shard in self.records.values() for record in of_shard)]
-
-
 class Functions:
     """The endpoints and what they remember."""
 
@@ -108,8 +60,8 @@ class Functions:
             "billing": Behaviour(partial_responses=True),
             "archive": Behaviour(partial_responses=False),
             "pages": Behaviour(partial_responses=True, seed=2),
+            "mailer": Behaviour(partial_responses=True, seed=3),
         }
-        self._decode = msgspec.json.Decoder(_Event).decode
 
     def application(self) -> web.Application:
         """Build the HTTP application."""
@@ -122,8 +74,9 @@ class Functions:
         behaviour = self._behaviours.get(request.match_info["function"])
         if behaviour is None:
             raise web.HTTPNotFound
-        records = self._decode(await request.read()).all()
+        records = events.records(await request.read())
         attempt = int(request.headers.get("X-Esmd-Attempt", "1"))
+        attempt = max([attempt, *[record.receives for record in records]])  # a queue makes its retries itself
         tally = self.report.tallies.setdefault(request.headers.get("X-Esmd-Mapping", "?"), Tally())
         tally.calls += 1
         tally.retries += attempt > 1
@@ -143,7 +96,7 @@ class Functions:
         self._take(tally, records, arrived_s)
         return web.json_response({"batchItemFailures": [{"itemIdentifier": record.identifier} for record in failed]})
 
-    def _take(self, tally: Tally, records: Sequence[_KafkaRecord | _KinesisRecord], arrived_s: float) -> None:
+    def _take(self, tally: Tally, records: Sequence[Seen], arrived_s: float) -> None:
         if not records:
             return
         if self.report.first_time_s is None:

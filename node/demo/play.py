@@ -9,20 +9,22 @@ import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 
 from config.load import load
 from model.errors import UnavailableError
-from model.mapping import KinesisSource
+from model.mapping import KafkaSource, KinesisSource, SqsSource
 from node.demo import screen
+from node.demo.aws_feeds import ClickFeed, MailFeed
+from node.demo.aws_producer import AwsProducer
 from node.demo.clicks import Clicks
 from node.demo.function_process import FunctionProcess
+from node.demo.mails import Mails
 from node.demo.orders import Orders
 from node.demo.producer import Producer
 from node.demo.snapshot import Observer, Phase, Produced, Snapshot, settled
-from node.demo.stream import ClickStream
 from node.demo.view import Scene
 from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
@@ -38,9 +40,12 @@ CONFIG = "demo.yaml"
 TOPIC = "orders"
 STREAM_ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 STREAM_SHARDS = 2
+QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:mails"
+QUEUE_VISIBILITY_S = 2  # after so long the queue hands a failed message out again; the function's timeout in the file
 FUNCTIONS_URL = "http://127.0.0.1:8080"  # in the shipped file; the demo puts the real addresses in
 BROKER = "127.0.0.1:9092"
 _ORDERS_PER_CLICK = 10
+_ORDERS_PER_MAIL = 50
 _LISTEN = ListenAddress("127.0.0.1", 9001)
 _REFRESH_S = 0.25
 _READY_POLL_S = 0.02
@@ -80,16 +85,19 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
     async with contextlib.AsyncExitStack() as parts:
         functions, kafka, aws = FunctionProcess(), EmbeddedKafka({}), EmbeddedAws()
         clicks_rate = max(1, wishes.rate // _ORDERS_PER_CLICK)
-        clicks = ClickStream(Clicks(wishes.seed), STREAM_ARN, rate=clicks_rate)
+        mails_rate = max(1, wishes.rate // _ORDERS_PER_MAIL)
+        clicks = AwsProducer(ClickFeed(Clicks(wishes.seed), STREAM_ARN, shards=STREAM_SHARDS), rate=clicks_rate)
+        mails = AwsProducer(MailFeed(Mails(wishes.seed), QUEUE_ARN, visibility_s=QUEUE_VISIBILITY_S), rate=mails_rate)
 
-        async def start_stream() -> None:
+        async def start_aws() -> None:
             await parts.enter_async_context(aws)
-            await clicks.create(aws.endpoint_url, shards=STREAM_SHARDS)
+            for producer in (clicks, mails):
+                await producer.create(aws.endpoint_url)
 
         async with shutdown.starting(), asyncio.TaskGroup() as starting:
             starting.create_task(parts.enter_async_context(kafka), name="start kafka")
             starting.create_task(parts.enter_async_context(functions), name="start functions")
-            starting.create_task(start_stream(), name="start stream")
+            starting.create_task(start_aws(), name="start stream and queue")
         config = data_dir / CONFIG
         text = wishes.config.read_text()
         addresses = {FUNCTIONS_URL: functions.report.url, BROKER: kafka.bootstrap_servers}
@@ -103,22 +111,22 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
             await kafka.create_topic(topic, partitions)
         options = RunOptions((config,), overrides, settings)
         scene = Scene(
-            topic=TOPIC,
-            rate=wishes.rate,
+            rates=Produced(wishes.rate, clicks_rate, mails_rate),
             command=wishes.command,
             node_url=f"http://{options.listen}",
             config=str(config),
             log=str(data_dir / "esmd.log"),
             seconds=wishes.seconds,
-            stream=STREAM_ARN.rpartition("/")[2],
-            clicks_rate=clicks_rate,
         )
         session = await parts.enter_async_context(
             aiohttp.ClientSession(scene.node_url, timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
         )
         seen = parts.enter_context(screen.opened(scene))
         servers = _Servers(kafka.bootstrap_servers, aws.endpoint_url)
-        course = _Course(wishes, shutdown, functions, clicks, servers, session, seen, started_time_s=started_time_s)
+        producers = _Producers(
+            Producer(Orders(wishes.seed), TOPIC, rate=wishes.rate, behind=lambda: course.now.behind), clicks, mails
+        )
+        course = _Course(wishes, shutdown, functions, producers, servers, session, seen, started_time_s=started_time_s)
         return await course.run(options)
 
 
@@ -138,6 +146,25 @@ class _Servers:
     aws: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Producers:
+    """Who produces to the demo's sources."""
+
+    orders: Producer
+    clicks: AwsProducer
+    mails: AwsProducer
+
+    @property
+    def produced(self) -> Produced:
+        """How much so far."""
+        return Produced(self.orders.produced, self.clicks.produced, self.mails.produced)
+
+    def stop(self) -> None:
+        """Produce no more."""
+        for producer in (self.orders, self.clicks, self.mails):
+            producer.stop()
+
+
 @dataclass(slots=True)
 class _Course:
     """One demo under way."""
@@ -145,7 +172,7 @@ class _Course:
     wishes: Wishes
     shutdown: Shutdown
     functions: FunctionProcess
-    clicks: ClickStream
+    producers: _Producers
     servers: _Servers
     session: aiohttp.ClientSession
     seen: Screen
@@ -156,7 +183,6 @@ class _Course:
 
     async def run(self, options: RunOptions) -> Ended | None:
         node_shutdown = Shutdown()
-        producer = Producer(Orders(self.wishes.seed), TOPIC, rate=self.wishes.rate, behind=lambda: self.now.behind)
         async with asyncio.TaskGroup() as tasks:
             node = tasks.create_task(self._run_node(options, node_shutdown), name="node")
             helpers = [
@@ -165,7 +191,7 @@ class _Course:
             ]
             ended = None
             if await self._ready():
-                ended = await self._flow(producer, options)
+                ended = await self._flow(options)
             node_shutdown.request()
             stop_s = options.settings.drain_timeout_s + _STOP_S
             try:
@@ -201,31 +227,28 @@ class _Course:
             await asyncio.sleep(_READY_POLL_S)
         return False
 
-    async def _flow(self, producer: Producer, options: RunOptions) -> Ended:
+    async def _flow(self, options: RunOptions) -> Ended:
         """Produce until the time is over or somebody wants to stop, and deliver all of it."""
-        loop = asyncio.get_running_loop()
+        loop, producers, aws = asyncio.get_running_loop(), self.producers, self.servers.aws
         async with asyncio.TaskGroup() as tasks:
             began_at = loop.time()
-            tasks.create_task(producer.run(self.servers.kafka), name="produce orders")
-            tasks.create_task(self.clicks.run(self.servers.aws, behind=self._clicks_behind), name="produce clicks")
+            tasks.create_task(producers.orders.run(self.servers.kafka), name="produce orders")
+            tasks.create_task(producers.clicks.run(aws, behind=lambda: self._behind("clicks")), name="produce clicks")
+            tasks.create_task(producers.mails.run(aws, behind=lambda: self._behind("mails")), name="produce mails")
             ends_at = None if self.wishes.seconds is None else began_at + self.wishes.seconds
             while not (self.shutdown.drain.is_set() or (ends_at is not None and loop.time() >= ends_at)):
-                await self._look(Phase.FLOWING, producer, began_at)
+                await self._look(Phase.FLOWING, began_at)
                 due_at = loop.time() + _REFRESH_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(due_at if ends_at is None else min(due_at, ends_at)):
                         await self.shutdown.drain.wait()
-            producer.stop()
-            self.clicks.stop()
+            producers.stop()
         seconds = loop.time() - began_at
-        produced = Produced(producer.produced, self.clicks.produced)
-        due = {
-            mapping.name: produced.clicks if isinstance(mapping.source, KinesisSource) else produced.orders
-            for mapping in options.settings.mappings
-        }
+        produced = producers.produced
+        due = {mapping.name: _of_source(produced, mapping.source) for mapping in options.settings.mappings}
         gives_up_at = loop.time() + _SETTLE_S
         while True:
-            await self._look(Phase.FINISHING, producer, began_at)
+            await self._look(Phase.FINISHING, began_at)
             done = settled(self.status, due)
             if done or loop.time() > gives_up_at:
                 break
@@ -234,7 +257,7 @@ class _Course:
         await asyncio.sleep(_REFRESH_S)
         return Ended(self.status, self.functions.report, produced, seconds, self._first_after_s(), done)
 
-    async def _look(self, phase: Phase, producer: Producer, began_at: float) -> None:
+    async def _look(self, phase: Phase, began_at: float) -> None:
         """Ask the node how it is, and show it."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # busy: what it said before has to do for now
             async with self.session.get("/esmd/v1/status", raise_for_status=True) as answer:
@@ -246,7 +269,7 @@ class _Course:
             at=at,
             phase=phase,
             elapsed_s=at - began_at,
-            produced=Produced(producer.produced, self.clicks.produced),
+            produced=self.producers.produced,
             first_after_s=self._first_after_s(),
         )
         try:
@@ -255,12 +278,23 @@ class _Course:
             if not self.shutdown.drain.is_set():
                 self.shutdown.request()
 
-    def _clicks_behind(self) -> int:
-        return self.now.unfinished("clicks", self.clicks.produced)
+    def _behind(self, mapping: Literal["clicks", "mails"]) -> int:
+        """Return how many events of a mapping whose source does not tell its backlog are not finished."""
+        return self.now.unfinished(mapping, getattr(self.producers.produced, mapping))
 
     def _first_after_s(self) -> float | None:
         first_s = self.functions.report.first_time_s
         return None if first_s is None else max(0.0, first_s - self.started_time_s)
+
+
+def _of_source(produced: Produced, source: KinesisSource | SqsSource | KafkaSource) -> int:
+    match source:
+        case KinesisSource():
+            return produced.clicks
+        case SqsSource():
+            return produced.mails
+        case KafkaSource():
+            return produced.orders
 
 
 def process_started_time_s() -> float:

@@ -65,8 +65,9 @@ class Lines:
         if not self._introduced:
             self._introduced = True
             scene = self._scene
+            orders, clicks, mails = scene.rates
             self._print(
-                f"esmd demo: {scene.rate:,} order events/s, {scene.clicks_rate:,} clicks/s; "
+                f"esmd demo: {orders:,} order events/s, {clicks:,} clicks/s, {mails:,} mails/s; "
                 f"config {scene.config}, log {scene.log}"
             )
         if snapshot.elapsed_s >= self._next_s:

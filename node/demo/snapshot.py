@@ -73,6 +73,7 @@ class Produced(NamedTuple):
 
     orders: int = 0
     clicks: int = 0
+    mails: int = 0
 
 
 NOTHING = Produced()

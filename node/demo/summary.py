@@ -67,7 +67,8 @@ def summary(
 
 
 def _headline(ended: Mapping[str, Any], produced: Produced, first_after_s: float | None) -> str:
-    said = f"{produced.orders:,} order events and {produced.clicks:,} clicks in {ended['seconds']:.1f} s"
+    orders, clicks, mails = produced
+    said = f"{orders:,} order events, {clicks:,} clicks and {mails:,} mails in {ended['seconds']:.1f} s"
     return said + (
         "." if first_after_s is None else f"; the first was delivered {first_after_s:.2f} s after the command."
     )
@@ -87,7 +88,7 @@ def _shown(ended: Mapping[str, Any], report: Report) -> str:
 
 def _next(config: str, command: str) -> str:
     return (
-        f"Next: copy {config}, put in your own broker, stream and function's URL, leave out "
+        f"Next: copy {config}, put in your own broker, stream, queue and function's URL, leave out "
         f"`embedded`, and start it: {command} run FILE"
     )
 

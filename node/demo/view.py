@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from node.demo.snapshot import LastError, MappingView, ShardLine, Snapshot
+    from node.demo.snapshot import LastError, MappingView, Produced, ShardLine, Snapshot
 
 WIDE = 110
 """From this many columns on there is room for the sparkline and the errors of shards."""
@@ -33,19 +33,16 @@ _STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", 
 class Scene:
     """What stays the same during a demo."""
 
-    topic: str
-    rate: int
+    rates: Produced  # a second
     command: str  # how to call esmd here
     node_url: str
     config: str
     log: str
     seconds: float | None = None
-    stream: str = "clicks"
-    clicks_rate: int = 100
 
 
 def screen(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
-    """Return the whole screen: 24 lines for three mappings of ten shards, so that 80x24 shows all."""
+    """Return the whole screen: 24 lines for four mappings of ten shards, so that 80x24 shows all."""
     return Group(
         _headline(snapshot, scene, width),
         _first(snapshot),
@@ -56,8 +53,7 @@ def screen(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
         Text(),
         _error(snapshot.last_error),
         _hint("config", f"{scene.config}; the log is {PurePath(scene.log).name} beside it"),
-        _hint("try", f"{scene.command} status{_url(scene)}   in another terminal"),
-        _hint("end", "Ctrl-C"),
+        _hint("try", f"{scene.command} status{_url(scene)}   in another terminal; Ctrl-C ends it"),
     )
 
 
@@ -96,11 +92,11 @@ def _headline(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    orders, clicks = f"  {scene.rate:,} orders/s in Kafka", f"{scene.clicks_rate:,} clicks/s in Kinesis"
+    orders, clicks, mails = scene.rates
     if width >= WIDE:
-        what = f"{orders} topic `{scene.topic}`, {clicks} stream `{scene.stream}`"
+        what = f"  {orders:,} orders/s in Kafka, {clicks:,} clicks/s in Kinesis, {mails:,} mails/s in SQS"
     else:
-        what = f"{orders}, {clicks}"
+        what = f"  Kafka {orders:,}/s, Kinesis {clicks:,}/s, SQS {mails:,}/s"
     clock = f"{snapshot.elapsed_s:,.0f} s"
     if scene.seconds is not None:
         clock += f" of {scene.seconds:g} s"
@@ -112,13 +108,16 @@ def _headline(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
 
 def _first(snapshot: Snapshot) -> Text:
     if snapshot.phase is Phase.STARTING:
-        return Text("starting Redis, Kafka, Kinesis, the functions and the node …", "dim")
+        return Text("starting Redis, Kafka, Kinesis, SQS, the functions and the node …", "dim")
     if snapshot.first_after_s is None:
         return Text("waiting for the first event …", "dim")
+    orders, clicks, mails = snapshot.produced
     return Text.assemble(
-        ("first event delivered after ", ""),
+        "first event after ",
         (f"{snapshot.first_after_s:.2f} s", "bold green"),
-        f" · {snapshot.produced.orders:,} orders, {snapshot.produced.clicks:,} clicks produced",
+        f" · {orders:,} orders, {clicks:,} clicks, {mails:,} mails",
+        no_wrap=True,
+        overflow="ellipsis",
     )
 
 

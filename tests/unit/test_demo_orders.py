@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.load import load
-from model.mapping import KafkaSource, KinesisSource
+from model.mapping import KafkaSource, KinesisSource, SqsSource
 from model.pattern import compile_pattern
 from node.demo.behaviour import BURST_S, FIRST_BURST_S, FIRST_ERROR_S, Answer, Behaviour
 from node.demo.clicks import Click, Clicks
 from node.demo.orders import Order, Orders
-from node.demo.play import BROKER, FUNCTIONS_URL, STREAM_ARN, TOPIC
+from node.demo.play import BROKER, FUNCTIONS_URL, QUEUE_ARN, QUEUE_VISIBILITY_S, STREAM_ARN, TOPIC
 from node.demo.show import SHIPPED
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def test_the_shipped_file_has_the_addresses_that_the_demo_replaces() -> None:
     sources = [mapping.source for mapping in settings.mappings]
     assert text.count(BROKER) == sum(isinstance(source, KafkaSource) for source in sources)
     assert [source.arn for source in sources if isinstance(source, KinesisSource)] == [STREAM_ARN]
+    assert [source.arn for source in sources if isinstance(source, SqsSource)] == [QUEUE_ARN]
+    assert settings.functions["mailer"].timeout_s == QUEUE_VISIBILITY_S
     assert settings.embedded.aws is not None
     assert settings.embedded.kafka is not None
     assert set(settings.embedded.kafka.topics) == {TOPIC}

@@ -17,21 +17,25 @@ from node.demo.view import Scene, line, screen, sparkline
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-SCENE = Scene(
-    "orders", 1000, "esmd", "http://127.0.0.1:9001", "/data/esmd-demo-x/demo.yaml", "/data/esmd-demo-x/esmd.log"
-)
+RATES = Produced(1000, 100, 20)
+SCENE = Scene(RATES, "esmd", "http://127.0.0.1:9001", "/data/esmd-demo-x/demo.yaml", "/data/esmd-demo-x/esmd.log")
 MAPPINGS = (
     MappingView("archive", "Enabled", 1_234_567, 1000.4, 0, 0.0, 232.4, 12856.0, 99, 1234, 99, (900.0, 1000.0)),
     MappingView("clicks", "Enabled", 123_000, 100.0, 0, 0.0, 186.0, 1023.0, 2, 9, 6, (100.0,)),
+    MappingView("mails", "Enabled", 24_000, 20.0, 0, 0.0, 7.0, 2088.0, 3, 4, 2, (20.0,)),
     MappingView("paid-orders", "Enabled", 123_456, 119.0, 1_111_111, 880.0, 21.0, 703.0, 4, 11, 7, (100.0,)),
 )
 SHARDS = tuple(
     ShardLine(mapping.name, f"orders-{at}", "reading", 101, "1234567", 1795251050222744, None)
-    for mapping in (MAPPINGS[0], MAPPINGS[2])
-    for at in range(4)
-) + tuple(ShardLine("clicks", f"shardId-{at:012}", "reading", None, "12345", 1795251050222744, None) for at in range(2))
+    for mapping in (MAPPINGS[0], MAPPINGS[3])
+    for at in range(3)
+)
+SHARDS += tuple(
+    ShardLine("clicks", f"shardId-{at:012}", "reading", 0, "12345", 1795251050222744, None) for at in (0, 1)
+)
+SHARDS += tuple(ShardLine("mails", f"poller-{at}", "reading", None, None, 1795251050222744, None) for at in (0, 1))
 ERROR = LastError("paid-orders orders-1", "HTTP 500: DatabaseError: deadlock detected, please retry " * 3, 3.2)
-FULL = Snapshot(Phase.FLOWING, 12.3, Produced(12_000, 1200), 1.234, MAPPINGS, SHARDS, ERROR)
+FULL = Snapshot(Phase.FLOWING, 12.3, Produced(12_000_000, 1_200_000, 240_000), 1.234, MAPPINGS, SHARDS, ERROR)
 
 
 def drawn(renderable: RenderableType, width: int) -> list[str]:
@@ -76,18 +80,20 @@ def test_the_screen_fits(width: int) -> None:
     (archive,) = (shown for shown in lines if shown.startswith("archive ") and "1,234,567" in shown)
     for number in ("1,000", "232 ms", "12,856 ms", "99", "1,234"):
         assert number in archive
-    assert sum("orders-" in shown and "reading" in shown and "1234567" in shown for shown in lines) == 8
+    assert sum("orders-" in shown and "reading" in shown and "1234567" in shown for shown in lines) == 6
     assert sum("shardId-" in shown and "reading" in shown and "12345" in shown for shown in lines) == 2
-    assert "first event delivered after 1.23 s · 12,000 orders, 1,200 clicks produced" in lines[1]
+    assert sum("poller-" in shown and "reading" in shown for shown in lines) == 2
+    assert "first event after 1.23 s · 12,000,000 orders, 1,200,000 clicks, 240,000 mails" in lines[1]
     assert "Ctrl-C" in lines[-1]
 
 
 @pytest.mark.parametrize("width", [80, 110])
 def test_the_headline_has_room_for_the_longest_demo(width: int) -> None:
     """At the highest rate and with a time limit of hours, the headline is whole."""
-    scene = Scene("orders", 5000, "esmd", "http://127.0.0.1:9001", "c", "l", seconds=36_000, clicks_rate=500)
+    scene = Scene(Produced(5000, 500, 100), "esmd", "http://127.0.0.1:9001", "c", "l", seconds=36_000)
     first = drawn(screen(Snapshot(Phase.FLOWING, 35_999), scene, width), width)[0]
-    assert "500 clicks/s in Kinesis" in first
+    for part in ("5,000", "Kafka", "500", "Kinesis", "100", "SQS"):
+        assert part in first
     assert first.rstrip().endswith(" 35,999 s of 36000 s")
 
 
@@ -102,7 +108,7 @@ def test_a_wide_screen_shows_more() -> None:
 
 def test_an_unusual_address_is_named() -> None:
     """The command for another terminal names the node's address when other commands would not find it."""
-    elsewhere = Scene("orders", 1000, "esmd", "http://127.0.0.1:43210", "c", "l")
+    elsewhere = Scene(RATES, "esmd", "http://127.0.0.1:43210", "c", "l")
     assert "esmd status --url http://127.0.0.1:43210" in "\n".join(drawn(screen(FULL, elsewhere, 80), 80))
     assert "--url" not in "\n".join(drawn(screen(FULL, SCENE, 80), 80))
 
@@ -110,9 +116,9 @@ def test_an_unusual_address_is_named() -> None:
 @pytest.mark.parametrize(
     ("snapshot", "told"),
     [
-        (Snapshot(Phase.STARTING, 0.0), "starting Redis, Kafka"),
+        (Snapshot(Phase.STARTING, 0.0), "starting Redis, Kafka, Kinesis, SQS"),
         (Snapshot(Phase.FLOWING, 0.2), "waiting for the first event"),
-        (Snapshot(Phase.FINISHING, 9.0, Produced(10, 1), 1.0), "finishing"),
+        (Snapshot(Phase.FINISHING, 9.0, Produced(10, 1, 1), 1.0), "finishing"),
     ],
 )
 def test_the_screen_tells_what_is_going_on(snapshot: Snapshot, told: str) -> None:
@@ -130,7 +136,7 @@ def test_a_line_tells_all_in_one() -> None:
     """Without a terminal each mapping's numbers stand in one line."""
     told = line(FULL)
     assert "\n" not in told
-    for part in ("12.3 s", "archive: 1,000 delivered/s", "p99 703 ms", "7 throttled", "lag 404"):
+    for part in ("12.3 s", "archive: 1,000 delivered/s", "p99 703 ms", "7 throttled", "lag 303"):
         assert part in told
 
 
@@ -221,7 +227,7 @@ def test_the_summary_says_what_was_shown(width: int) -> None:
             summary(
                 ended,
                 report,
-                produced=Produced(1_000_000, 2000),
+                produced=Produced(1_000_000, 2000, 400),
                 first_after_s=1.234,
                 config="demo.yaml",
                 command="esmd",
@@ -230,7 +236,7 @@ def test_the_summary_says_what_was_shown(width: int) -> None:
         )
     )
     for part in (
-        "1,000,000 order events and 2,000 clicks in 3.0 s; the first was delivered 1.23 s after",
+        "1,000,000 order events, 2,000 clicks and 400 mails in 3.0 s; the first was delivered 1.23 s after",
         "600,000",
         "Every event was delivered or filtered",
         "failed 3 times",
