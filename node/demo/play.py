@@ -9,7 +9,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -123,9 +123,7 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
         )
         seen = parts.enter_context(screen.opened(scene))
         servers = _Servers(kafka.bootstrap_servers, aws.endpoint_url)
-        producers = _Producers(
-            Producer(Orders(wishes.seed), TOPIC, rate=wishes.rate, behind=lambda: course.now.behind), clicks, mails
-        )
+        producers = _Producers(Producer(Orders(wishes.seed), TOPIC, rate=wishes.rate), clicks, mails)
         course = _Course(wishes, shutdown, functions, producers, servers, session, seen, started_time_s=started_time_s)
         return await course.run(options)
 
@@ -232,9 +230,11 @@ class _Course:
         loop, producers, aws = asyncio.get_running_loop(), self.producers, self.servers.aws
         async with asyncio.TaskGroup() as tasks:
             began_at = loop.time()
-            tasks.create_task(producers.orders.run(self.servers.kafka), name="produce orders")
-            tasks.create_task(producers.clicks.run(aws, behind=lambda: self._behind("clicks")), name="produce clicks")
-            tasks.create_task(producers.mails.run(aws, behind=lambda: self._behind("mails")), name="produce mails")
+            orders = producers.orders.run(self.servers.kafka, behind=lambda: self.now.behind)
+            clicks = producers.clicks.run(aws, behind=lambda: self._unfinished("clicks", producers.clicks))
+            mails = producers.mails.run(aws, behind=lambda: self._unfinished("mails", producers.mails))
+            for producing, what in ((orders, "orders"), (clicks, "clicks"), (mails, "mails")):
+                tasks.create_task(producing, name=f"produce {what}")
             ends_at = None if self.wishes.seconds is None else began_at + self.wishes.seconds
             while not (self.shutdown.drain.is_set() or (ends_at is not None and loop.time() >= ends_at)):
                 await self._look(Phase.FLOWING, began_at)
@@ -278,9 +278,8 @@ class _Course:
             if not self.shutdown.drain.is_set():
                 self.shutdown.request()
 
-    def _behind(self, mapping: Literal["clicks", "mails"]) -> int:
-        """Return how many events of a mapping whose source does not tell its backlog are not finished."""
-        return self.now.unfinished(mapping, getattr(self.producers.produced, mapping))
+    def _unfinished(self, mapping: str, producer: AwsProducer) -> int:
+        return self.now.unfinished(mapping, producer.produced)
 
     def _first_after_s(self) -> float | None:
         first_s = self.functions.report.first_time_s

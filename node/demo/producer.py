@@ -27,11 +27,10 @@ _LONGEST_JUMP_S = 0.5  # what a pause of the loop may cost in events that come a
 class Producer:
     """Sends orders to a topic until told to stop."""
 
-    def __init__(self, orders: Orders, topic: str, *, rate: int, behind: Callable[[], int]) -> None:
+    def __init__(self, orders: Orders, topic: str, *, rate: int) -> None:
         self._orders = orders
         self._topic = topic
         self._rate = rate
-        self._behind = behind
         self._stopping = asyncio.Event()
         self.produced = 0
 
@@ -39,16 +38,16 @@ class Producer:
         """Produce no more."""
         self._stopping.set()
 
-    async def run(self, bootstrap_servers: str) -> None:
+    async def run(self, bootstrap_servers: str, *, behind: Callable[[], int]) -> None:
         """Produce until stopped; all is with the broker then. Raises `UnavailableError`."""
         client = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=5)
         try:
             async with client:
-                await self._produce(client)
+                await self._produce(client, behind)
         except KafkaError as error:
             raise UnavailableError(f"the embedded Kafka broker: {error}") from error
 
-    async def _produce(self, client: AIOKafkaProducer) -> None:
+    async def _produce(self, client: AIOKafkaProducer, behind: Callable[[], int]) -> None:
         loop = asyncio.get_running_loop()
         produced_to = loop.time()
         while not self._stopping.is_set():
@@ -56,7 +55,7 @@ class Producer:
             produced_to = max(produced_to, now - _LONGEST_JUMP_S)
             due = int((now - produced_to) * self._rate)
             produced_to += due / self._rate
-            if self._behind() < MOST_BEHIND:
+            if behind() < MOST_BEHIND:
                 for _ in range(due):
                     changed_time = datetime.now(UTC).isoformat(timespec="milliseconds")
                     event = self._orders.event(changed_time)
