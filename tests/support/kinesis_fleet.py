@@ -130,7 +130,7 @@ class _Targets:
     def make(self, _settings: object) -> Function:
         return self.function
 
-    def aws(self, _service: str) -> AwsJson:
+    def aws(self, _service: str, *, version: str = "1.1") -> AwsJson:
         return self.caller
 
 
