@@ -119,8 +119,8 @@ class EmbeddedAws:
         return str(answer["endpoint_url"])
 
 
-def _load(listening: socket.socket) -> Any:
-    """Load moto and give it the socket. Runs in the child."""
+def load(listening: socket.socket) -> Any:
+    """Load moto and give it the socket; returns a server. For the child, which has nothing else to do."""
     from moto.kinesis.models import kinesis_backends  # noqa: PLC0415  # an optional dependency, and only the child needs it
     from moto.moto_server import werkzeug_app as moto  # noqa: PLC0415  # as above
     from werkzeug.serving import make_server  # noqa: PLC0415  # as above
@@ -139,7 +139,7 @@ def _load(listening: socket.socket) -> Any:
 
 def _serve(listening: socket.socket) -> None:
     try:
-        server = _load(listening)
+        server = load(listening)
     except BaseException:  # noqa: BLE001  # a thread that fails would leave callers waiting for nothing
         traceback.print_exc()
         os._exit(1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.support.kinesis_fleet import Fleet
     from tests.support.kinesis_local import KinesisLocal
+    from tests.support.kinesis_streams import Streams
 
 Reshard = "Callable[[Stream], None]"
 STORM_S = float(os.environ.get("ESMD_TEST_STORM_S", "20"))
@@ -81,13 +82,11 @@ async def test_a_reshard_under_load_keeps_every_record_in_its_order(
     assert verdict.duplicates == 0
 
 
-async def test_the_children_are_read_about_a_second_after_the_split(
-    kinesis_local: KinesisLocal, tmp_path: Path
-) -> None:
+async def test_the_children_are_read_about_a_second_after_the_split(closing_streams: Streams, tmp_path: Path) -> None:
     """Nobody waits for the next discovery: the end of the parent makes the tracker look at once."""
-    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url)
+    stream = await asyncio.to_thread(closing_streams.new)
     producer = Producer(stream, keys=4)
-    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path) as fleet, fleet.node():
+    async with kinesis_fleet(closing_streams.server.endpoint_url, stream, tmp_path) as fleet, fleet.node():
         await asyncio.to_thread(producer.write)
         await fleet.delivered(producer)
         await asyncio.to_thread(split, stream)
@@ -122,16 +121,16 @@ async def test_a_restart_in_the_middle_of_a_reshard_goes_on_where_it_was(
 
 
 async def test_a_mapping_that_begins_after_reshards_reads_all_generations_in_order(
-    kinesis_local: KinesisLocal, tmp_path: Path
+    closing_streams: Streams, tmp_path: Path
 ) -> None:
     """TRIM_HORIZON begins with the oldest parents and works down the lineage."""
-    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=2)
+    stream = await asyncio.to_thread(closing_streams.new, shards=2)
     producer = Producer(stream, keys=8)
     for change in (split, both, merge):
         await asyncio.to_thread(producer.write, 3)
         await asyncio.to_thread(change, stream)
     await asyncio.to_thread(producer.write, 3)
-    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path) as fleet, fleet.node():
+    async with kinesis_fleet(closing_streams.server.endpoint_url, stream, tmp_path) as fleet, fleet.node():
         verdict = await fleet.delivered(producer)
     assert verdict.problems() == []
     assert verdict.duplicates == 0

@@ -21,26 +21,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.kinesis_local import KinesisLocal
-    from tests.support.moto_server import MotoServer
+    from tests.support.kinesis_streams import Streams
 
 FIRST = ShardId("shardId-000000000000")
 
 
-@pytest.fixture(params=["kinesis-local", "moto"])
-def endpoint_url(request: pytest.FixtureRequest) -> str:
-    """Give the address of each server in turn."""
-    if request.param == "kinesis-local":
-        kinesis: KinesisLocal = request.getfixturevalue("kinesis_local")
-        return kinesis.endpoint_url
-    moto: MotoServer = request.getfixturevalue("moto_server")
-    return moto.endpoint_url
-
-
-async def test_records_are_read_from_the_beginning_after_a_checkpoint_and_not_at_all(endpoint_url: str) -> None:
+async def test_records_are_read_from_the_beginning_after_a_checkpoint_and_not_at_all(streams: Streams) -> None:
     """TRIM_HORIZON without a checkpoint, right behind it with one, and what was read twice is the same."""
-    stream = await asyncio.to_thread(Stream, endpoint_url)
+    stream = await asyncio.to_thread(streams.new)
     await asyncio.to_thread(stream.put, [("k", b"%d" % n) for n in range(10)])
-    async with kinesis_source(endpoint_url, kinesis_mapping(stream.arn)) as source:
+    async with kinesis_source(streams.server.endpoint_url, kinesis_mapping(stream.arn)) as source:
         (shard,) = await source.shards()
         assert (shard.id, shard.parents, shard.origin) == (FIRST, (), BEGINNING)
         reader = await source.reader(FIRST, None, BEGINNING)
@@ -54,13 +44,13 @@ async def test_records_are_read_from_the_beginning_after_a_checkpoint_and_not_at
         assert datas(await read_records(again, 6)) == [b"%d" % n for n in range(4, 10)]
 
 
-async def test_a_record_becomes_the_event_with_its_data_untouched(endpoint_url: str) -> None:
+async def test_a_record_becomes_the_event_with_its_data_untouched(streams: Streams) -> None:
     """Bytes that are no text, a key that is not ASCII, the server's own time and number."""
-    stream = await asyncio.to_thread(Stream, endpoint_url)
+    stream = await asyncio.to_thread(streams.new)
     data = bytes(range(256))
     ((shard, sequence),) = await asyncio.to_thread(stream.put, [("schlüssel", data)])
     mapping = kinesis_mapping(stream.arn)
-    async with kinesis_source(endpoint_url, mapping) as source:
+    async with kinesis_source(streams.server.endpoint_url, mapping) as source:
         reader = await source.reader(FIRST, None, BEGINNING)
         (raw,) = await read_records(reader, 1)
         assert reader.lag().retention_s == 86_400.0
@@ -73,49 +63,48 @@ async def test_a_record_becomes_the_event_with_its_data_untouched(endpoint_url: 
     assert abs(arrived - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_a_start_in_time_skips_what_arrived_before(endpoint_url: str) -> None:
+async def test_a_start_in_time_skips_what_arrived_before(streams: Streams) -> None:
     """AT_TIMESTAMP to the millisecond."""
-    stream = await asyncio.to_thread(Stream, endpoint_url)
+    stream = await asyncio.to_thread(streams.new)
     await asyncio.to_thread(stream.put, [("k", b"before")])
-    async with kinesis_source(endpoint_url, kinesis_mapping(stream.arn)) as source:
+    async with kinesis_source(streams.server.endpoint_url, kinesis_mapping(stream.arn)) as source:
         reader = await source.reader(FIRST, None, BEGINNING)
         (raw,) = await read_records(reader, 1)
     start = datetime.fromtimestamp(raw.ApproximateArrivalTimestamp, UTC) + timedelta(milliseconds=1)
-    await asyncio.sleep(0.01)  # so that the next record arrives in a later millisecond
+    await asyncio.sleep(streams.server.moment_s)  # so that the next record arrives in a later millisecond
     await asyncio.to_thread(stream.put, [("k", b"after")])
     mapping = kinesis_mapping(stream.arn, position=StartingPosition.AT_TIMESTAMP, time=start)
-    async with kinesis_source(endpoint_url, mapping) as source:
+    async with kinesis_source(streams.server.endpoint_url, mapping) as source:
         (shard,) = await source.shards()
         assert shard.origin is not None
         reader = await source.reader(FIRST, None, shard.origin)
         assert datas(await read_records(reader, 1)) == [b"after"]
 
 
-async def test_latest_begins_where_the_mapping_first_looked_however_late_the_reader_comes(endpoint_url: str) -> None:
+async def test_latest_begins_where_the_mapping_first_looked_however_late_the_reader_comes(streams: Streams) -> None:
     """Records that arrive between the first look and the first read are not lost."""
-    stream = await asyncio.to_thread(Stream, endpoint_url)
+    stream = await asyncio.to_thread(streams.new)
     await asyncio.to_thread(stream.put, [("k", b"old")])
-    await asyncio.sleep(0.01)  # so that now is later than the record's millisecond
+    await asyncio.sleep(streams.server.moment_s)  # so that now is later than the record's millisecond
     mapping = kinesis_mapping(stream.arn, position=StartingPosition.LATEST)
-    async with kinesis_source(endpoint_url, mapping) as source:
+    async with kinesis_source(streams.server.endpoint_url, mapping) as source:
         (shard,) = await source.shards()
     assert shard.origin is not None
     assert origin_ms(shard.origin) is not None
-    await asyncio.sleep(0.01)  # as above
+    await asyncio.sleep(streams.server.moment_s)  # as above
     await asyncio.to_thread(stream.put, [("k", b"new")])
-    async with kinesis_source(endpoint_url, mapping) as source:
+    async with kinesis_source(streams.server.endpoint_url, mapping) as source:
         reader = await source.reader(FIRST, None, shard.origin)
         assert datas(await read_records(reader, 1)) == [b"new"]
 
 
-async def test_a_closed_shard_is_read_to_its_end_and_its_children_name_it(kinesis_local: KinesisLocal) -> None:
+async def test_a_closed_shard_is_read_to_its_end_and_its_children_name_it(closing_streams: Streams) -> None:
     """A split: the parent ends, and the listing says whose children the new shards are. In moto no shard ends."""
-    endpoint_url = kinesis_local.endpoint_url
-    stream = await asyncio.to_thread(Stream, endpoint_url)
+    stream = await asyncio.to_thread(closing_streams.new)
     await asyncio.to_thread(stream.put, [("k", b"%d" % n) for n in range(3)])
     await asyncio.to_thread(lambda: stream.split(stream.open_shards()[0]))
     latest = kinesis_mapping(stream.arn, position=StartingPosition.LATEST)
-    async with kinesis_source(endpoint_url, latest) as source:
+    async with kinesis_source(closing_streams.server.endpoint_url, latest) as source:
         parent, *children = await source.shards()
         assert (parent.id, parent.parents, parent.origin) == (FIRST, (), END)
         assert [child.parents for child in children] == [(FIRST,), (FIRST,)]
@@ -125,11 +114,11 @@ async def test_a_closed_shard_is_read_to_its_end_and_its_children_name_it(kinesi
         assert await reader.read(1) is None
 
 
-async def test_a_merged_shard_names_both_parents(kinesis_local: KinesisLocal) -> None:
+async def test_a_merged_shard_names_both_parents(closing_streams: Streams) -> None:
     """ParentShardId and AdjacentParentShardId."""
-    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=2)
+    stream = await asyncio.to_thread(closing_streams.new, shards=2)
     await asyncio.to_thread(lambda: stream.merge(*stream.open_shards()))
-    async with kinesis_source(kinesis_local.endpoint_url, kinesis_mapping(stream.arn)) as source:
+    async with kinesis_source(closing_streams.server.endpoint_url, kinesis_mapping(stream.arn)) as source:
         *parents, child = await source.shards()
     assert set(child.parents) == {parent.id for parent in parents}
 
@@ -141,10 +130,10 @@ async def test_more_shards_than_a_page_holds_are_all_listed(kinesis_local: Kines
         assert len({shard.id for shard in await source.shards()}) == 150
 
 
-async def test_a_stream_that_is_not_there_is_a_refusal(endpoint_url: str) -> None:
+async def test_a_stream_that_is_not_there_is_a_refusal(streams: Streams) -> None:
     """Someone must act; the text names the stream."""
-    arn = "arn:aws:kinesis:us-east-1:000000000000:stream/nowhere"
-    async with kinesis_source(endpoint_url, kinesis_mapping(arn)) as source:
+    arn = f"arn:aws:kinesis:{streams.server.region}:{streams.server.account}:stream/nowhere"
+    async with kinesis_source(streams.server.endpoint_url, kinesis_mapping(arn)) as source:
         with pytest.raises(SourceRefusedError, match="nowhere"):
             await source.shards()
         with pytest.raises(SourceRefusedError, match="nowhere"):
@@ -152,14 +141,15 @@ async def test_a_stream_that_is_not_there_is_a_refusal(endpoint_url: str) -> Non
 
 
 async def test_a_latest_mapping_survives_the_death_of_every_node_before_its_first_record(
-    kinesis_local: KinesisLocal, tmp_path: Path
+    closing_streams: Streams, tmp_path: Path
 ) -> None:
     """Where LATEST was is stored with the first discovery, so what comes while nobody runs is delivered."""
-    stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=2)
+    server = closing_streams.server
+    stream = await asyncio.to_thread(closing_streams.new, shards=2)
     old = Producer(stream, keys=3)
     await asyncio.to_thread(old.write)
-    await asyncio.sleep(0.01)  # so that the mapping begins in a later millisecond
-    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, position="LATEST") as fleet:
+    await asyncio.sleep(server.moment_s)  # so that the mapping begins in a later millisecond
+    async with kinesis_fleet(server.endpoint_url, stream, tmp_path, position="LATEST") as fleet:
         async with fleet.node() as node:
             await fleet.noted(3)
             await node.kill()

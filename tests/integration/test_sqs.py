@@ -1,4 +1,4 @@
-"""A queue poller end to end on ElasticMQ, with its function in the test's process."""
+"""A queue poller end to end on SQS servers, with its function in the test's process."""
 
 from __future__ import annotations
 
@@ -8,26 +8,16 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-import pytest
-
 from model.outcome import Delivered, FunctionFailed, Outcome
 from tests.support.node_process import eventually
 from tests.support.queue_rig import QueueRig, sqs_mapping
-from tests.support.sqs_servers import CREDENTIALS, RealQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pollers.queue_pump import QueuePump
-    from tests.support.elasticmq import ElasticMQ
     from tests.support.fake_sqs import FakeQueue
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have some."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
+    from tests.support.sqs_servers import Queues, RealQueue
 
 
 @asynccontextmanager
@@ -48,9 +38,9 @@ async def balanced(made: QueueRig, pump: QueuePump) -> dict[str, int]:
     return {name: count for name in stored.ledger.__struct_fields__ if (count := getattr(stored.ledger, name))}
 
 
-async def test_a_standard_queue_is_read_empty_and_the_event_is_as_aws_makes_it(elasticmq: ElasticMQ) -> None:
+async def test_a_standard_queue_is_read_empty_and_the_event_is_as_aws_makes_it(queues: Queues) -> None:
     """Every message once; the event has AWS's shape, the body byte for byte."""
-    real = RealQueue(elasticmq.endpoint_url)
+    real = queues.new()
     awkward = '{"n":  1.0, "t": "Grüße ✓ 😀\\u00e9", "q": "\\"<&>\\""}\n\ttail'
     attributes = {
         "n": {"DataType": "Number", "StringValue": "6"},
@@ -82,23 +72,24 @@ async def test_a_standard_queue_is_read_empty_and_the_event_is_as_aws_makes_it(e
     assert all(isinstance(value, str) for value in record["attributes"].values())
 
 
-async def test_batches_above_ten_are_gathered_in_the_window(elasticmq: ElasticMQ) -> None:
+async def test_batches_above_ten_are_gathered_in_the_window(queues: Queues) -> None:
     """BatchSize 50 with a window: full batches as soon as they are full, the rest when the window is over."""
-    real = RealQueue(elasticmq.endpoint_url)
+    real = queues.new()
     real.send([f"m{n}" for n in range(120)])
     async with rig(real, BatchSize=50, MaximumBatchingWindowInSeconds=2) as made:
         made.concurrency = 16
         async with made.running(made.pump()):
             await eventually(lambda: len(made.function.done) == 120, "all messages")
             await eventually(lambda: real.empty, "an empty queue")
-    assert [len(call) for call in made.function.calls] == [50, 50, 20]
+    sizes = [len(call) for call in made.function.calls]
+    assert sizes == [50, 50, 20] or (queues.server.real and max(sizes) <= 50)  # AWS gives what it likes at a time
     event = json.loads(made.function.invocations[0].event)
     assert event["Records"][0]["md5OfMessageAttributes"] is None
 
 
-async def test_a_fifo_queue_keeps_the_order_of_its_groups(elasticmq: ElasticMQ) -> None:
+async def test_a_fifo_queue_keeps_the_order_of_its_groups(strict_queues: Queues) -> None:
     """Three pollers, many groups, a batch fails now and then: groups succeed in the order of sending."""
-    real = RealQueue(elasticmq.endpoint_url, fifo=True, visibility_s=2)
+    real = strict_queues.new(fifo=True, visibility_s=2)
     real.send_groups(20, 12)
     failed: set[str] = set()
 
@@ -118,10 +109,10 @@ async def test_a_fifo_queue_keeps_the_order_of_its_groups(elasticmq: ElasticMQ) 
         assert mine == [f"g{group}/{n}" for n in range(12)]
 
 
-async def test_partial_failures_and_redrive(elasticmq: ElasticMQ) -> None:
+async def test_partial_failures_and_redrive(queues: Queues) -> None:
     """Listed messages are tried again after their visibility, and dead-lettered by the queue; the rest is deleted."""
-    dead = RealQueue(elasticmq.endpoint_url)
-    real = RealQueue(elasticmq.endpoint_url, visibility_s=1, dead=dead, receives=2)
+    dead = queues.new()
+    real = queues.new(visibility_s=1, dead=dead, receives=2)
     real.send([f"m{n}" for n in range(30)])
     async with rig(real, FunctionResponseTypes=["ReportBatchItemFailures"]) as made:
 
@@ -141,9 +132,9 @@ async def test_partial_failures_and_redrive(elasticmq: ElasticMQ) -> None:
     assert await balanced(made, pump) == {"polled": 28, "delivered": 28}
 
 
-async def test_filtered_out_messages_are_deleted(elasticmq: ElasticMQ) -> None:
+async def test_filtered_out_messages_are_deleted(queues: Queues) -> None:
     """They leave the queue without an invocation."""
-    real = RealQueue(elasticmq.endpoint_url)
+    real = queues.new()
     real.send([json.dumps({"n": n % 2}) for n in range(40)])
     async with rig(real, FilterCriteria={"Filters": [{"Pattern": '{"body": {"n": [1]}}'}]}) as made:
         pump = made.pump()
@@ -154,23 +145,23 @@ async def test_filtered_out_messages_are_deleted(elasticmq: ElasticMQ) -> None:
     assert await balanced(made, pump) == {"polled": 40, "delivered": 20, "filtered": 20}
 
 
-async def test_a_drain_returns_what_no_handler_has_begun(elasticmq: ElasticMQ) -> None:
+async def test_a_drain_returns_what_no_handler_has_begun(queues: Queues) -> None:
     """Messages in an open window are visible again within seconds, in order, and another poller gets them."""
-    real = RealQueue(elasticmq.endpoint_url, visibility_s=300)
+    real = queues.new(visibility_s=300)
     real.send([f"m{n}" for n in range(25)])
     async with rig(real, BatchSize=100, MaximumBatchingWindowInSeconds=300) as made:
         made.concurrency = 16
         pump = made.pump()
         async with made.running(pump):
             await eventually(lambda: pump.held == 25, "all messages held")
-        assert real.counts() == (25, 0)
+        await eventually(lambda: real.counts() == (25, 0), "all messages visible again")
         assert await balanced(made, pump) == {}
     assert made.function.calls == []
 
 
-async def test_visibility_is_extended_beyond_the_queues_timeout(elasticmq: ElasticMQ) -> None:
+async def test_visibility_is_extended_beyond_the_queues_timeout(queues: Queues) -> None:
     """A handler three times as slow as the visibility timeout is called once."""
-    real = RealQueue(elasticmq.endpoint_url, visibility_s=2)
+    real = queues.new(visibility_s=2)
     real.send(["a", "b"])
     async with rig(real) as made:
         made.function.seconds = lambda _bodies: 6

@@ -1,4 +1,4 @@
-"""Queues and real nodes: processes of the daemon, Redis and ElasticMQ."""
+"""Queues and real nodes: processes of the daemon, Redis and SQS servers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.node_process import NodeProcess, eventually, owners
-from tests.support.sqs_servers import CREDENTIALS, RealQueue
 from tests.support.sqs_target import SqsTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.elasticmq import ElasticMQ
+    from tests.support.aws_servers import AwsServer
+    from tests.support.sqs_servers import Queues, RealQueue
 
 
-def document(real: RealQueue, target: SqsTarget, redis_url: str, **mapping: Any) -> dict[str, Any]:
+def document(server: AwsServer, real: RealQueue, target: SqsTarget, redis_url: str, **mapping: Any) -> dict[str, Any]:
     """Make a node's configuration with one mapping `orders` from a queue to the target."""
     return {
         "redis": {"url": redis_url},
         "leasing": {"ttl": 3},
-        "aws": {"region": "us-east-1", "endpoint_url": real.endpoint_url},
+        "aws": server.section(),
         "functions": {"f": {"url": target.url, "timeout": 30}},
         "event_source_mappings": [
             {"Name": "orders", "EventSourceArn": real.arn, "FunctionName": "f", **mapping},
@@ -44,17 +44,17 @@ async def balanced(node: NodeProcess, delivered: int) -> bool:
     return bool(ledger["delivered"] == ledger["polled"] == delivered)
 
 
-async def test_a_node_reads_a_queue_and_leaves_it_clean(elasticmq: ElasticMQ, redis_url: str, tmp_path: Path) -> None:
+async def test_a_node_reads_a_queue_and_leaves_it_clean(queues: Queues, redis_url: str, tmp_path: Path) -> None:
     """Delivered, deleted, accounted for, and ended within the drain timeout."""
-    real = RealQueue(elasticmq.endpoint_url)
+    server, real = queues.server, await asyncio.to_thread(queues.new)
     await asyncio.to_thread(real.send, [f"m{n}" for n in range(500)])
     async with SqsTarget().serving() as target:
-        node = NodeProcess(tmp_path, document(real, target, redis_url), env=CREDENTIALS)
+        node = NodeProcess(tmp_path, document(server, real, target, redis_url), env=server.environment())
         async with node:
             await node.start()
             await eventually(lambda: len(target.done()) == 500, lambda: f"all messages\n{node.tail()}")
             await eventually(lambda: balanced(node, 500), "the account")
-            assert real.empty
+            await eventually(lambda: real.empty, "an empty queue")
             metrics = await node.metrics()
             assert metrics['esm_deleted_event_count_total{mapping="orders",source="sqs"}'] == 500
             assert (await node.mapping())["last_processing_result"] == "OK"
@@ -90,14 +90,14 @@ async def test_a_function_slower_than_the_visibility_timeout_is_refused_without_
 
 @pytest.mark.slow
 async def test_maximum_concurrency_holds_across_four_nodes(
-    elasticmq: ElasticMQ, redis_url: str, tmp_path: Path
+    strict_queues: Queues, redis_url: str, tmp_path: Path
 ) -> None:
     """MaximumConcurrency 7: the function sees seven calls at once, and never more."""
-    real = RealQueue(elasticmq.endpoint_url)
+    server, real = strict_queues.server, await asyncio.to_thread(strict_queues.new)
     await asyncio.to_thread(real.send, [f"m{n}" for n in range(4000)])
     async with SqsTarget(seconds=0.2).serving() as target, AsyncExitStack() as nodes:
-        settings = document(real, target, redis_url, ScalingConfig={"MaximumConcurrency": 7})
-        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=CREDENTIALS) for n in range(4)]
+        settings = document(server, real, target, redis_url, ScalingConfig={"MaximumConcurrency": 7})
+        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=server.environment()) for n in range(4)]
         for node in fleet:
             await nodes.enter_async_context(node)
             node.spawn()
@@ -119,12 +119,14 @@ async def test_maximum_concurrency_holds_across_four_nodes(
 
 
 @pytest.mark.slow
-async def test_groups_stay_in_order_when_a_node_is_killed(elasticmq: ElasticMQ, redis_url: str, tmp_path: Path) -> None:
+async def test_groups_stay_in_order_when_a_node_is_killed(
+    strict_queues: Queues, redis_url: str, tmp_path: Path
+) -> None:
     """200 groups of 50 messages, three nodes, one killed: in order, nothing lost, only what was in flight repeated."""
-    real = RealQueue(elasticmq.endpoint_url, fifo=True, visibility_s=5)
+    server, real = strict_queues.server, await asyncio.to_thread(strict_queues.new, fifo=True, visibility_s=5)
     async with SqsTarget(seconds=0.1).serving() as target, AsyncExitStack() as nodes:
-        settings = document(real, target, redis_url)
-        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=CREDENTIALS) for n in range(3)]
+        settings = document(server, real, target, redis_url)
+        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=server.environment()) for n in range(3)]
         for node in fleet:
             await nodes.enter_async_context(node)
             await node.start()

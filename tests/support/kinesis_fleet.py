@@ -227,7 +227,7 @@ class _Running:
 
 @contextlib.asynccontextmanager
 async def kinesis_fleet(
-    endpoint_url: str, stream: Stream, folder: Path, more: Iterable[str] = (), position: str = "TRIM_HORIZON"
+    endpoint_url: str | None, stream: Stream, folder: Path, more: Iterable[str] = (), position: str = "TRIM_HORIZON"
 ) -> AsyncIterator[Fleet]:
     """Make a fleet that reads a stream; `more` are further lines of the mapping."""
     async with aws_json(endpoint_url) as caller:

@@ -7,26 +7,21 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-import botocore.session
-from botocore.config import Config
 from botocore.credentials import Credentials
 
 from invocation.aws_json import AwsJson
-from invocation.signing import AwsSigner
+from invocation.signing import AwsCredentials, AwsSigner
 from invocation.transport import Transport
 from model.ids import MappingId
 from model.mapping import EventSourceMapping, KinesisSource, StartingPosition
 from pollers.sources import kinesis
-from tests.support.servers import unique_name
+from tests.support.aws_servers import Lab, aws_client, fresh_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from datetime import datetime
 
     from pollers.ports import ShardReader
-
-REGION = "us-east-1"
-HASHES = 2**128
 
 
 class FixedCredentials:
@@ -38,9 +33,9 @@ class FixedCredentials:
 
 
 @contextlib.asynccontextmanager
-async def aws_json(endpoint_url: str) -> AsyncIterator[AwsJson]:
-    """Make signed calls of the Kinesis at an address."""
-    credentials: Any = FixedCredentials()
+async def aws_json(endpoint_url: str | None) -> AsyncIterator[AwsJson]:
+    """Make signed calls of the Kinesis at an address, or of AWS's."""
+    credentials: Any = AwsCredentials() if endpoint_url is None else FixedCredentials()
     async with Transport() as transport:
         yield AwsJson(transport, AwsSigner("kinesis", credentials, endpoint_url=endpoint_url))
 
@@ -48,31 +43,37 @@ async def aws_json(endpoint_url: str) -> AsyncIterator[AwsJson]:
 class Stream:
     """A stream of a server, changed by AWS's own client. Its methods block: call them in a thread or before a loop."""
 
-    def __init__(self, endpoint_url: str, *, shards: int = 1) -> None:
-        self.name = unique_name("stream")
-        self.client: Any = botocore.session.get_session().create_client(
-            "kinesis",
-            region_name=REGION,
-            endpoint_url=endpoint_url,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            # A repeated PutRecords writes its records twice: better to fail than to judge the order of such a stream.
-            config=Config(retries={"total_max_attempts": 1}),
-        )
+    def __init__(self, endpoint_url: str | None, *, shards: int = 1) -> None:
+        self.name = fresh_name("stream")
+        # AWS allows few looks a second, and five reads of a shard.
+        self._look_s, self._read_s = (1.0, 0.3) if endpoint_url is None else (0.02, 0.0)
+        self.client = aws_client("kinesis", endpoint_url)
+        # A repeated PutRecords writes its records twice: better to fail than to judge the order of such a stream.
+        self._writer = aws_client("kinesis", endpoint_url, attempts=1)
         self.client.create_stream(StreamName=self.name, ShardCount=shards)
-        self.settle()
-        self.arn: str = self._summary()["StreamARN"]
+        try:
+            self.settle()
+            self.arn: str = self._summary()["StreamARN"]
+        except BaseException:
+            self.delete()
+            raise
 
     def _summary(self) -> dict[str, Any]:
         summary: dict[str, Any] = self.client.describe_stream_summary(StreamName=self.name)["StreamDescriptionSummary"]
         return summary
 
-    def settle(self, *, within_s: float = 30.0) -> None:
+    def settle(self, *, within_s: float = 180.0) -> None:
         """Wait until the stream is made or changed."""
         until = time.monotonic() + within_s
         while self._summary()["StreamStatus"] != "ACTIVE":
             assert time.monotonic() < until, "the stream does not become active"
-            time.sleep(0.02)
+            time.sleep(self._look_s)
+
+    def delete(self) -> None:
+        """Delete the stream, without waiting until it is gone."""
+        with contextlib.suppress(self.client.exceptions.ResourceNotFoundException):
+            self.settle()  # while it changes it cannot be deleted
+            self.client.delete_stream(StreamName=self.name, EnforceConsumerDeletion=True)
 
     def make_anew(self) -> None:
         """Delete the stream and make another one of its name."""
@@ -89,10 +90,24 @@ class Stream:
         batch = list(records)
         for first in range(0, len(batch), 500):
             entries = [{"PartitionKey": key, "Data": data} for key, data in batch[first : first + 500]]
-            answer = self.client.put_records(StreamName=self.name, Records=entries)
+            answer = self._writer.put_records(StreamName=self.name, Records=entries)
             assert not answer["FailedRecordCount"], answer
             placed += [(one["ShardId"], one["SequenceNumber"]) for one in answer["Records"]]
         return placed
+
+    def read(self, shard: str) -> list[tuple[float, bytes]]:
+        """Return what a shard holds: (arrival in epoch seconds, data) of each record."""
+        place = {"StreamName": self.name, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+        iterator: str | None = self.client.get_shard_iterator(**place)["ShardIterator"]
+        held: list[tuple[float, bytes]] = []
+        while iterator:
+            page = self.client.get_records(ShardIterator=iterator)
+            held += [(row["ApproximateArrivalTimestamp"].timestamp(), row["Data"]) for row in page["Records"]]
+            if not page["Records"] and not page["MillisBehindLatest"]:
+                break
+            iterator = page.get("NextShardIterator")
+            time.sleep(self._read_s)
+        return held
 
     def shards(self) -> list[dict[str, Any]]:
         """List all shards."""
@@ -125,6 +140,9 @@ class Stream:
         self.settle()
 
 
+Streams = Lab[Stream]
+
+
 def kinesis_mapping(
     arn: str, *, position: StartingPosition = StartingPosition.TRIM_HORIZON, time: datetime | None = None, **more: Any
 ) -> EventSourceMapping:
@@ -142,7 +160,7 @@ def kinesis_mapping(
 
 @contextlib.asynccontextmanager
 async def kinesis_source(
-    endpoint_url: str, mapping: EventSourceMapping, **options: Any
+    endpoint_url: str | None, mapping: EventSourceMapping, **options: Any
 ) -> AsyncIterator[kinesis.KinesisSource]:
     """Open a source for the length of the block."""
     async with aws_json(endpoint_url) as caller:

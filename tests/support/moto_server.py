@@ -1,6 +1,8 @@
 """moto's server: SNS, S3 and other AWS services in one Python process, for tests. Everything lives in its memory.
 
-For what clients see of SNS and S3; SQS and Kinesis are judged on better servers (`elasticmq`, `kinesis_local`).
+It is what `embedded.aws` starts beside a node: calls of Kinesis and SQS are served one at a time. Closed shards never
+end in it, and FIFO queues forget their order when a visibility timeout is over (`node.embedded_aws` has the list), so
+those are judged on better servers (`elasticmq`, `kinesis_local`).
 """
 
 from __future__ import annotations
@@ -8,16 +10,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
 from typing import Self
 
+from node.embedded_aws import load
 from tests.support.server_process import ServerProcess
 from tests.support.servers import free_ports, responds
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"
+_ROOT = Path(__file__).parents[2]
 
 
 class MotoServer:
@@ -45,11 +50,11 @@ class MotoServer:
             self._home = Path(tempfile.mkdtemp(prefix="esmd-moto-"))
             self._process = ServerProcess("moto", self._home)
             [self._port] = free_ports(1)
-        command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(self._port)]
         self._process.start(
-            command,
+            [sys.executable, "-m", "tests.support.moto_server", str(self._port)],
             serves=lambda: responds(self._port, "/moto-api/data.json"),
             env={**os.environ, "MOTO_ACCOUNT_ID": ACCOUNT_ID},
+            cwd=_ROOT,
         )
 
     def kill(self) -> None:
@@ -74,3 +79,13 @@ class MotoServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def main() -> None:
+    """Run as a program: serve on a port until killed."""
+    with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listening:
+        load(listening).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

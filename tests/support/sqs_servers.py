@@ -1,32 +1,28 @@
-"""Queues on a real SQS server for tests: made, filled and looked at with AWS's own client."""
+"""Queues on a real SQS server, or in AWS, for tests: made, filled and looked at with AWS's own client."""
 
 from __future__ import annotations
 
 import json
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-
-import botocore.session
 
 from invocation.client import Targets
 from model.mapping import SqsSource
 from pollers.sources.sqs_api import SqsQueue
-from tests.support.servers import unique_name
+from tests.support.aws_servers import AwsServer, Lab, aws_client, fresh_name
 from tests.support.targets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-ARN = "arn:aws:sqs:us-east-1:000000000000:"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-
 
 class RealQueue:
-    """One queue on a server."""
+    """One queue on a server. Everything but `adapter` blocks."""
 
     def __init__(
         self,
-        endpoint_url: str,
+        endpoint_url: str | None,
         *,
         fifo: bool = False,
         visibility_s: int = 30,
@@ -35,26 +31,30 @@ class RealQueue:
     ) -> None:
         self.endpoint_url = endpoint_url
         self.fifo = fifo
-        self.client: Any = botocore.session.get_session().create_client(
-            "sqs",
-            region_name="us-east-1",
-            endpoint_url=endpoint_url,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        self.name = unique_name("queue") + (".fifo" if fifo else "")
+        self.client = aws_client("sqs", endpoint_url)
+        self.name = fresh_name("queue") + (".fifo" if fifo else "")
         attributes = {"VisibilityTimeout": str(visibility_s)}
         if fifo:
             attributes["FifoQueue"] = "true"
         if dead is not None:
             attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": receives})
         self.url: str = self.client.create_queue(QueueName=self.name, Attributes=attributes)["QueueUrl"]
+        try:
+            if endpoint_url is None:
+                time.sleep(1)  # AWS: a new queue may be used a second later
+            self.arn: str = self._attributes("QueueArn")["QueueArn"]
+        except BaseException:
+            self.delete()
+            raise
         self.sent = 0
 
-    @property
-    def arn(self) -> str:
-        """The queue's name for mappings."""
-        return ARN + self.name
+    def _attributes(self, *names: str) -> dict[str, str]:
+        found: dict[str, str] = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return found
+
+    def delete(self) -> None:
+        """Delete the queue."""
+        self.client.delete_queue(QueueUrl=self.url)
 
     @property
     def source(self) -> SqsSource:
@@ -98,9 +98,9 @@ class RealQueue:
 
     def counts(self) -> tuple[int, int]:
         """Return how many messages are visible and how many are in flight."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return int(found[names[0]]), int(found[names[1]])
+        visible, in_flight = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
+        found = self._attributes(visible, in_flight)
+        return int(found[visible]), int(found[in_flight])
 
     @property
     def empty(self) -> bool:
@@ -110,5 +110,9 @@ class RealQueue:
     @asynccontextmanager
     async def adapter(self) -> AsyncIterator[SqsQueue]:
         """Return our own client of it."""
-        async with Targets(Secrets(), region="us-east-1", aws_endpoint_url=self.endpoint_url) as targets:
+        region = AwsServer(self.endpoint_url).region
+        async with Targets(Secrets(), region=region, aws_endpoint_url=self.endpoint_url) as targets:
             yield SqsQueue(self.source, targets.aws("sqs", version="1.0"))
+
+
+Queues = Lab[RealQueue]
