@@ -3,6 +3,8 @@
 The share given by the state manager is the ceiling. Throttles halve the limit and stop receiving until the function
 takes a batch again; function errors lower it by one, unless the mapping reports batch item failures (spec 4.2). Every
 batch that the function takes raises it by one, so that a recovered function gets back its share within a few rounds.
+However low it is, one batch is tried; but the state manager is told how low it is, so that a function without room does
+not get more pollers.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ class ConcurrencyLimit:
     @property
     def now(self) -> int:
         """Batches that may be with the function."""
+        return min(max(1, self._limit), self._share)
+
+    @property
+    def room(self) -> int:
+        """Batches that the function seems to have room for: one is tried even where that is none."""
         return min(self._limit, self._share)
 
     @property
@@ -48,12 +55,12 @@ class ConcurrencyLimit:
         """Note a function error: the function was reached."""
         self.throttled = False
         if self._reduces_on_errors:
-            self._limit = max(1, self.now - 1)
+            self._limit = max(0, self.now - 1)
 
     def refused(self) -> None:
         """Note a throttle, or that the function was not reached."""
         self.throttled = True
-        self._limit = max(1, self.now // 2)
+        self._limit = self.now // 2
 
 
 def retry_delay_s(setbacks: int, retry_after_s: float | None, draw: float) -> float:

@@ -114,7 +114,7 @@ class QueuePump:
 
     def use(self) -> QueueUse:
         """Tell the state manager how much is used."""
-        return QueueUse(self._load.take_peak(), self._limit.now)
+        return QueueUse(self._load.take_peak(), self._limit.room)
 
     # The course
 

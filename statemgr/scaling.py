@@ -72,7 +72,7 @@ class QueueUse(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one poller tells of itself, as part of its stored state."""
 
     busy: int = 0  # most batches with the function, or waiting for it, at once since the last report
-    limit: int = 0  # how many it allows itself at present: less than its share after throttles and errors
+    limit: int = 0  # how many the function has room for: less than its share after throttles and errors
 
     def encode(self) -> bytes:
         """Return the stored form."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -44,9 +46,9 @@ async def balanced(node: NodeProcess, delivered: int) -> bool:
     return bool(ledger["delivered"] == ledger["polled"] == delivered)
 
 
-async def test_a_node_reads_a_queue_and_leaves_it_clean(queues: Queues, redis_url: str, tmp_path: Path) -> None:
+async def test_a_node_reads_a_queue_and_leaves_it_clean(strict_queues: Queues, redis_url: str, tmp_path: Path) -> None:
     """Delivered, deleted, accounted for, and ended within the drain timeout."""
-    server, real = queues.server, await asyncio.to_thread(queues.new)
+    server, real = strict_queues.server, await asyncio.to_thread(strict_queues.new)
     await asyncio.to_thread(real.send, [f"m{n}" for n in range(500)])
     async with SqsTarget().serving() as target:
         node = NodeProcess(tmp_path, document(server, real, target, redis_url), env=server.environment())
@@ -63,14 +65,14 @@ async def test_a_node_reads_a_queue_and_leaves_it_clean(queues: Queues, redis_ur
 
 
 async def test_a_function_slower_than_the_visibility_timeout_is_refused_without_the_heartbeat(
-    elasticmq: ElasticMQ, redis_url: str, tmp_path: Path
+    queues: Queues, redis_url: str, tmp_path: Path
 ) -> None:
     """Nothing is received, the status says why in AWS's words, and a longer visibility timeout puts it right."""
-    real = RealQueue(elasticmq.endpoint_url, visibility_s=29)
+    server, real = queues.server, await asyncio.to_thread(queues.new, visibility_s=29)
     await asyncio.to_thread(real.send, ["m"])
     async with SqsTarget().serving() as target:
-        settings = document(real, target, redis_url, extensions={"visibility_heartbeat": False})
-        async with NodeProcess(tmp_path, settings, env=CREDENTIALS) as node:
+        settings = document(server, real, target, redis_url, extensions={"visibility_heartbeat": False})
+        async with NodeProcess(tmp_path, settings, env=server.environment()) as node:
             await node.start()
             short = "Queue visibility timeout: 29 seconds is less than Function timeout: 30 seconds"
 
@@ -86,6 +88,89 @@ async def test_a_function_slower_than_the_visibility_timeout_is_refused_without_
             await eventually(lambda: target.done() == ["m"], lambda: f"the message\n{node.tail()}")
             assert [call.receives for call in target.calls] == [(1,)]
             assert (await node.mapping())["state"] == "Enabled"
+
+
+@pytest.mark.slow
+async def test_a_throttling_function_dead_letters_nothing(
+    strict_queues: Queues, redis_url: str, tmp_path: Path
+) -> None:
+    """429 for two visibility timeouts and maxReceiveCount 2: nothing is received twice, most of it not even once."""
+    server, dead = strict_queues.server, await asyncio.to_thread(strict_queues.new)
+    real = await asyncio.to_thread(strict_queues.new, visibility_s=5, dead=dead, receives=2)
+    await asyncio.to_thread(real.send, [f"m{n}" for n in range(300)])
+    async with SqsTarget(answer=lambda _bodies: 429).serving() as target:
+        node = NodeProcess(tmp_path, document(server, real, target, redis_url), env=server.environment())
+        async with node:
+            await node.start()
+            await eventually(lambda: target.calls, "a call")
+            throttled_at = target.calls[0].began
+            await eventually(lambda: target.calls[-1].began > throttled_at + 11, "eleven seconds of 429")
+            assert real.counts()[1] <= 50  # five batches: a function without room is no reason for more
+            target.answer = lambda _bodies: 200
+            await eventually(lambda: len(target.done()) == 300, lambda: f"all messages\n{node.tail()}")
+            await eventually(lambda: balanced(node, 300), "the account")
+            await eventually(lambda: real.empty, "an empty queue")
+    assert {count for call in target.calls for count in call.receives} == {1}
+    assert dead.empty
+
+
+async def test_a_drain_lets_handlers_finish_and_returns_the_rest(
+    queues: Queues, redis_url: str, tmp_path: Path
+) -> None:
+    """SIGTERM: the batch with the function is deleted, what waits for one is visible at once, and the node ends."""
+    server, real = queues.server, await asyncio.to_thread(queues.new, visibility_s=300)
+    await asyncio.to_thread(real.send, [f"running/{n}" for n in range(20)])
+    async with SqsTarget(seconds=4).serving() as target:
+        settings = document(server, real, target, redis_url, BatchSize=20, MaximumBatchingWindowInSeconds=300)
+        async with NodeProcess(tmp_path, settings, env=server.environment()) as node:
+            await node.start()
+            await eventually(lambda: target.running, "a batch with the function")
+            await asyncio.to_thread(real.send, [f"waiting/{n}" for n in range(15)])
+            await eventually(lambda: real.counts() == (0, 35), "everything received")
+            asked_at = time.monotonic()
+            node.signal(signal.SIGTERM)
+            await eventually(lambda: real.counts()[0] == 15, "what waited visible again")
+            assert await node.ended() == 0
+            assert time.monotonic() - asked_at < 25  # the drain timeout; the visibility timeout is twelve times that
+    assert sorted(target.done()) == sorted(f"running/{n}" for n in range(20))
+    await eventually(lambda: real.counts() == (15, 0), "only what waited left")
+
+
+@pytest.mark.slow
+async def test_concurrency_begins_at_five_and_grows_while_there_is_a_backlog(
+    strict_queues: Queues, redis_url: str, tmp_path: Path
+) -> None:
+    """Three hundred a minute, so thirty after the first look at the queue."""
+    server, real = strict_queues.server, await asyncio.to_thread(strict_queues.new)
+    await asyncio.to_thread(real.send, [f"m{n}" for n in range(2000)])
+    async with SqsTarget(seconds=0.5).serving() as target:
+        settings = document(server, real, target, redis_url, BatchSize=1)
+        async with NodeProcess(tmp_path, settings, env=server.environment()) as node:
+            await node.start()
+            await eventually(lambda: len(target.calls) >= 15, "a few calls")
+            assert target.most_running == 5
+            await eventually(lambda: target.most_running >= 25, "more at once")
+            assert sum(real.counts()) > 0, "the queue ran dry: the test has shown nothing"
+
+
+@pytest.mark.slow
+async def test_provisioned_pollers_hold_across_the_fleet(strict_queues: Queues, redis_url: str, tmp_path: Path) -> None:
+    """Two of them on two nodes: the function sees twenty calls at once from the start, and never more."""
+    server, real = strict_queues.server, await asyncio.to_thread(strict_queues.new)
+    await asyncio.to_thread(real.send, [f"m{n}" for n in range(1000)])
+    pollers = {"ProvisionedPollerConfig": {"MinimumPollers": 2, "MaximumPollers": 2}}
+    async with SqsTarget(seconds=0.5).serving() as target, AsyncExitStack() as nodes:
+        settings = document(server, real, target, redis_url, BatchSize=1, **pollers)
+        fleet = [NodeProcess(tmp_path, settings, name=f"node{n}", env=server.environment()) for n in range(2)]
+        for node in fleet:
+            await nodes.enter_async_context(node)
+            await node.start()
+        await eventually(lambda: held_by(fleet[0], 2), "pollers on two nodes")
+        await eventually(lambda: target.most_running == 20, "twenty at once")
+        calls = len(target.calls)
+        await eventually(lambda: len(target.calls) >= calls + 100, "more calls")
+        assert sum(real.counts()) > 0, "the queue ran dry: the test has shown nothing"
+        assert target.most_running == 20
 
 
 @pytest.mark.slow

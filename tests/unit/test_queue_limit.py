@@ -44,6 +44,24 @@ def test_the_share_is_the_ceiling() -> None:
     assert limit.now == 0
 
 
+def test_a_poller_with_a_share_of_one_tells_that_the_function_has_no_room() -> None:
+    """It tries one batch all the same, and success takes the word back; reported items are no want of room."""
+    limit, reporting = ConcurrencyLimit(1, reduces_on_errors=True), ConcurrencyLimit(1, reduces_on_errors=False)
+    for happens in (limit.refused, limit.failed):
+        assert (limit.now, limit.room) == (1, 1)
+        happens()
+        assert (limit.now, limit.room) == (1, 0)
+        limit.share = 2
+        assert (limit.now, limit.room) == (1, 0)
+        limit.share = 1
+        limit.took()
+    reporting.failed()
+    assert (reporting.now, reporting.room) == (1, 1)
+    limit.share = 0
+    limit.failed()
+    assert (limit.now, limit.room) == (0, 0)
+
+
 def test_throttled_batches_wait_longer_and_longer_or_as_told() -> None:
     """Half a second doubling to twenty, with jitter; Retry-After is honoured."""
     assert [retry_delay_s(n, None, 1.0) for n in (0, 1, 2, 5, 6, 50)] == [0.5, 1, 2, 16, 20, 20]

@@ -67,6 +67,9 @@ def test_it_does_not_grow_when_what_there_is_is_not_used() -> None:
     grown = course(DEFAULT, 1, backlog=9, used=1)
     reduced = [QueueUse(300, 20)]
     assert rescale(grown, DEFAULT, backlog=9, uses=reduced, now=grown.at + 5).concurrency == grown.concurrency
+    first = begin(DEFAULT, 0)
+    throttled = [QueueUse(1, 0)] * 5  # each of five pollers has its one batch waiting
+    assert rescale(first, DEFAULT, backlog=9, uses=throttled, now=5).concurrency == 5
 
 
 def test_it_falls_back_when_little_is_used_and_to_two_when_idle() -> None:
