@@ -14,8 +14,11 @@ from model.ids import Position, ShardId
 from model.mapping import StartingPosition
 from model.shard import BEGINNING, END, origin_ms
 from pollers.sources.kinesis_envelope import KinesisEnvelope
+from pollers.sources.kpl import deaggregate
 from tests.support.kinesis_fleet import MAPPING, Producer, kinesis_fleet
 from tests.support.kinesis_streams import Stream, datas, kinesis_mapping, kinesis_source, read_out, read_records
+from tests.support.node_process import eventually
+from tests.unit.test_kpl import User, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +141,45 @@ async def test_a_stream_that_is_not_there_is_a_refusal(streams: Streams) -> None
             await source.shards()
         with pytest.raises(SourceRefusedError, match="nowhere"):
             await (await source.reader(FIRST, Position("1"), BEGINNING)).read(1)
+
+
+async def test_an_aggregate_of_the_producer_library_is_one_record_of_a_polled_stream(streams: Streams) -> None:
+    """As in AWS it is passed on untouched: taking it apart is the function's business."""
+    stream = await asyncio.to_thread(streams.new)
+    aggregate = encode([User("a", None, b"one"), User("b", None, b"two")])
+    assert len(deaggregate(aggregate) or ()) == 2
+    await asyncio.to_thread(stream.put, [("k", aggregate)])
+    async with kinesis_source(streams.server.endpoint_url, kinesis_mapping(stream.arn)) as source:
+        reader = await source.reader(FIRST, None, BEGINNING)
+        (raw,) = await read_records(reader, 1)
+    assert (datas([raw]), raw.PartitionKey) == ([aggregate], "k")
+
+
+async def test_a_failing_key_stalls_its_lane_alone_and_what_the_others_finished_is_not_delivered_again(
+    streams: Streams, tmp_path: Path
+) -> None:
+    """Four lanes, one of them stuck; the node dies, and its successor goes on with what is left only."""
+    stream = await asyncio.to_thread(streams.new)
+    producer = Producer(stream, keys=12)
+    stuck = [key for key in producer.written if hash(key) % 4 == hash("key-0") % 4]  # the lane is chosen like this
+    await asyncio.to_thread(producer.write, 20)
+    more = ["ParallelizationFactor: 4", "BatchSize: 5"]
+    async with kinesis_fleet(streams.server.endpoint_url, stream, tmp_path, more) as fleet:
+        fleet.function.poison = {("key-0", 0)}
+        async with fleet.node() as node:
+
+            async def others_saved() -> bool:
+                progress = (await fleet.progress()).get(FIRST)
+                return progress is not None and progress.ledger.delivered >= 20 * (12 - len(stuck))
+
+            await eventually(others_saved, "the other lanes' records")
+            await node.kill()
+        assert ("key-0", 0) not in fleet.function.arrivals
+        fleet.function.poison = set()
+        async with fleet.node():
+            verdict = await fleet.delivered(producer)
+    assert verdict.problems() == []
+    assert verdict.duplicates == 0
 
 
 async def test_a_latest_mapping_survives_the_death_of_every_node_before_its_first_record(

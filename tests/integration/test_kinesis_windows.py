@@ -9,79 +9,22 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.support.kinesis_fleet import Producer
-from tests.support.node_process import NodeProcess, eventually, url_target
+from tests.support.kinesis_nodes import kinesis_nodes
+from tests.support.node_process import eventually
 from tests.support.window_target import Sums, Window, WindowTarget, truth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.support.aws_servers import AwsServer
+    from tests.support.kinesis_nodes import Nodes
     from tests.support.kinesis_streams import Stream, Streams
 
 SHORT_S = 2
 LONG_S = 900  # longer than any test: a window ends because its shard does
-
-
-class Nodes:
-    """Nodes of one fleet, which come and go."""
-
-    def __init__(self, folder: Path, server: AwsServer, document: dict[str, Any]) -> None:
-        self._folder = folder
-        self._server = server
-        self._document = document
-        self.started: list[NodeProcess] = []
-
-    async def start(self) -> NodeProcess:
-        """Start one more."""
-        name = f"node-{len(self.started)}"
-        node = NodeProcess(self._folder, self._document, name=name, env=self._server.environment())
-        self.started.append(node)
-        await node.start()
-        return node
-
-    async def end(self) -> None:
-        """End those that are left; none of them may have found its books wrong."""
-        for node in self.started:
-            if node.running:
-                assert await node.stop() == 0
-            assert not node.find("ledger.imbalance"), node.tail()
-
-    def tails(self) -> str:
-        """Return the last words of all."""
-        return "\n".join(f"{node.name}:\n{node.tail()}" for node in self.started)
-
-
-@asynccontextmanager
-async def fleet(
-    server: AwsServer, stream: Stream, target: WindowTarget, redis_url: str, folder: Path, **mapping: Any
-) -> AsyncIterator[Nodes]:
-    """Make a fleet that reads a stream into windows."""
-    document = {
-        "redis": {"url": redis_url},
-        "leasing": {"ttl": 3},
-        "aws": server.section(),
-        "functions": url_target(target.url),
-        "event_source_mappings": [
-            {
-                "Name": "clicks",
-                "EventSourceArn": stream.arn,
-                "FunctionName": "f",
-                "StartingPosition": "TRIM_HORIZON",
-                **mapping,
-            }
-        ],
-    }
-    nodes = Nodes(folder, server, document)
-    try:
-        yield nodes
-        await nodes.end()
-    finally:
-        for node in nodes.started:
-            await node.__aexit__()
 
 
 @asynccontextmanager
@@ -129,8 +72,14 @@ async def test_the_final_calls_add_up_to_what_was_written(
     producer = Producer(stream, keys=8)
     async with (
         WindowTarget(fail=0.05).serving() as target,
-        fleet(
-            closing_streams.server, stream, target, redis_url, tmp_path, BatchSize=7, TumblingWindowInSeconds=SHORT_S
+        kinesis_nodes(
+            closing_streams.server,
+            stream,
+            target.url,
+            redis_url,
+            tmp_path,
+            BatchSize=7,
+            TumblingWindowInSeconds=SHORT_S,
         ) as nodes,
     ):
         async with writing(producer):
@@ -157,8 +106,8 @@ async def test_a_window_survives_the_nodes_that_worked_on_it(
     producer = Producer(stream, keys=4)
     async with (
         WindowTarget(seconds=0.1).serving() as target,
-        fleet(
-            closing_streams.server, stream, target, redis_url, tmp_path, BatchSize=5, TumblingWindowInSeconds=LONG_S
+        kinesis_nodes(
+            closing_streams.server, stream, target.url, redis_url, tmp_path, BatchSize=5, TumblingWindowInSeconds=LONG_S
         ) as nodes,
     ):
         async with writing(producer):
@@ -194,7 +143,9 @@ async def test_the_end_of_a_shard_ends_its_window_and_children_begin_without_a_s
     producer = Producer(stream, keys=8)
     async with (
         WindowTarget().serving() as target,
-        fleet(closing_streams.server, stream, target, redis_url, tmp_path, TumblingWindowInSeconds=LONG_S) as nodes,
+        kinesis_nodes(
+            closing_streams.server, stream, target.url, redis_url, tmp_path, TumblingWindowInSeconds=LONG_S
+        ) as nodes,
     ):
         await nodes.start()
         for change in (

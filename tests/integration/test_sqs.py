@@ -8,7 +8,8 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from model.outcome import Delivered, FunctionFailed, Outcome
+from model.outcome import Delivered, FunctionFailed, Outcome, Throttled
+from model.record import MAX_EVENT_BYTES
 from tests.support.node_process import eventually
 from tests.support.queue_rig import QueueRig, sqs_mapping
 
@@ -157,6 +158,42 @@ async def test_a_drain_returns_what_no_handler_has_begun(queues: Queues) -> None
         await eventually(lambda: real.counts() == (25, 0), "all messages visible again")
         assert await balanced(made, pump) == {}
     assert made.function.calls == []
+
+
+async def test_a_drain_returns_messages_of_a_group_in_their_order(strict_queues: Queues) -> None:
+    """What a throttling function left with a poller goes to the next one, in order, however it was held."""
+    real = strict_queues.new(fifo=True, visibility_s=300)
+    real.send_groups(3, 8)
+    async with rig(real) as made:
+        made.function.answer = lambda _bodies: Throttled("429")
+        first = made.pump()
+        async with made.running(first):
+            await eventually(lambda: made.function.calls, "a throttled batch")
+            assert first.held
+        await eventually(lambda: real.counts() == (24, 0), "all messages visible again")
+        made.function.answer = lambda _bodies: Delivered()
+        async with made.running(made.pump(token=2)):
+            await eventually(lambda: len(made.function.done) >= 24, "all messages")
+            await eventually(lambda: real.empty, "an empty queue")
+    for group in range(3):
+        mine = [body for body in made.function.done if body.startswith(f"g{group}/")]
+        assert mine == [f"g{group}/{n}" for n in range(8)]
+    assert max(made.function.receives) == 2
+
+
+async def test_a_batch_holds_no_more_bytes_than_an_event_may_have(queues: Queues) -> None:
+    """BatchSize 10,000: a batch is full with six megabytes, and goes before its window is over."""
+    real = queues.new()
+    for n in range(30):
+        real.send([f"{n:02}" + "x" * 240_000])
+    async with rig(real, BatchSize=10_000, MaximumBatchingWindowInSeconds=4) as made:
+        made.concurrency = 16
+        async with made.running(made.pump()):
+            await eventually(lambda: len(made.function.done) == 30, "all messages")
+            await eventually(lambda: real.empty, "an empty queue")
+    assert max(len(invocation.event) for invocation in made.function.invocations) <= MAX_EVENT_BYTES
+    assert sorted(body[:2] for body in made.function.done) == [f"{n:02}" for n in range(30)]
+    assert queues.server.real or [len(call) for call in made.function.calls] == [26, 4]
 
 
 async def test_visibility_is_extended_beyond_the_queues_timeout(queues: Queues) -> None:

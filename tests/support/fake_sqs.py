@@ -52,6 +52,7 @@ class FakeQueue:
     delete_results: deque[list[Entry]] = field(default_factory=deque)
     receives: int = 0  # calls
     extensions: list[tuple[float, str, int]] = field(default_factory=list)  # when, body, seconds
+    asked_to_change: list[list[str]] = field(default_factory=list)  # receipts of each call, granted or not
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -121,6 +122,7 @@ class FakeQueue:
         """Hide for longer, or show."""
         assert 1 <= len(receipts) <= 10
         assert 0 <= visibility_s <= MAX_HIDDEN_S
+        self.asked_to_change.append(list(receipts))
         await self._call()
         results = [self._change(receipt, visibility_s) for receipt in receipts]
         self._arrived.set()

@@ -28,6 +28,7 @@ ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/storm"
 _HASHES = 2**128
 _FIRST_NUMBER = 10**55
 _PAGE = 40  # records in an answer: small, so that a backlog takes several
+_ITERATOR_S = 300.0  # how long an iterator is good for
 _ERROR, _SERVER_ERROR, _OK = 400, 500, 200
 
 
@@ -214,13 +215,18 @@ class SimulatedStream:
         else:
             assert request["ShardIteratorType"] == "TRIM_HORIZON"
             place = 0
-        return _says({"ShardIterator": f"{shard.id} {place}"})
+        return _says({"ShardIterator": self._iterator_at(shard, place)})
+
+    def _iterator_at(self, shard: SimulatedShard, place: int) -> str:
+        return f"{shard.id} {place} {self._loop.time() + _ITERATOR_S}"
 
     def _get_records(self, request: dict[str, Any]) -> Answer:
-        name, _, place = request["ShardIterator"].partition(" ")
+        name, place, expires_at = request["ShardIterator"].split(" ")
         shard, first = self.all[name], int(place)
         if not self.kept(shard):
             return _refused("ResourceNotFoundException")
+        if self._loop.time() > float(expires_at):
+            return _refused("ExpiredIteratorException")
         rows = shard.rows[first : first + min(_PAGE, request["Limit"])]
         after = first + len(rows)
         behind_s = 0.0
@@ -231,7 +237,7 @@ class SimulatedStream:
         return _says(
             {
                 "Records": rows,
-                "NextShardIterator": None if over else f"{name} {after}",
+                "NextShardIterator": None if over else self._iterator_at(shard, after),
                 "MillisBehindLatest": int(behind_s * 1000 + 0.5),
             }
         )

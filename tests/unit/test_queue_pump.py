@@ -132,6 +132,24 @@ async def test_a_quick_handler_causes_no_extension() -> None:
     assert rig.queue.extensions == []
 
 
+async def test_a_message_that_is_no_longer_ours_is_not_extended_for_ever() -> None:
+    """Another consumer deleted it while its handler runs: one call says so, and no other is made for it."""
+    rig = QueueRig(FakeQueue(visibility_s=10))
+    rig.function.seconds = lambda _bodies: 100
+    rig.queue.send("gone", "stays")
+    rig.concurrency = 1
+    async with rig.running(rig.pump()):
+        await asyncio.sleep(5)
+        assert sorted(rig.function.running[0]) == ["gone", "stays"]
+        [gone] = [one.id for one in rig.queue.stored.values() if one.body == "gone"]
+        del rig.queue.stored[gone]
+        await asyncio.sleep(100)
+    refused = [receipts for receipts in rig.queue.asked_to_change if f"{gone}#1" in receipts]
+    assert len(refused) == 1
+    assert {body for _, body, _ in rig.queue.extensions} == {"stays"}
+    assert rig.queue.deleted == ["stays"]
+
+
 async def test_partial_responses_delete_what_is_not_listed() -> None:
     """Listed messages come back, the others are deleted; a bad identifier deletes nothing."""
     mapping = sqs_mapping(FunctionResponseTypes=["ReportBatchItemFailures"])
@@ -338,3 +356,17 @@ async def test_function_errors_reduce_concurrency_and_success_restores_it() -> N
         assert rig.function.most_running == 1
         await asyncio.sleep(60)
         assert rig.function.most_running == 8
+
+
+async def test_an_idle_queue_is_polled_with_long_waits() -> None:
+    """Three calls a minute by each poller, and a message that comes is there at once."""
+    rig = QueueRig(FakeQueue())
+    loop = asyncio.get_running_loop()
+    async with rig.running(rig.pump()):
+        await asyncio.sleep(600)
+        assert 29 <= rig.queue.receives <= 32
+        came_at = loop.time()
+        rig.queue.send("b0")
+        while not rig.function.done:  # noqa: ASYNC110 - the loop's time is free
+            await asyncio.sleep(0.01)
+        assert loop.time() - came_at < 0.1
