@@ -12,6 +12,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from random import Random
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -135,22 +136,24 @@ class _Targets:
 
 
 class Producer:
-    """Writes numbered records of several keys to a stream, in order per key."""
+    """Writes numbered records of several keys to a stream, in order per key, whichever threads ask for it."""
 
     def __init__(self, stream: Stream, *, keys: int, prefix: str = "key") -> None:
         self._stream = stream
+        self._writing = Lock()  # between two threads numbers could be given in one order and written in another
         self._keys = [f"{prefix}-{number}" for number in range(keys)]
         self.written = dict.fromkeys(self._keys, 0)
 
     def write(self, rounds: int = 1) -> None:
         """Write that many records of every key. Blocks."""
-        batch: list[tuple[str, bytes]] = []
-        for _ in range(rounds):
-            for key in self._keys:
-                number = self.written[key]
-                batch.append((key, f"{key}:{number}".encode()))
-                self.written[key] += 1
-        self._stream.put(batch)
+        with self._writing:
+            batch: list[tuple[str, bytes]] = []
+            for _ in range(rounds):
+                for key in self._keys:
+                    number = self.written[key]
+                    batch.append((key, f"{key}:{number}".encode()))
+                    self.written[key] += 1
+            self._stream.put(batch)
 
     def expected(self) -> dict[Partition, range]:
         """Return what has to arrive."""
