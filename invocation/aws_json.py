@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from invocation.classify import Answer, Failure
     from invocation.signing import Signer
-    from invocation.transport import Transport
+    from invocation.transport import OpenAnswer, Transport
 
 _CONTENT_TYPE = "application/x-amz-json-"
 
@@ -50,15 +50,24 @@ class AwsJson:
 
         Raises `RefusedError` without credentials or with broken settings, `UnavailableError` while there are none.
         """
+        url, headers = await self._prepare(region, operation, body)
+        return await self._transport.post(url, body, headers, timeout_s=timeout_s, max_answer_bytes=max_answer_bytes)
+
+    async def open(
+        self, region: str, operation: str, body: bytes, *, timeout_s: float, max_answer_bytes: int
+    ) -> OpenAnswer | Answer | Failure:
+        """Make one call whose good answer is read as it comes; another one is read at once. Raises as `call`."""
+        url, headers = await self._prepare(region, operation, body)
+        return await self._transport.open(url, body, headers, timeout_s=timeout_s, max_answer_bytes=max_answer_bytes)
+
+    async def _prepare(self, region: str, operation: str, body: bytes) -> tuple[URL, Mapping[str, str]]:
+        """Find out where a call goes, and sign it."""
         endpoint = await self._signer.endpoint(region)
         known = self._urls.get(region)
         if known is None or known[1] != endpoint.url:
             known = self._urls[region] = (URL(f"{endpoint.url}/", encoded=True), endpoint.url)
         headers: Mapping[str, str] = {"X-Amz-Target": operation, "Content-Type": self._content_type}
-        headers = await self._signer.sign(f"{endpoint.url}/", endpoint.region, headers, body)
-        return await self._transport.post(
-            known[0], body, headers, timeout_s=timeout_s, max_answer_bytes=max_answer_bytes
-        )
+        return known[0], await self._signer.sign(f"{endpoint.url}/", endpoint.region, headers, body)
 
 
 def aws_error(answer: Answer) -> AwsError:

@@ -1,7 +1,8 @@
 """POSTs an event and tells what came back or how far the request got. The adapter around aiohttp's client.
 
 One `Transport` per node holds the connections of all targets. It leaves to others which headers to send
-(`invocation.headers`, targets), what an answer means (`invocation.classify`) and whether to call again.
+(`invocation.headers`, targets), what an answer means (`invocation.classify`) and whether to call again. An answer that
+goes on for minutes is left open for its reader: `OpenAnswer`.
 
 How far a request got decides whether a function may have run, so it must be exact:
 
@@ -21,6 +22,7 @@ import contextlib
 import os
 import select
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakSet
 
@@ -134,6 +136,35 @@ def _readable(transport: asyncio.Transport) -> bool:
     return bool(poll.poll(0))
 
 
+class OpenAnswer:
+    """An answer of status 200 that is read as it comes, over a connection of its own.
+
+    What nobody reads stays with the other side, but for some 128 kB: the connection is not read meanwhile.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers, looked up whatever their case."""
+        return self._response.headers
+
+    async def read(self) -> bytes | Failure:
+        """Wait for the next bytes; none at all when the answer is complete. Cancelled: the next call returns them.
+
+        After a `Failure` nothing more comes; what had arrived shortly before may be lost with it.
+        """
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as exc:
+            return _failure(exc, sent=True, answering=True)
+
+    def close(self) -> None:
+        """End the connection, whatever is still to come. Safe twice."""
+        self._response.close()
+
+
 class Transport:
     """The connections of a node to its targets. Use as an async context manager.
 
@@ -198,6 +229,37 @@ class Transport:
                 self._single, url, event, headers, deadline_at, max_answer_bytes=max_answer_bytes
             )
         return Failure(FailureKind.LOST_BEFORE_SENT) if came is None else came
+
+    async def open(
+        self,
+        url: URL,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        max_answer_bytes: int = MAX_EVENT_BYTES,
+    ) -> OpenAnswer | Answer | Failure:
+        """Send one request that changes nothing, and leave an answer of status 200 open; others are read at once.
+
+        `timeout_s` is for what comes before the answer's body. Raises nothing but CancelledError.
+        """
+        if self._single is None or self._single.closed:
+            return Failure(FailureKind.UNPREPARED, "connections are closed")
+        response: aiohttp.ClientResponse | None = None
+        opened: OpenAnswer | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._single.post(url, data=body, headers=headers, allow_redirects=False)
+                if response.status != HTTPStatus.OK:
+                    return await _answer(response, max_answer_bytes)
+            opened = OpenAnswer(response)
+        except (aiohttp.ClientError, OSError, ValueError) as exc:  # OSError: also every TimeoutError
+            return _failure(exc, sent=True, answering=response is not None)
+        else:
+            return opened
+        finally:
+            if response is not None and opened is None:
+                response.close()
 
     async def _attempt(
         self,
