@@ -77,6 +77,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     state: str
     last_error: str | None
     parked_keys: list[ParkedKeyStatus]  # those parked longest, at most `MAX_PARKED_SHOWN`
+    remark: str | None
 
 
 class MappingStatus(msgspec.Struct, frozen=True):
@@ -243,6 +244,7 @@ def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, w
             )
             for parked in report.parked_keys
         ],
+        remark=report.remark,
     )
 
 

@@ -83,6 +83,7 @@ class ShardReport:
     last_error: str | None = None
     loss_in_s: float | None = None  # forecast: until the source deletes what is not finished; None: not to be expected
     parked_keys: tuple[ParkedKey, ...] = ()  # those parked longest, at most `MAX_PARKED_SHOWN`
+    remark: str | None = None  # what is worth knowing about how the shard is read, and no trouble
 
 
 MAX_PARKED_SHOWN = 20

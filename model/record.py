@@ -16,11 +16,16 @@ class Record(msgspec.Struct, gc=False):
     The JSON is made once when the record leaves the filter; batches, retries and bisected halves reuse the bytes.
     """
 
-    position: int  # place in the shard: Kafka offset, Kinesis sequence number
+    position: int  # place in the shard: Kafka offset, Kinesis sequence number (of a consumer: see its user records)
     arrival_ms: int  # when the source took it, epoch milliseconds
     fragment: bytes  # the record's JSON in the event
     key: bytes | str | None  # what must stay in order among lanes; None: no key
     item_id: Any  # what a partial batch response names: see the source's envelope
+
+    @property
+    def shown(self) -> str:
+        """What people know it by: the sequence number where that is its id, else the position."""
+        return self.item_id if isinstance(self.item_id, str) else str(self.position)
 
 
 def order_key(record: Record) -> Hashable:

@@ -8,6 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from model.ids import Position, ShardId, ShardOrigin
     from model.invocation import Invocation
@@ -23,6 +24,8 @@ class Chunk(msgspec.Struct, gc=False):
     raws: list[Any]  # the source's own record type; only its envelope looks inside
     positions: list[int]  # of each, rising
     size: int  # bytes held, for back-pressure
+    runs: Sequence[tuple[int, int]] = ()  # (first, last) of records that a restart reads only together
+    strays: AbstractSet[int] = frozenset()  # positions of records that nobody is to have, by the source's own rules
 
 
 class Lag(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +34,7 @@ class Lag(msgspec.Struct, frozen=True, gc=False):
     records: int | None
     seconds: float | None = None
     retention_s: float | None = None  # how long the source keeps a record, where that is known
+    remark: str | None = None  # what operators should know about how the shard is read
 
 
 class ShardReader(Protocol):

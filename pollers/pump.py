@@ -22,7 +22,7 @@ from pollers.standing import Standing
 from pollers.windows import Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from random import Random
 
     from leasing.held import HeldLease
@@ -241,14 +241,9 @@ class Pump:
     def _take(self, chunk: Chunk) -> None:
         """Account for, filter, encode and spread one chunk. No await: nothing can be lost in between."""
         parts, standing = self._parts, self._standing
-        raws: Sequence[object] = chunk.raws
-        positions: Sequence[int] = chunk.positions
-        unfinished = standing.positions.open(positions)
-        if unfinished is not None:
-            raws, positions, _ = split(raws, positions, unfinished)
-            standing.moved()
-        standing.ledger.polled += len(raws)
-        parts.counters.polled += len(raws)
+        raws, positions, strays = standing.polled(chunk)
+        parts.counters.polled += len(raws) + strays
+        parts.counters.dropped += strays
         if parts.filter is not None and raws:
             raws, positions, passed = split(raws, positions, parts.filter.keep(raws))
             if passed:
@@ -341,8 +336,8 @@ class Pump:
             "records.handed_over" if fate is Fate.DESTINATION else "records.dropped",
             condition=discard.condition,
             records=len(discard.records),
-            first=discard.records[0].position,
-            last=discard.records[-1].position,
+            first=discard.records[0].shown,
+            last=discard.records[-1].shown,
             invocations=discard.work.invocations,
         )
 
@@ -356,7 +351,7 @@ class Pump:
         standing.parked(records, attempts)
         pause_s = standing.lot.pause_s() * self._parts.random.uniform(0.5, 1)
         standing.log.warning(
-            "key.parked", first=records[0].position, records=len(records), failures=attempts.failures, pause_s=pause_s
+            "key.parked", first=records[0].shown, records=len(records), failures=attempts.failures, pause_s=pause_s
         )
         if self._unparking is not None:
             self._unparking.added()
@@ -378,7 +373,7 @@ class Pump:
 
     def _left_lot(self, records: list[Record]) -> None:
         if order_key(records[0]) not in self._standing.lot.queues:
-            self._standing.log.info("key.unparked", last=records[-1].position, parked=len(self._standing.lot))
+            self._standing.log.info("key.unparked", last=records[-1].shown, parked=len(self._standing.lot))
         self._standing.left_lot(records)
         self._room.set()
 

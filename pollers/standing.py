@@ -16,6 +16,7 @@ from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, Partly
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
 from model.record import order_key
 from pollers.counters import ShardView
+from pollers.filtering import split
 from pollers.handing_over import drained_within
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardKey
     from model.record import Record
     from pollers.checkpointer import Checkpointer
-    from pollers.ports import ShardReader
+    from pollers.ports import Chunk, ShardReader
     from pollers.retrying import Attempts
     from pollers.windows import Windows
 
@@ -92,6 +93,7 @@ class Standing:
         self._clock = clock
         self._forecast = RetentionForecast()
         self._warned = False
+        self._strayed = False  # and said so
         self._changes = 0  # counts what is worth saving
         self._changes_saved = 0
         self._batches = 0  # finished
@@ -114,6 +116,33 @@ class Standing:
         if finished_to is not None and self.reader is not None:
             self.position = self.reader.after(finished_to)
         self.changed()
+
+    def polled(self, chunk: Chunk) -> tuple[Sequence[object], Sequence[int], int]:
+        """Account for what was read. Returns what is to be worked on, with its positions, and the number of strays.
+
+        What was finished before a restart counts already.
+        """
+        raws: Sequence[object] = chunk.raws
+        positions: Sequence[int] = chunk.positions
+        unfinished = self.positions.open(positions, chunk.runs)
+        if unfinished is not None:
+            raws, positions, _ = split(raws, positions, unfinished)
+            self.moved()
+        self.ledger.polled += len(raws)
+        if not chunk.strays:
+            return raws, positions, 0
+        raws, positions, strays = split(raws, positions, [position not in chunk.strays for position in positions])
+        if strays:
+            self._drop(strays)
+        return raws, positions, len(strays)
+
+    def _drop(self, strays: Sequence[int]) -> None:
+        if not self._strayed:
+            self._strayed = True  # say it once: a producer goes on like this for a while
+            self.log.warning("records.strayed", records=len(strays))
+        self.positions.drop(strays)
+        self.ledger.dropped += len(strays)
+        self.moved()
 
     def finished(self, positions: Sequence[int]) -> None:
         """Note records as finished and let the checkpoint move."""
@@ -323,15 +352,15 @@ class Standing:
             self._imbalance = ledger.imbalance
             self.log.error("ledger.imbalance", records=ledger.imbalance, in_flight=held)
         # Filtered out beyond the checkpoint: after a restart these are read and filtered again, and counted then.
-        passed = self.positions.passed_ahead
+        passed, strays = self.positions.passed_ahead, self.positions.strays_ahead
         return Ledger(
             polled=ledger.polled,
             delivered=ledger.delivered,
             filtered=ledger.filtered - passed,
             destination=ledger.destination,
-            dropped=ledger.dropped,
+            dropped=ledger.dropped - strays,
             parked=ledger.parked,
-            in_flight=held + passed,
+            in_flight=held + passed + strays,
         )
 
     def _report(self) -> ShardReport:
@@ -353,6 +382,7 @@ class Standing:
             last_error=trouble or self.source_error or self._last_error,
             loss_in_s=self._loss_in_s(lag_s, lag.retention_s),
             parked_keys=self.lot.shown(),
+            remark=lag.remark,
         )
 
     def _loss_in_s(self, lag_s: float | None, retention_s: float | None) -> float | None:

@@ -83,7 +83,7 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
     shards = Table(
         *("  shard", "state", "owner"),
         *(_right("token"), _right("checkpoint"), _right("lag"), _right("lag s")),
-        "last error",
+        "last error, or remark",
         box=None,
         header_style="dim",
     )
@@ -96,7 +96,7 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
             _text(shard["checkpoint"]),
             "-" if shard["lag_records"] is None else f"{shard['lag_records']:,}",
             "-" if shard["lag_s"] is None else f"{shard['lag_s']:,.1f}",
-            _text(shard["last_error"] or "", "red"),
+            _text(shard["last_error"], "red") if shard["last_error"] else _text(shard.get("remark") or "", "yellow"),
         )
     if mapping["shards"]:
         yield shards

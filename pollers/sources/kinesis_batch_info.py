@@ -27,8 +27,8 @@ class KinesisBatchInfo:
         first, last = records[0], records[-1]
         return {
             "shardId": shard,
-            "startSequenceNumber": str(first.position),
-            "endSequenceNumber": str(last.position),
+            "startSequenceNumber": first.shown,
+            "endSequenceNumber": last.shown,
             "approximateArrivalOfFirstRecord": timestamp(first.arrival_ms),
             "approximateArrivalOfLastRecord": timestamp(last.arrival_ms),
             "batchSize": len(records),

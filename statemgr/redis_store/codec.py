@@ -36,6 +36,7 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     origin: str | None = None
     loss_in_s: float | None = None
     parked_keys: tuple[ParkedKey, ...] = ()
+    remark: str | None = None
 
 
 class _Parked(msgspec.Struct, array_like=True, gc=False):
@@ -186,6 +187,7 @@ def pack_progress(update: ProgressUpdate) -> bytes:
         update.origin,
         report.loss_in_s,
         report.parked_keys,
+        report.remark,
     )
     try:
         return _pack(row)
@@ -220,6 +222,7 @@ def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) 
             saved.last_error,
             saved.loss_in_s,
             saved.parked_keys,
+            saved.remark,
         ),
         origin,
     )

@@ -35,7 +35,9 @@ async def test_progress_comes_back_as_it_was_saved(store: Store) -> None:
     """Position, writer, ledger, state and report survive, whatever bytes and letters they hold."""
     await track(store)
     lease = await take(store, ANN, shard(0))
-    report = ShardReport(ShardState.RETRYING, 12, 3.25, "PROBLEM: Function call failed", "boom \u2603 \x00\n")
+    report = ShardReport(
+        ShardState.RETRYING, 12, 3.25, "PROBLEM: Function call failed", "boom \u2603 \x00\n", remark="\u2603"
+    )
     ledger = Ledger(10, 1, 2, 3, 4, 0, 0)
     written = replace(update(lease, "42", state=bytes(range(256)), report=report), ledger=ledger)
     assert await store.save([written]) == [SAVED]

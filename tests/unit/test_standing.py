@@ -24,10 +24,22 @@ class LaggingReader:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.remark: str | None = None
 
     def lag(self) -> Lag:
         """Tell it."""
-        return Lag(None, self.seconds, retention_s=RETENTION_S)
+        return Lag(None, self.seconds, retention_s=RETENTION_S, remark=self.remark)
+
+
+def test_what_is_worth_knowing_about_the_reading_is_no_trouble() -> None:
+    """A remark stands in the report beside the last error."""
+    reader = LaggingReader()
+    standing = Standing(cast("HeldLease", FakeLease()), Checkpointer(MemoryStore()), mapping="clicks")
+    standing.reader = cast("ShardReader", reader)
+    assert standing.view().report.remark is None
+    reader.remark = "polled"
+    report = standing.view().report
+    assert (report.remark, report.last_error) == ("polled", None)
 
 
 def test_the_loss_of_records_is_forecast_and_warned_of_once_in_good_time() -> None:

@@ -19,7 +19,7 @@ from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, source, take, track, update
 
-READING = ShardReport(ShardState.READING, lag_records=5, lag_s=1.23456, last_result="OK")
+READING = ShardReport(ShardState.READING, lag_records=5, lag_s=1.23456, last_result="OK", remark="polled: no fan-out")
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
         "state",
         "last_error",
         "parked_keys",
+        "remark",
     ]
     assert list(mapping["shards"][0]) == shard_keys
 
@@ -88,6 +89,7 @@ async def test_what_the_holder_checkpointed_is_shown(store: MemoryStore) -> None
         "state": "reading",
         "last_error": None,
         "parked_keys": [],
+        "remark": "polled: no fan-out",
     }
 
 

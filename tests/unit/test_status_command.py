@@ -49,6 +49,7 @@ DOCUMENT: dict[str, Any] = {
                     "state": "unowned",
                     "last_error": None,
                     "parked_keys": [],
+                    "remark": "polled: no fan-out",
                 },
             ],
         }
@@ -126,6 +127,7 @@ def test_people_see_everything_that_matters(node: FakeNode, capsys: pytest.Captu
         "[red]no[/red]",
         "k-1",
         "61 s",
+        "polled: no fan-out",
     ):
         assert shown in text
     assert "\x1b" not in text
