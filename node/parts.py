@@ -5,8 +5,6 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from invocation.settings import HandlerFunction, known_timeout_s
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
@@ -51,11 +49,6 @@ if TYPE_CHECKING:
     from pollers.ports import BatchInfo, Destination, Envelope, Source
 
 
-log = structlog.get_logger(__name__)
-
-_NO_FAN_OUT = "enhanced fan-out is not done by this version; the stream is polled"
-
-
 class Parts:
     """Makes the parts of mappings for one node. `settings` may be replaced when the configuration is read again."""
 
@@ -84,7 +77,6 @@ class Parts:
         self._long_poll_s = EMBEDDED_LONG_POLL_S if embedded_aws else LONG_POLL_S
         self._kinesis = targets.aws("kinesis")
         self._sqs = targets.aws("sqs", version="1.0")
-        self._polled: set[str] = set()  # stream consumers whose mappings were warned about
         self._random = Random()  # noqa: S311 - jitter, no secret
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
@@ -136,10 +128,6 @@ class Parts:
 
     def _source(self, mapping: EventSourceMapping, counters: Counters) -> Source:
         if isinstance(mapping.source, KinesisStream):
-            consumer = mapping.source.consumer_arn
-            if consumer is not None and consumer not in self._polled:
-                self._polled.add(consumer)
-                log.warning("kinesis.polled", mapping=mapping.name, consumer=consumer, why=_NO_FAN_OUT)
             return KinesisSource(mapping, self._kinesis)
 
         def count_committed(step: int) -> None:

@@ -1,8 +1,8 @@
 """A Kinesis stream as a source: lists its shards with their lineage and opens readers on them.
 
-The shards' order across splits and merges is `statemgr.lineage`'s; each shard's reading is `kinesis_reader`'s. Here is
-what the readers of one mapping on one node share: the stream's calls, a bound for what they hold in memory, and the
-stream's retention. A mapping on a stream consumer is read by polling too.
+The shards' order across splits and merges is `statemgr.lineage`'s; each shard's reading is `kinesis_reader`'s, or
+`kinesis_consumer`'s for a mapping on a stream consumer. Here is what the readers of one mapping on one node share: the
+stream's calls, a bound for what they hold in memory, what the shards' key ranges are, and the stream's retention.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from model.mapping import KinesisSource as KinesisStream
 from model.mapping import StartingPosition
 from model.shard import BEGINNING, END, SourceShard, at_time
 from pollers.sources.kinesis_api import KinesisApi
+from pollers.sources.kinesis_consumer import ConsumerReader
 from pollers.sources.kinesis_reader import KinesisReader
+from pollers.sources.kinesis_subscription import Subscriber
+from pollers.sources.kpl import EVERYTHING, HashKeyRange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.ids import ShardOrigin
     from model.mapping import EventSourceMapping
-    from pollers.sources.kinesis_api import Caller, Shard
+    from pollers.sources.kinesis_api import Shard
+    from pollers.sources.kinesis_subscription import Caller
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +51,14 @@ class KinesisSource:
             raise TypeError(f"{mapping.name} is no Kinesis mapping")
         self._mapping = mapping
         self._api = KinesisApi(mapping.source.arn, caller)
+        consumer = mapping.source.consumer_arn
+        self._subscriber = None if consumer is None else Subscriber(consumer, caller)
+        self._polled_because: str | None = None
+        self._key_ranges: dict[ShardId, HashKeyRange] = {}
         self._prefetch_max_bytes = prefetch_max_bytes
         self._held = 0
-        self._readers: dict[ShardId, KinesisReader] = {}
+        self._freed = asyncio.Event()  # readers hold less
+        self._readers: dict[ShardId, ConsumerReader | KinesisReader] = {}
         self._closed = False
         self._retention_s: float | None = None
         self._retention_due_at = 0.0
@@ -72,15 +81,23 @@ class KinesisSource:
             for shard in listed
         ]
 
-    async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None) -> KinesisReader:
+    async def reader(
+        self, shard: ShardId, start: Position | None, origin: ShardOrigin | None
+    ) -> ConsumerReader | KinesisReader:
         """Open a shard after its checkpoint, or at its origin."""
         if self._closed or shard in self._readers:
             raise SourceRefusedError(f"{shard}: {'the source is closed' if self._closed else 'is being read already'}")
         # Leased shards have an origin. One without it lost it with the store: what it has is read rather than lost.
-        reader = KinesisReader(shard, start, origin or BEGINNING, api=self._api, owner=self)
+        reader = self._reader(shard, start, origin or BEGINNING)
         self._readers[shard] = reader
+        self._key_ranges.pop(shard, None)  # it may be of a stream that was deleted and made anew
         await self._look_up_retention()
         return reader
+
+    def _reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin) -> ConsumerReader | KinesisReader:
+        if self._subscriber is None:
+            return KinesisReader(shard, start, origin, api=self._api, owner=self)
+        return ConsumerReader(shard, start, origin, subscriber=self._subscriber, api=self._api, owner=self)
 
     async def close(self) -> None:
         """Close every reader. Safe twice."""
@@ -102,10 +119,39 @@ class KinesisSource:
     def holds(self, delta: int) -> None:
         """Note that a reader holds more bytes, or less."""
         self._held += delta
+        if delta < 0:
+            self._freed.set()
 
-    def closed(self, reader: KinesisReader) -> None:
+    async def room_to_read(self) -> None:
+        """Wait while the readers hold as much as they may together. Who waits must hold nothing."""
+        while self._held >= self._prefetch_max_bytes:
+            self._freed.clear()
+            await self._freed.wait()
+
+    def closed(self, reader: ConsumerReader | KinesisReader) -> None:
         """Forget a reader."""
         self._readers.pop(reader.shard, None)
+
+    @property
+    def polled_because(self) -> str | None:
+        """Why the stream is polled although its mapping is on a stream consumer; None: it is not."""
+        return self._polled_because
+
+    def poll(self, because: str) -> None:
+        """Poll the stream from now on: the endpoint has no enhanced fan-out."""
+        if self._polled_because is None:
+            self._polled_because = because
+            self._log.warning("kinesis.polled", why=because)
+
+    async def key_range(self, shard: ShardId) -> HashKeyRange:
+        """Return the part of the key space that a shard takes; all of it if that cannot be known any more."""
+        if shard not in self._key_ranges:
+            for listed in await self._api.list_shards({"Type": "FROM_TRIM_HORIZON"}):
+                if (keys := listed.HashKeyRange) is not None:
+                    self._key_ranges[ShardId(listed.ShardId)] = HashKeyRange(
+                        int(keys.StartingHashKey), int(keys.EndingHashKey)
+                    )
+        return self._key_ranges.get(shard, EVERYTHING)
 
     # --- the mapping's start -----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 from model.shard import BEGINNING, origin_ms
 
 _T = TypeVar("_T")
-_VERSION = "Kinesis_20131202"
+VERSION = "Kinesis_20131202"
 _ASK_S = 10.0
 _READ_S = 30.0  # an answer may have 14 MB
 _ASK_MAX_BYTES = 8 * 1024 * 1024
@@ -72,11 +72,19 @@ class Range(msgspec.Struct):
     EndingSequenceNumber: str | None = None
 
 
+class HashRange(msgspec.Struct):
+    """The part of the key space that a shard takes, both ends included; decimal."""
+
+    StartingHashKey: str
+    EndingHashKey: str
+
+
 class Shard(msgspec.Struct):
     """A shard as ListShards has it."""
 
     ShardId: str
     SequenceNumberRange: Range
+    HashKeyRange: HashRange | None = None
     ParentShardId: str | None = None
     AdjacentParentShardId: str | None = None
 
@@ -175,7 +183,7 @@ class KinesisApi:
     async def _call(self, operation: str, body: bytes, *, timeout_s: float, max_answer_bytes: int) -> Answer:
         try:
             came = await self._caller.call(
-                self._region, f"{_VERSION}.{operation}", body, timeout_s=timeout_s, max_answer_bytes=max_answer_bytes
+                self._region, f"{VERSION}.{operation}", body, timeout_s=timeout_s, max_answer_bytes=max_answer_bytes
             )
         except UnavailableError as exc:
             raise SourceUnavailableError(f"{self._what}: {exc}") from exc
@@ -185,7 +193,7 @@ class KinesisApi:
             detail = f" ({came.detail})" if came.detail else ""
             raise SourceUnavailableError(f"{self._what}: {operation}: {came.kind}{detail}")
         if came.status != 200:  # noqa: PLR2004 the only status of success in this protocol
-            raise _translated(f"{self._what}: {operation}", came)
+            raise translated(f"{self._what}: {operation}", came)
         return came
 
     def _parse(self, answer: Answer, read: msgspec.json.Decoder[_T]) -> _T:
@@ -232,7 +240,7 @@ _LATER = frozenset(
 )
 
 
-def _translated(what: str, answer: Answer) -> SourceUnavailableError | SourceRefusedError:
+def translated(what: str, answer: Answer) -> SourceUnavailableError | SourceRefusedError:
     """Turn an error answer into what the caller should do."""
     error = aws_error(answer)
     text = f"{what}: {error.code}: {error.message}" if error.message else f"{what}: {error.code}"

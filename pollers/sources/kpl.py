@@ -12,7 +12,7 @@ from hashlib import md5
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 MAGIC = b"\xf3\x89\x9a\xc2"
 BASE64_START = b"84maw"
@@ -52,6 +52,10 @@ class HashKeyRange(NamedTuple):
     last: int
 
 
+EVERYTHING = HashKeyRange(0, (1 << 128) - 1)
+"""The whole key space."""
+
+
 class _MalformedError(Exception):
     """The bytes are no aggregate."""
 
@@ -74,13 +78,13 @@ def deaggregate(data: bytes) -> list[SubRecord] | None:
         return None
 
 
-def of_shard(records: Iterable[SubRecord], shard: HashKeyRange) -> list[SubRecord]:
-    """Drop the records whose key does not belong to the shard: a producer packed them before the stream was resharded.
+def is_stray(record: SubRecord, shard: HashKeyRange) -> bool:
+    """Tell whether a record's key does not belong to the shard: it was packed before the stream was resharded.
 
-    (Amazon's client library drops the whole aggregate then; the specification says the sub-records.)
+    Nobody is to have it, since another shard has its key's order. (Amazon's client library drops the whole aggregate
+    then; the specification says the sub-records.)
     """
-    first, last = shard
-    return [record for record in records if first <= record.hash_key <= last]
+    return not shard.first <= record.hash_key <= shard.last
 
 
 def _read_aggregate(message: bytes) -> list[SubRecord]:

@@ -15,6 +15,7 @@ from invocation.transport import Transport
 from model.ids import MappingId
 from model.mapping import EventSourceMapping, KinesisSource, StartingPosition
 from pollers.sources import kinesis
+from pollers.sources.kinesis_user_records import PLACE_BITS
 from tests.support.aws_servers import Lab, aws_client, fresh_name
 
 if TYPE_CHECKING:
@@ -109,6 +110,18 @@ class Stream:
             time.sleep(self._read_s)
         return held
 
+    def register_consumer(self, *, within_s: float = 30.0) -> str:
+        """Register a consumer and wait until it may read; returns its ARN."""
+        answer = self.client.register_stream_consumer(StreamARN=self.arn, ConsumerName="fast")
+        arn: str = answer["Consumer"]["ConsumerARN"]
+        until = time.monotonic() + within_s
+        while (
+            self.client.describe_stream_consumer(ConsumerARN=arn)["ConsumerDescription"]["ConsumerStatus"] != "ACTIVE"
+        ):
+            assert time.monotonic() < until, "the consumer does not become active"
+            time.sleep(0.02)
+        return arn
+
     def shards(self) -> list[dict[str, Any]]:
         """List all shards."""
         # Not by botocore's paginator: it repeats the stream's name beside the token, which Kinesis refuses.
@@ -144,14 +157,19 @@ Streams = Lab[Stream]
 
 
 def kinesis_mapping(
-    arn: str, *, position: StartingPosition = StartingPosition.TRIM_HORIZON, time: datetime | None = None, **more: Any
+    arn: str,
+    *,
+    position: StartingPosition = StartingPosition.TRIM_HORIZON,
+    time: datetime | None = None,
+    consumer: str | None = None,
+    **more: Any,
 ) -> EventSourceMapping:
-    """Make a mapping of a stream."""
+    """Make a mapping of a stream, or of a consumer of it."""
     return EventSourceMapping(
         id=MappingId("00000000-0000-4000-8000-00000000000c"),
         name="clicks",
         function_name="f",
-        source=KinesisSource(arn),
+        source=KinesisSource(arn, consumer_arn=consumer),
         starting_position=position,
         starting_time=time,
         **more,
@@ -171,14 +189,15 @@ async def kinesis_source(
             await source.close()
 
 
-async def read_records(reader: ShardReader, count: int, *, within_s: float = 30.0) -> list[Any]:
-    """Read that many records, checking that positions and records agree."""
+async def read_records(reader: ShardReader, count: int, *, places: bool = False, within_s: float = 30.0) -> list[Any]:
+    """Read that many records, checking that positions and records agree; `places`: as a consumer has them."""
     raws: list[Any] = []
     async with asyncio.timeout(within_s):
         while len(raws) < count:
             chunk = await reader.read(500)
             assert chunk is not None
-            assert chunk.positions == [int(raw.SequenceNumber) for raw in chunk.raws]
+            bits = PLACE_BITS if places else 0
+            assert chunk.positions == [int(raw.SequenceNumber) << bits for raw in chunk.raws]
             raws += chunk.raws
     return raws
 

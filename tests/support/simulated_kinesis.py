@@ -19,15 +19,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from invocation.classify import Answer, Failure, FailureKind
+from tests.support.kpl_encoding import User, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/storm"
 _HASHES = 2**128
 _FIRST_NUMBER = 10**55
-_PAGE = 40  # records in an answer: small, so that a backlog takes several
+PAGE = 40  # records in an answer: small, so that a backlog takes several
 _ITERATOR_S = 300.0  # how long an iterator is good for
 _ERROR, _SERVER_ERROR, _OK = 400, 500, 200
 
@@ -47,6 +48,12 @@ class SimulatedShard:
     numbers: list[int] = field(default_factory=list)  # sequence numbers
     rows: list[dict[str, Any]] = field(default_factory=list)
     carried: list[tuple[str, int]] = field(default_factory=list)  # (partition key, its number) of each record
+
+    def place_after(self, number: int) -> int | None:
+        """Return the place behind a sequence number; None if it is none of this shard's."""
+        if not self.begins <= number <= (self.ends or number):
+            return None
+        return bisect_right(self.numbers, number)
 
     def row(self) -> dict[str, Any]:
         """Return the shard as ListShards has it."""
@@ -101,16 +108,35 @@ class SimulatedStream:
 
     def put(self, key: str) -> None:
         """Write the key's next record."""
+        ((_, data),) = self._next_of(shard := self._shard_of(key), [key])
+        self._append(shard, key, data)
+
+    def put_packed(self, keys: Sequence[str]) -> None:
+        """Write the next record of each key in one aggregate, of those whose shard is the first one's."""
+        shard = self._shard_of(keys[0])
+        packed = self._next_of(shard, [key for key in keys if self._shard_of(key) is shard])
+        self._append(shard, keys[0], encode([User(key, None, data) for key, data in packed]))
+
+    def _shard_of(self, key: str) -> SimulatedShard:
         place = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest(), "big")
         (shard,) = (shard for shard in self.all.values() if shard.ends is None and shard.low <= place <= shard.high)
-        number = self.written[key]
-        self.written[key] += 1
+        return shard
+
+    def _next_of(self, shard: SimulatedShard, keys: Sequence[str]) -> list[tuple[str, bytes]]:
+        made = []
+        for key in keys:
+            number = self.written[key]
+            self.written[key] += 1
+            shard.carried.append((key, number))
+            made.append((key, f"{key}:{number}".encode()))
+        return made
+
+    def _append(self, shard: SimulatedShard, key: str, data: bytes) -> None:
         shard.numbers.append(self._next_number())
-        shard.carried.append((key, number))
         shard.rows.append(
             {
                 "SequenceNumber": str(shard.numbers[-1]),
-                "Data": base64.b64encode(f"{key}:{number}".encode()).decode(),
+                "Data": base64.b64encode(data).decode(),
                 "PartitionKey": key,
                 "ApproximateArrivalTimestamp": self._epoch_s + self._loop.time(),
             }
@@ -157,6 +183,14 @@ class SimulatedStream:
         """Whether the shard's records are still there."""
         return shard.closed_at is None or self._loop.time() < shard.closed_at + self._retention_s
 
+    def behind_ms(self, shard: SimulatedShard, place: int) -> int:
+        """Tell how far a reader is behind that has read everything before a place."""
+        if place == len(shard.rows):
+            return 0
+        now_s = self._epoch_s + self._loop.time()
+        behind_s = max(0.001, now_s - shard.rows[place]["ApproximateArrivalTimestamp"])
+        return int(behind_s * 1000 + 0.5)
+
     # --- the calls ---------------------------------------------------------------------------------------------------
 
     async def call(
@@ -165,8 +199,8 @@ class SimulatedStream:
         """Answer one call after a while, perhaps with an error."""
         name = operation.rpartition(".")[2]
         self.calls[name] += 1
-        await asyncio.sleep(self._latency_s())
-        error = self._accident(name)
+        await asyncio.sleep(self.latency_s())
+        error = self.accident(name)
         if error is not None:
             self.calls[f"{name} went wrong"] += 1
             return error
@@ -178,25 +212,27 @@ class SimulatedStream:
         }
         return handlers[name](json.loads(body))
 
-    def _latency_s(self) -> float:
+    def latency_s(self) -> float:
+        """Draw how long a call takes."""
         if self._random.random() < self._trouble.slow:
             return self._random.uniform(0.5, self._trouble.slow_s)
         return self._random.uniform(0.005, 0.04)
 
-    def _accident(self, name: str) -> Answer | Failure | None:
+    def accident(self, name: str) -> Answer | Failure | None:
+        """Draw what goes wrong with a call, if anything."""
         drawn = self._random.random()
         if drawn < self._trouble.throttled:
             listing = name == "ListShards"
-            return _refused("LimitExceededException" if listing else "ProvisionedThroughputExceededException")
+            return refused("LimitExceededException" if listing else "ProvisionedThroughputExceededException")
         drawn -= self._trouble.throttled
         if drawn < self._trouble.failed:
-            return _refused("InternalFailure", _SERVER_ERROR)
+            return refused("InternalFailure", _SERVER_ERROR)
         drawn -= self._trouble.failed
         if drawn < self._trouble.unanswered:
             return Failure(FailureKind.LOST_AFTER_SENT)
         drawn -= self._trouble.unanswered
         if name == "GetRecords" and drawn < self._trouble.expired:
-            return _refused("ExpiredIteratorException")
+            return refused("ExpiredIteratorException")
         return None
 
     def _list_shards(self, _request: dict[str, Any]) -> Answer:
@@ -206,12 +242,12 @@ class SimulatedStream:
     def _iterator(self, request: dict[str, Any]) -> Answer:
         shard = self.all[request["ShardId"]]
         if not self.kept(shard):
-            return _refused("ResourceNotFoundException")
+            return refused("ResourceNotFoundException")
         if request["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER":
-            after = int(request["StartingSequenceNumber"])
-            if not shard.begins <= after <= (shard.ends or after):
-                return _refused("InvalidArgumentException")
-            place = bisect_right(shard.numbers, after)
+            found = shard.place_after(int(request["StartingSequenceNumber"]))
+            if found is None:
+                return refused("InvalidArgumentException")
+            place = found
         else:
             assert request["ShardIteratorType"] == "TRIM_HORIZON"
             place = 0
@@ -224,21 +260,17 @@ class SimulatedStream:
         name, place, expires_at = request["ShardIterator"].split(" ")
         shard, first = self.all[name], int(place)
         if not self.kept(shard):
-            return _refused("ResourceNotFoundException")
+            return refused("ResourceNotFoundException")
         if self._loop.time() > float(expires_at):
-            return _refused("ExpiredIteratorException")
-        rows = shard.rows[first : first + min(_PAGE, request["Limit"])]
+            return refused("ExpiredIteratorException")
+        rows = shard.rows[first : first + min(PAGE, request["Limit"])]
         after = first + len(rows)
-        behind_s = 0.0
-        if after < len(shard.rows):
-            now_s = self._epoch_s + self._loop.time()
-            behind_s = max(0.001, now_s - shard.rows[after]["ApproximateArrivalTimestamp"])
         over = shard.ends is not None and after == len(shard.rows)
         return _says(
             {
                 "Records": rows,
                 "NextShardIterator": None if over else self._iterator_at(shard, after),
-                "MillisBehindLatest": int(behind_s * 1000 + 0.5),
+                "MillisBehindLatest": self.behind_ms(shard, after),
             }
         )
 
@@ -250,5 +282,6 @@ def _says(document: object) -> Answer:
     return Answer(_OK, {}, json.dumps(document).encode())
 
 
-def _refused(code: str, status: int = _ERROR) -> Answer:
+def refused(code: str, status: int = _ERROR) -> Answer:
+    """Make an error answer."""
     return Answer(status, {}, json.dumps({"__type": code, "message": "by seed"}).encode())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from model.mapping import EventSourceMapping
     from pollers.fleet import Worker
     from pollers.ports import Target
-    from pollers.sources.kinesis_api import Caller
+    from pollers.sources.kinesis_subscription import Caller
     from statemgr.memory_store import MemoryStore
 
 DRAIN_S = 30.0

@@ -18,6 +18,7 @@ from pollers.retrying import Condition, Discard, Work
 from pollers.sources.kafka_batch_info import KafkaBatchInfo
 from pollers.sources.kafka_envelope import KafkaEnvelope
 from pollers.sources.kinesis_batch_info import KinesisBatchInfo
+from pollers.sources.kinesis_user_records import PLACE_BITS
 from tests.support.pump_fakes import FakeEnvelope
 
 if TYPE_CHECKING:
@@ -56,10 +57,14 @@ def failure(
 
 
 def kinesis_records() -> list[Record]:
-    """Make two records with real sequence numbers."""
+    """Make two records with real sequence numbers, the last as a stream consumer has it: of an aggregate."""
+    first, last = (
+        "49590338271490256608559692538361571095921575989136588898",
+        "49590338271490256608559692540925702759324208523137515618",
+    )
     return [
-        Record(49590338271490256608559692538361571095921575989136588898, 1573691884835, b"0", "a", 1),
-        Record(49590338271490256608559692540925702759324208523137515618, 1573691885580, b"1", "b", 2),
+        Record(int(first), 1573691884835, b"0", "a", first),
+        Record((int(last) << PLACE_BITS) + 3, 1573691885580, b"1", "b", last),
     ]
 
 

@@ -4,68 +4,24 @@ from __future__ import annotations
 
 import base64
 from hashlib import md5
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pollers.sources.kpl import BASE64_START, MAGIC, HashKeyRange, SubRecord, deaggregate, hash_key, of_shard
+from pollers.sources.kpl import (
+    BASE64_START,
+    EVERYTHING,
+    MAGIC,
+    HashKeyRange,
+    SubRecord,
+    deaggregate,
+    hash_key,
+    is_stray,
+)
+from tests.support.kpl_encoding import User, bytes_field, encode, number_field, seal, varint
 
 KEY_SPACE = 1 << 128
-
-
-class User(NamedTuple):
-    """A record as a producer gives it."""
-
-    partition_key: str
-    explicit_hash_key: int | None
-    data: bytes
-    tags: tuple[tuple[str, str | None], ...] = ()
-
-
-def varint(number: int) -> bytes:
-    """Encode a number."""
-    encoded = b""
-    while number >= 0x80:
-        encoded += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return encoded + bytes([number])
-
-
-def number_field(field: int, number: int) -> bytes:
-    """Encode a varint field."""
-    return varint(field << 3) + varint(number)
-
-
-def bytes_field(field: int, value: bytes) -> bytes:
-    """Encode a field of bytes, text or a message."""
-    return varint(field << 3 | 2) + varint(len(value)) + value
-
-
-def seal(message: bytes) -> bytes:
-    """Put the magic number before a message and its MD5 behind it."""
-    return MAGIC + message + md5(message, usedforsecurity=False).digest()
-
-
-def encode(users: list[User], *, strange: bytes = b"") -> bytes:
-    """Aggregate records as the library does, with tables of the distinct keys. `strange` is put into each message."""
-    keys = list(dict.fromkeys(user.partition_key for user in users))
-    hash_keys = list(dict.fromkeys(user.explicit_hash_key for user in users if user.explicit_hash_key is not None))
-    message = strange
-    message += b"".join(bytes_field(1, key.encode()) for key in keys)
-    message += b"".join(bytes_field(2, str(key).encode()) for key in hash_keys)
-    for user in users:
-        record = number_field(1, keys.index(user.partition_key))
-        if user.explicit_hash_key is not None:
-            record += number_field(2, hash_keys.index(user.explicit_hash_key))
-        record += bytes_field(3, user.data) + strange
-        for name, value in user.tags:
-            record += bytes_field(
-                4, bytes_field(1, name.encode()) + (b"" if value is None else bytes_field(2, value.encode()))
-            )
-        message += bytes_field(3, record)
-    return seal(message)
 
 
 def expected(users: list[User]) -> list[SubRecord]:
@@ -183,18 +139,17 @@ def test_a_known_aggregate() -> None:
 
 
 @given(st.lists(user_records, max_size=12), st.integers(0, KEY_SPACE - 1), st.integers(0, KEY_SPACE - 1))
-def test_a_shard_keeps_the_records_of_its_range(users: list[User], one: int, other: int) -> None:
-    """Explicit hash key, else MD5 of the partition key: inside the inclusive range or dropped, order kept."""
+def test_a_record_outside_the_range_of_its_shard_is_a_stray(users: list[User], one: int, other: int) -> None:
+    """Explicit hash key, else MD5 of the partition key: inside the inclusive range or not."""
     shard = HashKeyRange(min(one, other), max(one, other))
-    kept = of_shard(expected(users), shard)
     places = [
         int.from_bytes(md5(user.partition_key.encode(), usedforsecurity=False).digest())
         if user.explicit_hash_key is None
         else user.explicit_hash_key
         for user in users
     ]
-    assert [record.sub_sequence_number for record in kept] == [
-        number for number, place in enumerate(places) if shard.first <= place <= shard.last
+    assert [is_stray(record, shard) for record in expected(users)] == [
+        not shard.first <= place <= shard.last for place in places
     ]
 
 
@@ -203,9 +158,10 @@ def test_the_ends_of_the_range_belong_to_the_shard() -> None:
     record = SubRecord("key", None, b"", 0)
     place = hash_key("key")
     assert place == 0x3C6E0B8A9C15224A8228B9A98CA1531D
-    assert of_shard([record], HashKeyRange(place, place)) == [record]
-    assert of_shard([record], HashKeyRange(place + 1, KEY_SPACE - 1)) == []
-    assert of_shard([record], HashKeyRange(0, place - 1)) == []
+    assert not is_stray(record, HashKeyRange(place, place))
+    assert is_stray(record, HashKeyRange(place + 1, KEY_SPACE - 1))
+    assert is_stray(record, HashKeyRange(0, place - 1))
+    assert not is_stray(record, EVERYTHING)
 
 
 @given(st.lists(user_records, min_size=1, max_size=3))

@@ -65,23 +65,18 @@ def test_a_kinesis_mapping_is_supported_with_tumbling_windows_too(tmp_path: Path
     assert unsupported_settings(settings_of(tmp_path, more="TumblingWindowInSeconds: 10")) == []
 
 
-@pytest.mark.parametrize(
-    ("arn", "warnings"), [(STREAM, []), (f"{STREAM}/consumer/c:1", ["kinesis.polled"])], ids=["stream", "consumer"]
-)
-async def test_a_kinesis_mapping_is_polled_in_order_and_a_consumer_with_one_warning(
-    tmp_path: Path, arn: str, warnings: list[str]
-) -> None:
-    """Partial responses stop at the lowest failure, lanes are the ParallelizationFactor, fan-out falls back."""
+@pytest.mark.parametrize("arn", [STREAM, f"{STREAM}/consumer/c:1"], ids=["stream", "consumer"])
+async def test_a_kinesis_mapping_is_read_in_order(tmp_path: Path, arn: str) -> None:
+    """Partial responses stop at the lowest failure, lanes are the ParallelizationFactor, nobody is warned."""
     settings = settings_of(tmp_path, arn)
     async with parts_of(settings) as make:
         with capture_logs() as logged:
-            for _ in range(2):
-                parts = make(settings.mappings[0])
+            parts = make(settings.mappings[0])
     assert isinstance(parts, PumpParts)
     assert isinstance(parts.source, KinesisSource)
     assert isinstance(parts.envelope, KinesisEnvelope)
     assert (parts.policy.in_order, parts.lanes) == (True, 4)
-    assert [entry["event"] for entry in logged] == warnings
+    assert logged == []
 
 
 @pytest.mark.parametrize(
