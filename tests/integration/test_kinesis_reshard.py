@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Reshard = "Callable[[Stream], None]"
 STORM_S = float(os.environ.get("ESMD_TEST_STORM_S", "20"))
+READINGS = pytest.mark.parametrize("fan_out", [False, True], ids=["polling", "fan-out"])
 
 
 def split(stream: Stream) -> None:
@@ -61,15 +62,16 @@ async def while_writing(producer: Producer, change: Callable[[], Awaitable[None]
 
 
 @pytest.mark.parametrize("reshard", [split, merge, both], ids=lambda change: change.__name__)
-@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize(("lanes", "fan_out"), [(1, False), (4, False), (4, True)], ids=["1", "4", "4-fan-out"])
 async def test_a_reshard_under_load_keeps_every_record_in_its_order(
-    kinesis_local: KinesisLocal, tmp_path: Path, reshard: Callable[[Stream], None], lanes: int
+    kinesis_local: KinesisLocal, tmp_path: Path, reshard: Callable[[Stream], None], *, lanes: int, fan_out: bool
 ) -> None:
     """A failing function, records written all the while, and a stream that splits, merges or does both."""
     stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url, shards=3)
     producer = Producer(stream, keys=12)
     more = [f"ParallelizationFactor: {lanes}", "BatchSize: 10"]
-    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, more) as fleet, fleet.node():
+    making = kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, more, fan_out=fan_out)
+    async with making as fleet, fleet.node():
         fleet.function.fail, fleet.function.seconds = 0.02, 0.02
 
         async def change() -> None:
@@ -82,11 +84,15 @@ async def test_a_reshard_under_load_keeps_every_record_in_its_order(
     assert verdict.duplicates == 0
 
 
-async def test_the_children_are_read_about_a_second_after_the_split(closing_streams: Streams, tmp_path: Path) -> None:
+@READINGS
+async def test_the_children_are_read_about_a_second_after_the_split(
+    closing_streams: Streams, tmp_path: Path, *, fan_out: bool
+) -> None:
     """Nobody waits for the next discovery: the end of the parent makes the tracker look at once."""
     stream = await asyncio.to_thread(closing_streams.new)
     producer = Producer(stream, keys=4)
-    async with kinesis_fleet(closing_streams.server.endpoint_url, stream, tmp_path) as fleet, fleet.node():
+    making = kinesis_fleet(closing_streams.server.endpoint_url, stream, tmp_path, fan_out=fan_out)
+    async with making as fleet, fleet.node():
         await asyncio.to_thread(producer.write)
         await fleet.delivered(producer)
         await asyncio.to_thread(split, stream)
@@ -98,13 +104,15 @@ async def test_the_children_are_read_about_a_second_after_the_split(closing_stre
         assert progress[parent].report.state is ShardState.DRAINED
 
 
+@READINGS
 async def test_a_restart_in_the_middle_of_a_reshard_goes_on_where_it_was(
-    kinesis_local: KinesisLocal, tmp_path: Path
+    kinesis_local: KinesisLocal, tmp_path: Path, *, fan_out: bool
 ) -> None:
     """A node dies while a closed parent is half read: its successor finishes it before it touches the children."""
     stream = await asyncio.to_thread(Stream, kinesis_local.endpoint_url)
     producer = Producer(stream, keys=6)
-    async with kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, ["BatchSize: 5"]) as fleet:
+    making = kinesis_fleet(kinesis_local.endpoint_url, stream, tmp_path, ["BatchSize: 5"], fan_out=fan_out)
+    async with making as fleet:
         fleet.function.seconds = 0.02
         async with fleet.node() as first:
             await asyncio.to_thread(producer.write, 40)
@@ -120,8 +128,9 @@ async def test_a_restart_in_the_middle_of_a_reshard_goes_on_where_it_was(
     assert verdict.duplicates <= 2 * 5  # the batch in flight and the one that was not saved
 
 
+@READINGS
 async def test_a_mapping_that_begins_after_reshards_reads_all_generations_in_order(
-    closing_streams: Streams, tmp_path: Path
+    closing_streams: Streams, tmp_path: Path, *, fan_out: bool
 ) -> None:
     """TRIM_HORIZON begins with the oldest parents and works down the lineage."""
     stream = await asyncio.to_thread(closing_streams.new, shards=2)
@@ -130,7 +139,8 @@ async def test_a_mapping_that_begins_after_reshards_reads_all_generations_in_ord
         await asyncio.to_thread(producer.write, 3)
         await asyncio.to_thread(change, stream)
     await asyncio.to_thread(producer.write, 3)
-    async with kinesis_fleet(closing_streams.server.endpoint_url, stream, tmp_path) as fleet, fleet.node():
+    making = kinesis_fleet(closing_streams.server.endpoint_url, stream, tmp_path, fan_out=fan_out)
+    async with making as fleet, fleet.node():
         verdict = await fleet.delivered(producer)
     assert verdict.problems() == []
     assert verdict.duplicates == 0

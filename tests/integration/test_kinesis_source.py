@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from model.errors import SourceRefusedError
 from model.ids import Position, ShardId
@@ -15,16 +16,25 @@ from model.mapping import StartingPosition
 from model.shard import BEGINNING, END, origin_ms
 from pollers.sources.kinesis_envelope import KinesisEnvelope
 from pollers.sources.kpl import deaggregate
-from tests.support.kinesis_fleet import MAPPING, Producer, kinesis_fleet
-from tests.support.kinesis_streams import Stream, datas, kinesis_mapping, kinesis_source, read_out, read_records
+from tests.support.kinesis_fleet import MAPPING, Fleet, Producer, kinesis_fleet
+from tests.support.kinesis_streams import (
+    Stream,
+    aws_json,
+    datas,
+    kinesis_mapping,
+    kinesis_source,
+    read_out,
+    read_records,
+)
+from tests.support.kpl_encoding import User, encode
 from tests.support.node_process import eventually
-from tests.unit.test_kpl import User, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.kinesis_local import KinesisLocal
     from tests.support.kinesis_streams import Streams
+    from tests.support.moto_server import MotoServer
 
 FIRST = ShardId("shardId-000000000000")
 
@@ -124,6 +134,43 @@ async def test_a_merged_shard_names_both_parents(closing_streams: Streams) -> No
     async with kinesis_source(closing_streams.server.endpoint_url, kinesis_mapping(stream.arn)) as source:
         *parents, child = await source.shards()
     assert set(child.parents) == {parent.id for parent in parents}
+
+
+async def test_a_stream_consumer_is_served_by_subscription(closing_streams: Streams) -> None:
+    """The server's own SubscribeToShard: records of a backlog and new ones, and a place to go on from."""
+    stream = await asyncio.to_thread(closing_streams.new)
+    await asyncio.to_thread(stream.put, [("k", b"%d" % n) for n in range(3)])
+    consumer = await asyncio.to_thread(stream.register_consumer)
+    mapping = kinesis_mapping(stream.arn, consumer=consumer)
+    async with kinesis_source(closing_streams.server.endpoint_url, mapping) as source:
+        reader = await source.reader(FIRST, None, BEGINNING)
+        raws = await read_records(reader, 3, places=True)
+        await asyncio.to_thread(stream.put, [("k", b"3")])
+        raws += await read_records(reader, 1, places=True)
+        assert datas(raws) == [b"0", b"1", b"2", b"3"]
+        assert (reader.lag().remark, reader.lag().retention_s) == (None, 86_400.0)
+        await reader.close()
+        again = await source.reader(FIRST, Position(raws[1].SequenceNumber), BEGINNING)
+        assert datas(await read_records(again, 2, places=True)) == [b"2", b"3"]
+
+
+async def test_a_stream_consumer_is_polled_where_there_are_no_subscriptions(
+    moto_server: MotoServer, tmp_path: Path
+) -> None:
+    """Moto's answer to SubscribeToShard is its web server's error page: after the third one, a warning and a remark."""
+    stream = await asyncio.to_thread(Stream, moto_server.endpoint_url)
+    producer = Producer(stream, keys=3)
+    await asyncio.to_thread(producer.write, 3)
+    async with aws_json(moto_server.endpoint_url) as caller:
+        fleet = Fleet(caller, f"{stream.arn}/consumer/fast:1", tmp_path)
+        with capture_logs() as logged:
+            async with fleet.node():
+                verdict = await fleet.delivered(producer)
+        assert verdict.problems() == []
+        report = (await fleet.progress())[FIRST].report
+    assert (report.remark or "").startswith(f"polled: Kinesis consumer {stream.name}/")
+    assert report.last_error is None
+    assert [entry["event"] for entry in logged if entry["log_level"] == "warning"] == ["kinesis.polled"]
 
 
 async def test_more_shards_than_a_page_holds_are_all_listed(kinesis_local: KinesisLocal) -> None:

@@ -1,7 +1,8 @@
 """Ten minutes of splits and merges every few seconds, with nodes that die, in fast-forwarded time.
 
-Three nodes of the product's own parts read a simulated stream. Each seed is a storm of its own; a failure names it,
-and ESMD_TEST_STORM_SEEDS (numbers with commas between) chooses others.
+Three nodes of the product's own parts read a simulated stream, by polling or as a stream consumer, with aggregates
+among the records. Each seed is a storm of its own; a failure names it, and ESMD_TEST_STORM_SEEDS (numbers with commas
+between) chooses others.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.looptime(noop_cycles=0)
 
 SEEDS = [int(seed) for seed in os.environ.get("ESMD_TEST_STORM_SEEDS", "1,2,3,4,5").split(",")]
+FAN_OUT_SEEDS = SEEDS if os.environ.get("ESMD_TEST_STORM_SEEDS") else SEEDS[:3]
 STORM_S = 600.0
 SETTLE_S = 60.0
 HASTY_S = 120.0  # shorter storms show a missing wait for parents
@@ -44,19 +46,25 @@ def _only_errors() -> None:
 
 
 @asynccontextmanager
-async def storm(seed: int, for_s: float) -> AsyncIterator[Storm]:
+async def storm(seed: int, for_s: float, *, fan_out: bool = False) -> AsyncIterator[Storm]:
     """Let a storm blow, and end its nodes after the block."""
     async with asyncio.TaskGroup() as tasks:
-        made = Storm(seed, tasks)
+        made = Storm(seed, tasks, fan_out=fan_out)
         await made.blow(for_s)
         yield made
         await made.end()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_a_storm_of_reshards_and_deaths_loses_nothing_and_keeps_order_per_key(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("fan_out", "seed"),
+    [*[(False, seed) for seed in SEEDS], *[(True, seed) for seed in FAN_OUT_SEEDS]],
+    ids=lambda value: ["polling", "fan-out"][value] if isinstance(value, bool) else str(value),
+)
+async def test_a_storm_of_reshards_and_deaths_loses_nothing_and_keeps_order_per_key(
+    *, fan_out: bool, seed: int
+) -> None:
     """Nothing is lost, each key is in order, children wait for their parents, only deaths repeat, accounts balance."""
-    async with storm(seed, STORM_S) as blown:
+    async with storm(seed, STORM_S, fan_out=fan_out) as blown:
         took_s = await blown.calm(within_s=SETTLE_S)
         killed = [node for node in blown.nodes.values() if node.killed_at is not None]
         verdict = blown.verdict()

@@ -13,8 +13,8 @@ from invocation.signing import LocalSigner
 from invocation.transport import Transport
 from pollers.sources.kinesis_events import CONTENT_TYPE
 from pollers.sources.kinesis_subscription import Subscriber
+from tests.support.kinesis_local import REGION
 from tests.support.kinesis_script import ARN
-from tests.support.kinesis_streams import REGION
 from tests.support.scripted_http import ScriptedServer
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from node.signals import Shutdown
 from node.wiring import Node
 from pollers.destinations.aws_clients import AwsClients
 from statemgr.memory_store import MemoryStore
+from tests.support.fan_out_front import fan_out_front
 from tests.support.history import FAILED, OK, Entry, Invoked, Partition, check
 from tests.support.kinesis_streams import aws_json
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from model.invocation import Invocation
     from model.outcome import Outcome
     from model.progress import ShardProgress
+    from tests.support.fan_out_front import FanOutFront
     from tests.support.history import Verdict
     from tests.support.kinesis_streams import Stream
 
@@ -230,8 +232,31 @@ class _Running:
 
 @contextlib.asynccontextmanager
 async def kinesis_fleet(
-    endpoint_url: str | None, stream: Stream, folder: Path, more: Iterable[str] = (), position: str = "TRIM_HORIZON"
+    endpoint_url: str | None,
+    stream: Stream,
+    folder: Path,
+    more: Iterable[str] = (),
+    position: str = "TRIM_HORIZON",
+    *,
+    fan_out: bool = False,
 ) -> AsyncIterator[Fleet]:
-    """Make a fleet that reads a stream; `more` are further lines of the mapping."""
+    """Make a fleet that reads a stream; `more` are further lines of the mapping.
+
+    `fan_out`: as a stream consumer, of a Kinesis that does it as AWS does.
+    """
+    if fan_out and endpoint_url is not None:
+        async with consumer_fleet(endpoint_url, stream, folder, more) as (fleet, _):
+            yield fleet
+        return
     async with aws_json(endpoint_url) as caller:
-        yield Fleet(caller, stream.arn, folder, more, position)
+        arn = await asyncio.to_thread(stream.register_consumer) if fan_out else stream.arn
+        yield Fleet(caller, arn, folder, more, position)
+
+
+@contextlib.asynccontextmanager
+async def consumer_fleet(
+    endpoint_url: str, stream: Stream, folder: Path, more: Iterable[str] = (), *, lives_s: float = 300.0
+) -> AsyncIterator[tuple[Fleet, FanOutFront]]:
+    """Make a fleet that reads as a stream consumer, of a Kinesis whose subscriptions last so long."""
+    async with fan_out_front(endpoint_url, lives_s=lives_s) as front, aws_json(front.server.url) as caller:
+        yield Fleet(caller, f"{stream.arn}/consumer/fast:1", folder, more), front

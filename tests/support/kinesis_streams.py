@@ -110,7 +110,7 @@ class Stream:
             time.sleep(self._read_s)
         return held
 
-    def register_consumer(self, *, within_s: float = 30.0) -> str:
+    def register_consumer(self, *, within_s: float = 60.0) -> str:
         """Register a consumer and wait until it may read; returns its ARN."""
         answer = self.client.register_stream_consumer(StreamARN=self.arn, ConsumerName="fast")
         arn: str = answer["Consumer"]["ConsumerARN"]
@@ -119,7 +119,7 @@ class Stream:
             self.client.describe_stream_consumer(ConsumerARN=arn)["ConsumerDescription"]["ConsumerStatus"] != "ACTIVE"
         ):
             assert time.monotonic() < until, "the consumer does not become active"
-            time.sleep(0.02)
+            time.sleep(self._look_s)
         return arn
 
     def shards(self) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from model.progress import Ledger, ShardProgress
 from statemgr.memory_store import MemoryStore
 from tests.support.history import FAILED, OK, THROTTLED, Invoked, Partition, check
 from tests.support.kinesis_fleet import MAPPING, entries
+from tests.support.simulated_fan_out import CONSUMER, SimulatedFanOut
 from tests.support.simulated_kinesis import ARN, SimulatedStream, Trouble
 from tests.support.storm_node import StormNode
 
@@ -35,7 +36,6 @@ _NODES = 3
 _DOCUMENT = {
     "UUID": MAPPING,
     "Name": "clicks",
-    "EventSourceArn": ARN,
     "FunctionName": "f",
     "StartingPosition": "TRIM_HORIZON",
     "BatchSize": BATCH,
@@ -128,11 +128,14 @@ class _Target:
 class Storm:
     """One storm. Run `blow`, then `calm`, then ask what came of it."""
 
-    def __init__(self, seed: int, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, seed: int, tasks: asyncio.TaskGroup, *, fan_out: bool = False) -> None:
         self.random = Random(seed)
         self.loop = asyncio.get_running_loop()
         self.store = MemoryStore(self.loop.time)
         self.stream = SimulatedStream(Random(self.random.random()), trouble=Trouble())
+        self.fan_out = SimulatedFanOut(self.stream, Random(seed))
+        self._packed = fan_out  # some records in aggregates
+        self._document = {**_DOCUMENT, "EventSourceArn": CONSUMER if fan_out else ARN}
         self.function = Function(Random(self.random.random()))
         self.nodes: dict[str, StormNode] = {}
         self.drained: list[str] = []
@@ -142,7 +145,7 @@ class Storm:
 
     async def blow(self, for_s: float) -> None:
         """Have it all happen at once for so long."""
-        record = MappingRecord(MAPPING, "clicks", canonical_document(_DOCUMENT), 0, MappingState.CREATING)
+        record = MappingRecord(MAPPING, "clicks", canonical_document(self._document), 0, MappingState.CREATING)
         await self.store.put_mapping(record)
         for _ in range(_NODES):
             self._add_node()
@@ -159,6 +162,8 @@ class Storm:
             for key in self.random.choices(keys, k=self.random.randint(1, 12)):
                 for _ in range(self.random.choice((1, 1, 1, 4))):
                     self.stream.put(key)
+            if self._packed:
+                self.stream.put_packed(self.random.choices(keys, k=self.random.randint(1, 30)))
             await asyncio.sleep(self.random.uniform(0.1, 0.9))
 
     async def _reshard(self, until: float) -> None:
@@ -182,7 +187,7 @@ class Storm:
     def _add_node(self) -> None:
         name = f"node-{len(self.nodes)}"
         node = StormNode(
-            self.store, self.stream, _Target(self.function, name), name=name, seed=self.random.getrandbits(32)
+            self.store, self.fan_out, _Target(self.function, name), name=name, seed=self.random.getrandbits(32)
         )
         self.nodes[name] = node
         self._alive.append(node)
