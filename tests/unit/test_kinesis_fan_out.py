@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,118 +10,15 @@ from structlog.testing import capture_logs
 
 from invocation.classify import Answer, Failure, FailureKind
 from model.errors import SourceRefusedError, SourceUnavailableError
-from model.ids import Position, ShardId
-from model.shard import BEGINNING
 from pollers.sources.kinesis_api import KinesisRecord, Page
-from pollers.sources.kinesis_fan_out import FanOutReader
 from pollers.sources.kinesis_fan_out_pace import CALL_S
-from pollers.sources.kinesis_subscription import SILENCE_S, FanOutUnsupportedError, Subscriber
+from pollers.sources.kinesis_subscription import SILENCE_S, FanOutUnsupportedError
 from tests.support.event_stream import exception, initial_response, shard_event
-from tests.support.fan_out_script import CONSUMER, ScriptedAnswer, ScriptedOpener
+from tests.support.fan_out_rig import BASE, LOST, Rig, brings, refusal
+from tests.support.fan_out_script import ScriptedAnswer
 from tests.support.kinesis_script import row
 
 pytestmark = pytest.mark.looptime
-
-SHARD = ShardId("shardId-000000000000")
-BASE = 10**55
-LOST = Failure(FailureKind.CUT_SHORT)
-
-
-class FakeApi:
-    """The calls that a consumer may make beside: answers whether the shard is over."""
-
-    def __init__(self) -> None:
-        self.page: Page | Exception = Page([], "more")
-        self.iterators: list[Position | None] = []
-
-    async def iterator(self, _shard: ShardId, after: Position | None, _origin: object) -> str:
-        """Note where it begins."""
-        self.iterators.append(after)
-        return "it"
-
-    async def get_records(self, _iterator: str, *, limit: int) -> Page:
-        """Answer."""
-        assert limit == 1
-        if isinstance(self.page, Exception):
-            raise self.page
-        return self.page
-
-    def now_s(self) -> float:
-        """Ten seconds after every record."""
-        return 1545084650.987 + 10
-
-
-class FakeOwner:
-    """A source that has room, until told otherwise."""
-
-    retention_s = 86_400.0
-
-    def __init__(self) -> None:
-        self.held = 0
-        self.room = asyncio.Event()
-        self.room.set()
-
-    def holds(self, delta: int) -> None:
-        """Count."""
-        self.held += delta
-
-    async def room_to_read(self) -> None:
-        """Wait until there is room."""
-        assert self.held == 0
-        await self.room.wait()
-
-
-class Rig:
-    """A reader over a script."""
-
-    def __init__(self, *script: ScriptedAnswer | Answer | Failure, after: int | None = None) -> None:
-        self.opener = ScriptedOpener(*script)
-        self.api = FakeApi()
-        self.owner = FakeOwner()
-        calls: Any = self.api
-        self.reader = FanOutReader(
-            SHARD,
-            None if after is None else Position(str(BASE + after)),
-            BEGINNING,
-            subscriber=Subscriber(CONSUMER, self.opener),
-            api=calls,
-            owner=self.owner,
-        )
-
-    async def take(self) -> list[int]:
-        """Read once; return the numbers."""
-        chunk = await self.reader.read()
-        assert chunk is not None
-        assert [raw.shard for raw in chunk.raws] == [SHARD] * len(chunk.raws)
-        return [position - BASE for position in chunk.positions]
-
-    def started(self) -> list[int | None]:
-        """Return where each subscription began."""
-        return [int(start["SequenceNumber"]) - BASE if "SequenceNumber" in start else None for start in self.starts]
-
-    @property
-    def starts(self) -> list[dict[str, Any]]:
-        """Return the starting positions."""
-        return self.opener.starts
-
-    @property
-    def gaps(self) -> list[float]:
-        """Return the seconds between subscriptions."""
-        return [round(later - earlier, 3) for earlier, later in pairwise(self.opener.called_at)]
-
-
-def brings(*numbers: int, go_on: int | None = None, behind_ms: int = 0) -> bytes:
-    """Encode an event with records; without a number to go on at, that of the last record."""
-    on = numbers[-1] if go_on is None and numbers else go_on
-    return shard_event(
-        [row(number) for number in numbers], go_on=None if on is None else str(BASE + on), behind_ms=behind_ms
-    )
-
-
-def refusal(code: str, status: int = 400) -> Answer:
-    """Make an error answer."""
-    return Answer(status, {}, json.dumps({"__type": code}).encode())
-
 
 END = shard_event(children=["shardId-000000000001"])
 
