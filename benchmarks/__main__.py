@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import filtering
 from benchmarks.bench import Bench, Options
 from benchmarks.deliveries import Deliveries
 from benchmarks.idle import IdleShards
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _SOURCES = (Kafka(), Kinesis(), Sqs())
 CASES: tuple[Case, ...] = (
+    *filtering.cases(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)], IdleShards(), TakeOver(3), TakeOver(10),
 )  # fmt: skip
 

@@ -22,16 +22,14 @@ from pollers.sources.kafka import KafkaSource
 from tests.integration.test_aws_servers import client
 from tests.integration.test_kafka_destination import read
 from tests.support.kafka_source import Secrets
+from tests.support.mapping_rig import SavedProgress
 from tests.support.pump_fakes import FakeLease
-from tests.support.saves import Saves
 from tests.support.scripted_http import ScriptedServer, answer
 from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from model.progress import ProgressUpdate, SaveResult, ShardProgress
     from tests.support.elasticmq import ElasticMQ
     from tests.support.embedded_broker import EmbeddedBroker
 
@@ -51,27 +49,7 @@ event_source_mappings:
 """
 
 
-class WatchedSaves(Saves):
-    """A progress store that can be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._saved = asyncio.Event()
-
-    async def save(self, updates: Sequence[ProgressUpdate]) -> list[SaveResult]:
-        """Keep the updates, and wake whoever waits."""
-        results = await super().save(updates)
-        self._saved.set()
-        return results
-
-    async def until(self, true: Callable[[ShardProgress], bool]) -> None:
-        """Wait until something holds of what is stored."""
-        while not true(self.progress):
-            self._saved.clear()
-            await self._saved.wait()
-
-
-async def run(path: Path, saves: WatchedSaves, *, until: str) -> Any:
+async def run(path: Path, saves: SavedProgress, *, until: str) -> Any:
     """Pump partition 0 of the configured mapping until its checkpoint is there; returns the ledger."""
     settings = load([path], environ={})
     [mapping] = settings.mappings
@@ -118,7 +96,7 @@ async def test_a_failing_batch_ends_in_the_queue_and_the_rest_is_delivered(
     """The queue is missing first: the batch waits; created, it gets the document, and the ledger balances."""
     topic, queue = embedded_kafka.new_topic(1), unique_name("failed")
     await produce(embedded_kafka.bootstrap_servers, topic, b"one", b"two", b"three", b"four")
-    sqs, saves = client("sqs", elasticmq.endpoint_url), WatchedSaves()
+    sqs, saves = client("sqs", elasticmq.endpoint_url), SavedProgress()
     async with ScriptedServer(answer(200)) as function:
         function.then(answer(500), answer(500))
         path = tmp_path / "esmd.yaml"
@@ -167,7 +145,7 @@ async def test_failed_records_end_in_a_topic_of_the_same_cluster(
                 destination=f"kafka://{failed}",
             )
         )
-        ledger = await run(path, WatchedSaves(), until="2")
+        ledger = await run(path, SavedProgress(), until="2")
     assert (ledger.destination, ledger.balanced) == (2, True)
     messages = await read(embedded_kafka, failed, 2)
     invoked = json.loads(function.complete[0].body)["records"][f"{topic}-0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,15 @@ from hypothesis import strategies as st
 from model.mapping import SourceKind
 from model.pattern import DATA_KEYS, InvalidPatternError
 from pollers.filtering import FATES, DataForm, Fate, RuleForm, compile_filter
+from pollers.sources.kafka_envelope import KafkaRecordView
+from pollers.sources.kinesis_envelope import KinesisRecordView
+from pollers.sources.sqs_envelope import SqsRecordView
+from tests.support import filter_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pollers.filtering import RecordView
     from pollers.ports import Filter
 
 KINESIS, SQS, KAFKA = SourceKind.KINESIS, SourceKind.SQS, SourceKind.KAFKA
@@ -48,61 +54,23 @@ class View:
 
 
 MATCHING = b'{"a": "x"}'
-PAYLOADS = {
-    "JSON": MATCHING,
-    "other JSON": b'{"a": "z"}',
-    "JSON array": b'[{"a": "y"}, {"a": "x"}]',
-    "plain string": b"x",
-    "other plain string": b"z",
-    "bare JSON number": b"42",
-    "not UTF-8": b'{"a": "x", "b": "\xff"}',
-    "absent": None,
-}
-OBJECT, STRING, NONE = '"DATA": {"a": ["x"]}, ', '"DATA": ["x", "42"], ', ""
-KEPT, DROPPED, REFUSED = True, False, None
 
 
-@pytest.mark.parametrize(
-    ("payload", "rule", "kinesis", "sqs", "kafka"),
-    [
-        ("JSON", OBJECT, KEPT, KEPT, KEPT),
-        ("other JSON", OBJECT, DROPPED, DROPPED, DROPPED),
-        ("JSON array", OBJECT, KEPT, KEPT, KEPT),
-        ("JSON", NONE, KEPT, KEPT, KEPT),
-        ("JSON", STRING, REFUSED, DROPPED, KEPT),
-        ("plain string", OBJECT, DROPPED, DROPPED, KEPT),
-        ("bare JSON number", OBJECT, DROPPED, DROPPED, KEPT),
-        ("plain string", NONE, KEPT, KEPT, KEPT),
-        ("plain string", STRING, REFUSED, KEPT, KEPT),
-        ("bare JSON number", STRING, REFUSED, KEPT, KEPT),
-        ("other plain string", STRING, REFUSED, DROPPED, DROPPED),
-        ("not UTF-8", OBJECT, DROPPED, DROPPED, KEPT),
-        ("not UTF-8", STRING, REFUSED, DROPPED, KEPT),
-        ("not UTF-8", NONE, KEPT, KEPT, KEPT),
-        ("absent", OBJECT, DROPPED, DROPPED, DROPPED),
-        ("absent", STRING, REFUSED, DROPPED, DROPPED),
-        ("absent", NONE, KEPT, KEPT, KEPT),
-    ],
-)
-def test_fate_by_data_and_pattern(
-    payload: str,
-    rule: str,
-    kinesis: bool | None,  # noqa: FBT001 - a table's column
-    sqs: bool | None,  # noqa: FBT001 - a table's column
-    kafka: bool | None,  # noqa: FBT001 - a table's column
-) -> None:
+@pytest.mark.parametrize("kind", list(SourceKind))
+@pytest.mark.parametrize("row", filter_table.FATES, ids=lambda row: f"{row.data}, {row.rule}")
+def test_fate_by_data_and_pattern(row: filter_table.Fate, kind: SourceKind) -> None:
     """Each row of the specification's table, with metadata that matches; without a match of it nothing is kept."""
-    for kind, expected in ((KINESIS, kinesis), (SQS, sqs), (KAFKA, kafka)):
-        here, there = (
-            f'{{{rule.replace("DATA", DATA_KEYS[kind])}"where": ["{place}"]}}' for place in ("here", "there")
-        )
-        record = Raw(PAYLOADS[payload])
-        if expected is REFUSED:
-            with pytest.raises(InvalidPatternError):
-                compile_filter([here], View(kind))
-        else:
-            assert compile_filter([here], View(kind)).keep([record]) == [expected], kind
-            assert compile_filter([there], View(kind)).keep([record]) == [False], kind
+    here, there = (
+        filter_table.pattern(DATA_KEYS[kind], row.rule, f'"where": ["{place}"]') for place in ("here", "there")
+    )
+    record = Raw(filter_table.PAYLOADS[row.data])
+    expected = row.of(kind)
+    if expected is None:
+        with pytest.raises(InvalidPatternError):
+            compile_filter([here], View(kind))
+    else:
+        assert compile_filter([here], View(kind)).keep([record]) == [expected]
+        assert compile_filter([there], View(kind)).keep([record]) == [False]
 
 
 @pytest.mark.parametrize("kind", list(SourceKind))
@@ -147,6 +115,28 @@ def test_records_are_not_read_without_need() -> None:
     view.asked.clear()
     compile_filter(['{"value": {"a": ["x"]}, "where": ["there"]}', '{"number": [8]}'], view).keep([Raw(MATCHING)])
     assert view.asked == ["metadata"]
+
+
+UNREADABLE = object()
+UNREADABLE_RAWS: list[tuple[RecordView, object, str]] = [
+    (KinesisRecordView(), SimpleNamespace(Data=UNREADABLE, PartitionKey="k", SequenceNumber="1",
+                                          ApproximateArrivalTimestamp=1.0, EncryptionType=None), "partitionKey"),
+    (SqsRecordView(), SimpleNamespace(Body=UNREADABLE, MessageId="k", MessageAttributes={}, Attributes={},
+                                      MD5OfBody=""), "messageId"),
+    (KafkaRecordView(), SimpleNamespace(value=UNREADABLE, key=b"k", topic="t", partition=0, offset=1, timestamp=1,
+                                        timestamp_type=0, headers=()), "key"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("view", "raw", "key"), UNREADABLE_RAWS, ids=[view.kind for view, *_ in UNREADABLE_RAWS])
+def test_no_source_decodes_or_parses_what_no_pattern_needs(view: RecordView, raw: object, key: str) -> None:
+    """Records whose data nothing could read are judged by their metadata; a pattern on the data does look at it."""
+    ours, others = f'{{"{key}": ["k"]}}', f'{{"{key}": ["other"], "{DATA_KEYS[view.kind]}": {{"a": [1]}}}}'
+    assert compile_filter([ours], view).keep([raw, raw]) == [True, True]
+    assert compile_filter([others], view).keep([raw]) == [False]
+    assert compile_filter([others, ours], view).keep([raw]) == [True]
+    with pytest.raises(Exception, match=r"object|expected|argument"):
+        compile_filter([f'{{"{DATA_KEYS[view.kind]}": {{"a": [1]}}}}'], view).keep([raw])
 
 
 def test_exists_false_finds_tombstones() -> None:
