@@ -6,6 +6,9 @@ The rows are contract section 3 and spec section 4.1. Three rules cover what the
 - as long as it was not, nothing ran, and the batch was not reached;
 - a function error that the target declares (`X-Amz-Function-Error`) counts whatever the status.
 
+A batch that was not reached says something about the target (missing, denied, down), which other batches need not find
+out by themselves, or about itself only: `NotReached.batch_refused`.
+
 Whether a body means partial failure depends on the mapping and is not decided here: `PartlyFailed` is never returned.
 Texts are for operators: short, one line, made from error documents and our own words, never from configured values.
 """
@@ -35,6 +38,9 @@ MAX_RETRY_AFTER_S = 3600.0
 _MAX_DOCUMENT_BYTES = 1024 * 1024  # larger bodies are not searched for error documents
 _UNHANDLED = "Unhandled"
 _BUSY_URL = frozenset({408, 425, 502, 503, 504})  # `url` statuses that say: not now
+# The Invoke API's statuses for a request that it would take from nobody (spec section 6.2). The emulator's 400 is none
+# of them: it says that its container is busy.
+_REFUSED_BATCH = frozenset({400, 413, 415})
 _TIMED_OUT = re.compile(rb'\s*"?[^"{\n]{0,120}Task timed out after [0-9.]+ seconds"?\s*')
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._]{0,99}")
 _DOCUMENT_KEYS = frozenset({"errorMessage", "errorType", "requestId", "stackTrace", "trace", "cause"})
@@ -46,6 +52,7 @@ class TargetKind(StrEnum):
     LAMBDA = "lambda"
     URL = "url"
     RIE = "rie"
+    LOCAL = "local"  # a `handler`: our own front end, in this process, answers as the Invoke API does
 
 
 class FailureKind(StrEnum):
@@ -125,7 +132,9 @@ def _failed(kind: TargetKind, answer: Answer, now: float) -> FunctionFailed | Th
         return FunctionFailed(error, _UNHANDLED, answer.status, version)  # a crash: 502 with an error document
     if kind is TargetKind.URL and _is_function_error(answer.status):
         return FunctionFailed(_explain(kind, answer), _UNHANDLED, answer.status)
-    return NotReached(_explain(kind, answer), _retry_after_s(answer.headers, now), answer.status)
+    busy = kind is TargetKind.RIE and answer.status == HTTPStatus.BAD_REQUEST
+    batch_refused = answer.status in _REFUSED_BATCH and not busy
+    return NotReached(_explain(kind, answer), _retry_after_s(answer.headers, now), answer.status, batch_refused)
 
 
 def _without_answer(failure: Failure) -> FunctionFailed | NotReached:

@@ -50,6 +50,7 @@ class NotReached:
     error: str
     retry_after_s: float | None = None
     status: int | None = None
+    batch_refused: bool = False  # the target answers, and takes other batches: it is this one that it refuses
 
 
 Outcome = Delivered | PartlyFailed | FunctionFailed | Throttled | NotReached

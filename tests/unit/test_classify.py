@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,12 @@ from multidict import CIMultiDict
 from invocation.classify import MAX_RETRY_AFTER_S, MAX_TEXT, Answer, Failure, FailureKind, TargetKind, classify
 from model.outcome import Delivered, FunctionFailed, NotReached, Throttled
 
-LAMBDA, URL, RIE = TargetKind.LAMBDA, TargetKind.URL, TargetKind.RIE
-ALL = (LAMBDA, URL, RIE)
+LAMBDA, URL, RIE, LOCAL = TargetKind.LAMBDA, TargetKind.URL, TargetKind.RIE, TargetKind.LOCAL
+ALL = tuple(TargetKind)
+INVOKE_API = (LAMBDA, LOCAL, RIE)
 FAILED = {"X-Amz-Function-Error": "Unhandled"}
 RAISED = b'{"errorMessage": "no such order", "errorType": "KeyError", "requestId": "1", "stackTrace": []}'
+TIMED_OUT = b"Task timed out after 3.00 seconds"
 NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC).timestamp()
 
 
@@ -26,28 +29,41 @@ def answer(status: int, headers: dict[str, str] | None = None, body: bytes = b"n
 
 
 STATUSES = [
-    # Spec section 4.1 for the Invoke API and the emulator, contract section 3 for `url`.
-    *[(kind, status, Delivered) for kind in ALL for status in (200, 201, 202, 204)],
+    # Contract section 3, first row: a Lambda-compatible endpoint and an ARN, and `rie` and `handler` "as Lambda".
+    *[(kind, status, Delivered) for kind in ALL for status in (200, 201, 202, 204, 299)],
     *[(kind, 429, Throttled) for kind in ALL],
-    *[
-        (kind, status, NotReached)
-        for kind in (LAMBDA, RIE)
-        for status in (400, 401, 403, 404, 408, 409, 410, 413, 415, 425, 500, 501, 502, 503, 504, 529)
-    ],
-    *[(URL, status, NotReached) for status in (408, 425, 502, 503, 504)],
+    *[(kind, status, NotReached) for kind in INVOKE_API for status in (500, 501, 502, 503, 504, 529, 599)],
+    *[(kind, status, NotReached) for kind in INVOKE_API for status in (401, 402, 405, 406, 418, 422, 425, 451)],
+    # Spec section 4.1, service errors, and 6.2, every status of the table there.
+    *[(kind, status, NotReached) for kind in INVOKE_API for status in (408, 410)],
+    *[(kind, status, NotReached) for kind in INVOKE_API for status in (400, 403, 404, 409, 413, 415)],
+    # Contract section 3, second row.
     *[(URL, status, FunctionFailed) for status in (400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 451, 499, 500)],
+    *[(URL, status, NotReached) for status in (408, 425, 502, 503, 504)],
     # Where the contract is silent: other 5xx come from what stands before the function; redirects are not followed.
-    *[(URL, status, NotReached) for status in (501, 505, 507, 520, 530)],
-    *[(kind, status, NotReached) for kind in ALL for status in (301, 302, 304, 307, 308)],
+    *[(URL, status, NotReached) for status in (501, 505, 507, 520, 529, 530)],
+    *[(kind, status, NotReached) for kind in ALL for status in (100, 301, 302, 304, 307, 308, 600)],
 ]
 
 
+HEADERS = ({}, {"Retry-After": "3"}, FAILED, {**FAILED, "Retry-After": "3"})
+BODIES = (b"", b"null", b'{"orders": 3}', b"<html>", RAISED, TIMED_OUT)
+
+
 @pytest.mark.parametrize(("kind", "status", "expected"), STATUSES)
-def test_status_decides(kind: TargetKind, status: int, expected: type) -> None:
-    """Each status means what the tables say for its kind of target, and the outcome carries it."""
-    outcome = classify(kind, answer(status))
-    assert type(outcome) is expected
-    assert outcome.status == status
+def test_every_row(kind: TargetKind, status: int, expected: type) -> None:
+    """Status, headers and body mean what the tables say for the kind of target, and the outcome carries the status."""
+    for headers, body in product(HEADERS, BODIES):
+        outcome = classify(kind, answer(status, headers, body), now=NOW)
+        declared = "X-Amz-Function-Error" in headers  # contract section 3: present, for every kind
+        hidden = kind is RIE and status != 429 and body in (RAISED, TIMED_OUT)  # spec section 6.2, the note
+        assert type(outcome) is (FunctionFailed if declared or hidden else expected), (headers, body)
+        assert outcome.status == status
+        if isinstance(outcome, Throttled | NotReached):
+            assert outcome.retry_after_s == (3.0 if headers else None)
+        if isinstance(outcome, NotReached):
+            refused = {400, 413, 415} if kind in (LAMBDA, LOCAL) else {413, 415}
+            assert outcome.batch_refused is (status in refused)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -155,7 +171,7 @@ def test_an_answer_that_only_looks_like_an_error_is_a_success(body: bytes) -> No
     assert classify(RIE, answer(200, None, body)) == Delivered(body, 200, None)
 
 
-@pytest.mark.parametrize("kind", [LAMBDA, URL])
+@pytest.mark.parametrize("kind", [LAMBDA, LOCAL, URL])
 @pytest.mark.parametrize("body", [body for body, _ in EMULATOR_ERRORS])
 def test_only_the_emulator_hides_errors(kind: TargetKind, body: bytes) -> None:
     """For other targets a 200 without the header is a success, whatever the body says."""
@@ -182,7 +198,9 @@ def test_only_the_emulator_hides_errors(kind: TargetKind, body: bytes) -> None:
         ({"Retry-After": "Wed, 01 Foo 2024 12:00:00 GMT"}, None),
     ],
 )
-@pytest.mark.parametrize(("kind", "status"), [(LAMBDA, 429), (URL, 429), (URL, 503), (LAMBDA, 500)])
+@pytest.mark.parametrize(
+    ("kind", "status"), [(LAMBDA, 429), (LOCAL, 429), (URL, 429), (URL, 503), (RIE, 503), (LAMBDA, 500)]
+)
 def test_retry_after(kind: TargetKind, status: int, headers: dict[str, str], expected: float | None) -> None:
     """Seconds and dates are read, by the server's own clock if it tells; nonsense is ignored and hours are capped."""
     outcome = classify(kind, answer(status, headers), now=NOW)
