@@ -10,22 +10,25 @@ import re
 import time
 from dataclasses import replace
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from model.ids import TRACKER
 from model.lease import ShardKind
-from model.progress import Ledger, ShardProgress, ShardReport, ShardState
+from model.progress import CircuitReport, CircuitState, Ledger, ShardProgress, ShardReport, ShardState
 from statemgr.lineage import is_done
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from model.ids import MappingId, NodeId, ShardId, ShardKey
     from model.lease import FleetSnapshot, Holding
     from model.mapping import MappingRecord
     from statemgr.stores import Store
+
+_SEVERITY = [CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN]
 
 NOTHING_PROCESSED = "No records processed"
 OK = "OK"
@@ -80,6 +83,16 @@ class ShardStatus(msgspec.Struct, frozen=True):
     remark: str | None
 
 
+class CircuitStatus(msgspec.Struct, frozen=True):
+    """Whether a mapping's function is called as usual: of the node where that is least so."""
+
+    state: str  # a `CircuitState`
+    since_s: float | None  # it is closed, or it is not, for so long; None: it was never open
+    retry_in_s: float | None
+    last_error: str | None
+    limit: int | None  # batches that the function is given at once, since it throttles
+
+
 class MappingStatus(msgspec.Struct, frozen=True):
     """One event source mapping."""
 
@@ -87,6 +100,7 @@ class MappingStatus(msgspec.Struct, frozen=True):
     uuid: str
     state: str
     last_processing_result: str
+    circuit: CircuitStatus
     ledger: LedgerStatus
     shards: list[ShardStatus]
 
@@ -119,12 +133,14 @@ def nothing_live(_key: ShardKey, /) -> None:
     return
 
 
-async def read_status(store: Store, node: NodeId, live: LiveShards = nothing_live) -> Status:
-    """Read everything from the store. Raises `StoreUnavailableError`."""
+async def read_status(
+    store: Store, node: NodeId, live: LiveShards = nothing_live, *, now_s: Callable[[], float] = time.time
+) -> Status:
+    """Read everything from the store. Raises `StoreUnavailableError`. `now_s` is epoch time."""
     _, records = await store.mappings()
     snapshot = await store.snapshot()
     progress = {record.id: await store.load_mapping(record.id) for record in records}
-    return assemble(node, snapshot, records, progress, live)
+    return assemble(node, snapshot, records, progress, live, now_s=now_s())
 
 
 def assemble(
@@ -133,6 +149,8 @@ def assemble(
     records: Sequence[MappingRecord],
     progress: Mapping[MappingId, Mapping[ShardKey, ShardProgress]],
     live: LiveShards = nothing_live,
+    *,
+    now_s: float,
 ) -> Status:
     """Put the document together."""
     wanted: dict[MappingId, set[ShardKey]] = {}
@@ -150,7 +168,7 @@ def assemble(
             return ShardProgress(stored.position, holding.token, node, ledger, stored.state, report)
         if stored.token != holding.token:  # what it says is its last holder's; the new one has not written yet
             last = stored.report
-            report = replace(last, state=ShardState.STARTING)
+            report = replace(last, state=ShardState.STARTING, circuit=None)
             return ShardProgress(stored.position, stored.token, stored.node, stored.ledger, stored.state, report)
         return stored
 
@@ -159,7 +177,8 @@ def assemble(
         mine = wanted.get(record.id, set())
         stored = {**dict.fromkeys(mine, ShardProgress()), **progress.get(record.id, {})}
         shards = {key: freshest(key, one) for key, one in stored.items()}
-        mappings.append(_mapping(record, shards, mine, snapshot.holdings))
+        circuit = circuit_status([one.report for key, one in shards.items() if key in snapshot.holdings], now_s)
+        mappings.append(_mapping(record, shards, mine, snapshot.holdings, circuit))
     return Status(str(node), _nodes(snapshot), mappings)
 
 
@@ -176,6 +195,22 @@ def last_processing_result(reports: Mapping[ShardId, ShardReport]) -> str:
     return OK if OK in results else NOTHING_PROCESSED
 
 
+def circuit_status(reports: Iterable[ShardReport], now_s: float) -> CircuitStatus:
+    """Return the worst of what the holders of a mapping's shards report of its function. `now_s` is epoch time."""
+    worst = max(
+        (report.circuit for report in reports if report.circuit is not None),
+        key=lambda circuit: (_SEVERITY.index(circuit.state), -inf if circuit.limit is None else -circuit.limit),
+        default=CircuitReport(),
+    )
+    return CircuitStatus(
+        state=str(worst.state),
+        since_s=None if worst.since_ms is None else round(max(0.0, now_s - worst.since_ms / 1000), 3),
+        retry_in_s=None if worst.retry_ms is None else round(max(0.0, worst.retry_ms / 1000 - now_s), 3),
+        last_error=worst.error,
+        limit=worst.limit,
+    )
+
+
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Order names by the numbers in them: `orders-2` before `orders-10`."""
     parts = re.split(r"([0-9]+)", text)
@@ -187,6 +222,7 @@ def _mapping(
     shards: Mapping[ShardKey, ShardProgress],
     wanted: set[ShardKey],
     holdings: Mapping[ShardKey, Holding],
+    circuit: CircuitStatus,
 ) -> MappingStatus:
     total = Ledger()
     for progress in shards.values():
@@ -204,6 +240,7 @@ def _mapping(
         uuid=str(record.id),
         state=str(record.state),
         last_processing_result=last_processing_result(telling),
+        circuit=circuit,
         ledger=LedgerStatus(
             **msgspec.structs.asdict(total), balanced=all(one.ledger.balanced for one in shards.values())
         ),

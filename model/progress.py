@@ -72,6 +72,24 @@ class ParkedKey(msgspec.Struct, frozen=True, array_like=True):
     error: str | None
 
 
+class CircuitState(StrEnum):
+    """Whether a mapping's function is called."""
+
+    CLOSED = "closed"  # as usual
+    HALF_OPEN = "half_open"  # one probe is with it
+    OPEN = "open"  # not before a probe is due
+
+
+class CircuitReport(msgspec.Struct, frozen=True, array_like=True):
+    """How one node gets on with a mapping's function. Never holds a secret."""
+
+    state: CircuitState = CircuitState.CLOSED
+    since_ms: int | None = None  # epoch: when it was opened, or closed, last; None: it was never open
+    retry_ms: int | None = None  # epoch: the next probe; None when closed
+    error: str | None = None
+    limit: int | None = None  # how many batches the function is given at once, since it throttles; None: no limit
+
+
 @dataclass(frozen=True, slots=True)
 class ShardReport:
     """What the holder tells operators about a shard. Never holds a secret."""
@@ -84,6 +102,7 @@ class ShardReport:
     loss_in_s: float | None = None  # forecast: until the source deletes what is not finished; None: not to be expected
     parked_keys: tuple[ParkedKey, ...] = ()  # those parked longest, at most `MAX_PARKED_SHOWN`
     remark: str | None = None  # what is worth knowing about how the shard is read, and no trouble
+    circuit: CircuitReport | None = None  # of the mapping's function on the holder's node
 
 
 MAX_PARKED_SHOWN = 20

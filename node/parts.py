@@ -13,6 +13,7 @@ from model.mapping import SqsSource
 from model.problem import Problem
 from node.embedded_aws import LONG_POLL_S as EMBEDDED_LONG_POLL_S
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
+from pollers.circuit import Circuit
 from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
 from pollers.destinations.kafka import KafkaDestination
 from pollers.destinations.s3 import S3Destination
@@ -20,7 +21,8 @@ from pollers.destinations.sns import SnsDestination
 from pollers.destinations.sqs import SqsDestination
 from pollers.failure_document import FailureDocuments, TopicDocuments
 from pollers.filtering import compile_filter
-from pollers.pump import PumpParts
+from pollers.gate import Gate
+from pollers.pump_parts import PumpParts
 from pollers.queue_calls import LONG_POLL_S, QueueParts
 from pollers.retrying import RetryPolicy
 from pollers.sources.kafka import KafkaSource
@@ -92,6 +94,7 @@ class Parts:
             envelope=envelope,
             filter=compile_filter(patterns, view) if patterns else None,
             target=self._target(mapping),
+            gate=self._gate(mapping, counters),
             policy=RetryPolicy.of(mapping, in_order=isinstance(mapping.source, KinesisStream)),
             counters=counters,
             checkpointer=self._checkpointer,
@@ -103,6 +106,7 @@ class Parts:
     def _queue(self, mapping: EventSourceMapping, source: SqsSource) -> QueueParts:
         patterns = mapping.filter_patterns
         function = self.settings.target_for(mapping.function_name)
+        counters = self._meters.of(mapping.name, source.kind)
         return QueueParts(
             mapping=mapping,
             source=SqsQueue(source, self._sqs),
@@ -110,7 +114,8 @@ class Parts:
             envelope=SqsEnvelope(source, window=mapping.batching_window_s > 0),
             filter=compile_filter(patterns, SqsRecordView()) if patterns else None,
             target=self._target(mapping),
-            counters=self._meters.of(mapping.name, source.kind),
+            gate=self._gate(mapping, counters),
+            counters=counters,
             checkpointer=self._checkpointer,
             random=self._random,
             long_poll_s=self._long_poll_s,
@@ -189,6 +194,10 @@ class Parts:
             bootstrap_servers=self._embedded_servers(mapping) or source.bootstrap_servers,
             connect_options=connect_options,
         )
+
+    def _gate(self, mapping: EventSourceMapping, counters: Counters) -> Gate:
+        """Make one for each mapping, also where they share a function: one's trouble need not be the other's."""
+        return Gate(Circuit(self._random), mapping=mapping.name, counters=counters)
 
     def _target(self, mapping: EventSourceMapping) -> InvokeTarget:
         name = mapping.function_name

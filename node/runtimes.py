@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from model.ids import MappingId
     from model.mapping import EventSourceMapping, MappingRecord
-    from pollers.pump import PumpParts
+    from pollers.pump_parts import PumpParts
     from pollers.queue_calls import QueueParts
     from statemgr.stores import MappingStore
 

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from model.progress import CircuitState
 from pollers.counters import DURATION_BOUNDS_S, Counters, MeterLabels
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ COUNTS = {
     "throttles": ("esm_throttles", "Invocations that the target had no room for."),
 }
 """The counter of each field of `Counters`; the exposition adds `_total` to the names."""
+
+
+_CIRCUIT_STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
 class Exposition(NamedTuple):
@@ -91,6 +95,7 @@ class NodeCollector(Collector):
             durations.add_metric(labels, *_cumulative(counters.durations))
         yield durations
         yield from _shards(meters)
+        yield from _circuits(meters)
         yield from self._leases()
         lag = "The event loop's largest delay of the last seconds."
         yield GaugeMetricFamily("esm_event_loop_lag_seconds", lag, value=self._loop_lag.recent_max_s)
@@ -149,6 +154,26 @@ def _shards(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric]:
         if losses:
             loss.add_metric(labels, min(losses))
     return parked, age, offset_lag, imbalance, loss
+
+
+def _circuits(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric]:
+    """Return how the functions' circuits stand; of mappings not worked on here only the count of transitions."""
+    state = GaugeMetricFamily(
+        "esm_circuit_state", "Whether the function is called: 0 closed, 1 half-open, 2 open.", labels=LABELS
+    )
+    limit = GaugeMetricFamily(
+        "esm_invocation_limit", "Batches that a function which throttles is given at once.", labels=LABELS
+    )
+    turns = CounterMetricFamily("esm_circuit_transitions", "Changes of the circuit's state.", labels=[*LABELS, "to"])
+    for labels, counters in meters:
+        if counters.circuit is not None:
+            report = counters.circuit()
+            state.add_metric(labels, _CIRCUIT_STATES[report.state])
+            if report.limit is not None:
+                limit.add_metric(labels, report.limit)
+        for to in CircuitState:
+            turns.add_metric([*labels, to], counters.circuit_transitions.get(to, 0))
+    return state, limit, turns
 
 
 def _transitions(by_reason: Mapping[str, int]) -> Metric:

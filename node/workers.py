@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from model.ids import MappingId
     from model.mapping import MappingRecord
     from node.runtimes import Catalogue, Runtimes
-    from pollers.pump import PumpParts
+    from pollers.pump_parts import PumpParts
     from pollers.queue_ports import QueueFacts
     from statemgr.stores import Store
 

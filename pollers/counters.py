@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model.ids import ShardKey
-    from model.progress import Ledger, ShardReport
+    from model.progress import CircuitReport, CircuitState, Ledger, ShardReport
 
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds, inclusive, of the histogram's buckets; one more takes what is longer (a function may take 900 s)."""
@@ -53,6 +53,13 @@ class ShardProbe(Protocol):
         """Return the shard's present view, ages counted up to now."""
 
 
+class CircuitProbe(Protocol):
+    """Answers at once, from memory."""
+
+    def __call__(self) -> CircuitReport:
+        """Return how the circuit of the mapping's function stands."""
+
+
 class Counters(msgspec.Struct):
     """One mapping's counts on this node since the process started, in AWS's sense of each metric (spec section 9)."""
 
@@ -68,6 +75,8 @@ class Counters(msgspec.Struct):
     throttles: int = 0  # invocations
     durations: DurationHistogram = msgspec.field(default_factory=DurationHistogram)
     probes: dict[ShardKey, ShardProbe] = msgspec.field(default_factory=dict)  # of the shards held here
+    circuit: CircuitProbe | None = None  # of the function, while the mapping is worked on here
+    circuit_transitions: dict[CircuitState, int] = msgspec.field(default_factory=dict)  # by the state they led to
 
 
 class MeterLabels(NamedTuple):

@@ -1,7 +1,7 @@
 """Carry one batch to its function until every record of it is finished.
 
-`pollers.retrying` decides; this loop invokes, waits and reports. It checks the lease right before each invocation:
-a node that can no longer trust its lease calls nobody (invariant 5).
+`pollers.retrying` decides; this loop invokes, waits and reports. It waits at the mapping's gate for its turn, and then
+checks the lease, right before each invocation: a node that can no longer trust its lease calls nobody (invariant 5).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from model.ids import ShardKey
     from model.record import Batch, Record
     from pollers.counters import Counters
+    from pollers.gate import Gate
     from pollers.handing_over import HandingOver
     from pollers.ports import Target
     from pollers.retrying import Attempts, RetryPolicy, Work
@@ -93,6 +94,7 @@ class Delivery:
     mapping: str
     lease: Trusted
     target: Target
+    gate: Gate
     exchange: Exchange
     policy: RetryPolicy
     counters: Counters
@@ -127,8 +129,10 @@ class Delivery:
         self.finishing.began(retrying)
         return retrying
 
-    async def take(self, step: Invoke | Discard | Park, retrying: Retrying) -> float | None:
-        """Take one step of a course.
+    async def take(
+        self, step: Invoke | Discard | Park, retrying: Retrying, *, within_s: float = math.inf
+    ) -> float | None:
+        """Take one step of a course. Waits no longer than `within_s` for its turn.
 
         Returns how long to wait before the next one, which a drain cuts off; None: go on at once.
         Raises `LeaseLostError`.
@@ -140,7 +144,7 @@ class Delivery:
                 pause_s = self.finishing.park(key, retrying)
                 return retrying.not_parked().delay_s if pause_s is None else pause_s
             case Invoke(work):
-                return await self._call(work, retrying)
+                return await self._call(work, retrying, within_s)
 
     async def give_up(self, discard: Discard) -> bool:
         """Hand records over to the destination, or drop them. False: the node drains, and they are still ours."""
@@ -153,8 +157,15 @@ class Delivery:
         self.finishing.given_up(discard, fate)
         return True
 
-    async def _call(self, work: Work, retrying: Retrying) -> float | None:
-        outcome = await self._invoke(work.batch, work.setbacks + 1)
+    async def _call(self, work: Work, retrying: Retrying, within_s: float) -> float | None:
+        loop = asyncio.get_running_loop()
+        wait_s = min(retrying.expires_in_s(self.now_ms()), within_s)
+        until = None if wait_s == math.inf else loop.time() + wait_s
+        turn = await self.gate.enter(self.draining, not_before=work.not_before, until=until)
+        if turn is None:
+            return math.inf if self.draining.is_set() else 0.0  # records may be too old by now
+        with turn:
+            outcome = turn.outcome = await self._invoke(work.batch, work.attempt)
         verdict = retrying.learn(outcome)
         if verdict.finished or isinstance(outcome, Delivered):
             # Nothing is awaited since the answer: records and what came with the answer are accounted for at once.
@@ -165,6 +176,9 @@ class Delivery:
         if isinstance(outcome, Delivered):
             return None
         self.finishing.setback(outcome, verdict.delay_s)
+        if isinstance(outcome, Throttled | NotReached):
+            work.not_before = loop.time() + verdict.delay_s
+            return 0.0
         return verdict.delay_s
 
     async def _invoke(self, batch: Batch, attempt: int) -> Outcome:

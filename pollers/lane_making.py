@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pollers.delivery import Exchange, Finishing
     from pollers.lane import Batches, LaneOwner
     from pollers.ports import ShardReader
-    from pollers.pump import PumpParts
+    from pollers.pump_parts import PumpParts
     from pollers.standing import Standing
     from pollers.unparking import UnparkingOwner
     from pollers.windows import Windows
@@ -90,6 +90,7 @@ class LaneMaker:
             mapping=parts.mapping.name,
             lease=self.lease,
             target=parts.target,
+            gate=parts.gate,
             exchange=exchange,
             policy=parts.policy,
             counters=parts.counters,
@@ -97,6 +98,7 @@ class LaneMaker:
             random=parts.random,
             draining=self.draining,
             handing_over=self._handing_over(),
+            now_ms=lambda: parts.now_s() * 1000,
         )
 
     def _handing_over(self) -> HandingOver | None:

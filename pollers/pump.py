@@ -7,9 +7,7 @@ before it are delivered again per lane, because a further batch starts only when
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.errors import LeaseLostError, SourceRefusedError, SourceRestartedError, SourceUnavailableError
@@ -22,19 +20,14 @@ from pollers.standing import Standing
 from pollers.windows import Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
     from leasing.held import HeldLease
     from model.ids import ShardKey
-    from model.mapping import EventSourceMapping
     from model.outcome import Outcome
     from model.record import Record
-    from pollers.checkpointer import Checkpointer
-    from pollers.counters import Counters
     from pollers.lane import Lane
-    from pollers.ports import Chunk, Destination, Envelope, Filter, ShardReader, Source, Target
-    from pollers.retrying import Attempts, Discard, RetryPolicy
+    from pollers.ports import Chunk, ShardReader
+    from pollers.pump_parts import PumpParts
+    from pollers.retrying import Attempts, Discard
     from pollers.unparking import Unparking
 
 _FIRST_DELAY_S = 0.5
@@ -42,35 +35,6 @@ _MAX_DELAY_S = 5.0  # a source that is back is noticed within this time
 _REFUSED_DELAY_S = 30.0
 _MAX_WAITING_BYTES = 6 * 1024 * 1024  # one event's worth read ahead of the batches in delivery
 _RUN_AHEAD = 1  # batches per lane that may be finished and not saved when a further one starts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PumpParts:
-    """What all pumps of one mapping on one node share."""
-
-    mapping: EventSourceMapping
-    source: Source
-    envelope: Envelope
-    filter: Filter | None
-    target: Target
-    policy: RetryPolicy
-    counters: Counters
-    checkpointer: Checkpointer
-    random: Random
-    lanes: int = 1
-    now_s: Callable[[], float] = time.time  # epoch time
-    destination: Destination | None = None  # of records that are given up
-
-    @property
-    def gives_up(self) -> bool:
-        """Whether records may be given up for want of room: there is a destination, or retries have an end."""
-        return self.destination is not None or self.policy.maximum_retry_attempts is not None
-
-    async def close(self) -> None:
-        """Close the connections: nothing of the mapping runs on this node any more."""
-        await self.source.close()
-        if self.destination is not None:
-            await self.destination.close()
 
 
 class Pump:
@@ -84,6 +48,7 @@ class Pump:
             lease,
             parts.checkpointer,
             mapping=parts.mapping.name,
+            circuit=parts.gate.report,
             max_parked_bytes=parts.mapping.extensions.parked_max_bytes,
         )
         self._windows: Windows | None = None
@@ -107,6 +72,7 @@ class Pump:
         self._ended.set()
         if self._unparking is not None:
             self._unparking.stop()
+        self._parts.gate.drained()
 
     def refresh(self) -> None:
         """Have the report brought up to date."""
@@ -115,9 +81,8 @@ class Pump:
     async def run(self) -> bool:
         """Pump until drained, or until the source has closed the shard or begun it anew. Raises `LeaseLostError`.
 
-        Tells whether the shard was read to its end, so that there is nothing left to do under this lease.
-
-        Everything may be cancelled or killed at any point: what is not saved as finished is delivered again.
+        Tells whether the shard was read to its end, so that there is nothing left to do under this lease. Everything
+        may be cancelled or killed at any point: what is not saved as finished is delivered again.
         """
         probes = self._parts.counters.probes
         probes[self.key] = self._standing.view

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from model.mapping import EventSourceMapping
     from pollers.checkpointer import Checkpointer
     from pollers.counters import Counters
+    from pollers.gate import Gate
     from pollers.ports import Envelope, Filter, Target
     from pollers.queue_ports import Message, Queue
 
@@ -36,6 +37,7 @@ class QueueParts:
     envelope: Envelope
     filter: Filter | None
     target: Target
+    gate: Gate
     counters: Counters
     checkpointer: Checkpointer
     random: Random
@@ -44,6 +46,7 @@ class QueueParts:
 
     async def close(self) -> None:
         """Close the connections: nothing of the mapping runs on this node any more."""
+        self.gate.close()
         await self.source.close()
 
 

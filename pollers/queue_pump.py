@@ -1,8 +1,9 @@
 """One poller of a queue at work: receive, filter, batch, invoke, delete. Only this module knows the order.
 
 The guarantee: at least once; in FIFO queues also in order per message group, and never two batches of one group at
-once. A message is received only when a slot for its batch is free, and deleted only after the function took it. What is
-not finished when the node is killed becomes visible in the queue by itself.
+once. A message is received only when a slot for its batch is free, and deleted only after the function took it. While
+the function throttles or is not reached, no more is received than is tried next. What is not finished when the node is
+killed becomes visible in the queue by itself.
 
 `_step` looks at what is there and starts what may be started; everything that happens sets `_changed`, and so calls it
 again. It never awaits.
@@ -14,32 +15,35 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError, StoreUnavailableError
+from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import ShardState
+from pollers.gate import Place
 from pollers.queue_calls import call
+from pollers.queue_following import Following
 from pollers.queue_groups import Groups
 from pollers.queue_intake import NO_VISIBILITY_S, Intake
-from pollers.queue_limit import ConcurrencyLimit, retry_delay_s
+from pollers.queue_limit import ConcurrencyLimit
 from pollers.queue_settling import Settling
 from pollers.queue_standing import QueueStanding
 from pollers.queue_work import Work, Workload
+from pollers.retrying import refusal_pause_s
 from pollers.visibility import Visibility, visible
-from statemgr.scaling import Allotment, QueueUse, ScalingLimits, shard_index, share
+from statemgr.scaling import QueueUse, ScalingLimits, shard_index, share
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from leasing.held import HeldLease
     from model.ids import ShardKey
+    from pollers.gate import Turn
     from pollers.queue_calls import QueueParts
     from pollers.queue_ports import Message
+    from statemgr.scaling import Allotment
 
 _SHORT_POLL_S = 1
 _LAST_RECEIVE_S = 5.0
 _FIRST_DELAY_S = 0.5
-_ALLOTMENT_S = 2.0
-_FACTS_S = 60.0
 _LOOK_S = 1.0
 _SOON_S = 0.001  # a timer may fire a little early
 
@@ -58,13 +62,10 @@ class QueuePump:
         self.key: ShardKey = lease.key
         mapping = parts.mapping
         self._changed = asyncio.Event()
-        self._limits = ScalingLimits.of(mapping)
-        self._index = shard_index(lease.key.shard)
-        self._ask_allotment = allotment
-        self._backlog: int | None = None
-        self._standing = QueueStanding(lease, parts.checkpointer, self, mapping=mapping.name)
+        limits, self._index = ScalingLimits.of(mapping), shard_index(lease.key.shard)
+        self._standing = QueueStanding(lease, parts.checkpointer, self, mapping=mapping.name, circuit=parts.gate.report)
         self._limit = ConcurrencyLimit(
-            share(self._index, self._limits.start, self._limits),
+            share(self._index, limits.start, limits),
             reduces_on_errors=not mapping.report_batch_item_failures,
         )
         self._groups = Groups(ordered=parts.fifo, batch_size=mapping.batch_size, overhead=parts.envelope.overhead())
@@ -78,7 +79,17 @@ class QueuePump:
             settling=self._settling,
             changed=self._changed.set,
         )
+        self._following = Following(
+            parts.source,
+            self._intake.learn,
+            self._limit,
+            ask_allotment=allotment,
+            index=self._index,
+            limits=limits,
+            changed=self._changed.set,
+        )
         self._load = Workload()
+        self._place = Place(parts.gate, self._changed.set)
         self._draining = asyncio.Event()
         self._giving_back = 0
 
@@ -110,11 +121,13 @@ class QueuePump:
     @property
     def backlog(self) -> int | None:
         """The queue's backlog, told by the first poller only, so that it is counted once."""
-        return self._backlog if self._index == 0 else None
+        return self._following.backlog if self._index == 0 else None
 
     def use(self) -> QueueUse:
         """Tell the state manager how much is used."""
-        return QueueUse(self._load.take_peak(), self._limit.room)
+        room = self._limit.room
+        held_up = self._load.paused or self._parts.gate.held_up  # the function takes no more than it has
+        return QueueUse(self._load.take_peak(), min(room, self._load.running) if held_up else room)
 
     # The course
 
@@ -125,6 +138,7 @@ class QueuePump:
         """
         probes = self._parts.counters.probes
         probes[self.key] = self._standing.view
+        self._parts.gate.watch(self._changed.set)
         try:
             if await self._open():
                 await self._work()
@@ -132,6 +146,8 @@ class QueuePump:
                 self._standing.changed()
                 await self._standing.all_saved()
         finally:
+            self._parts.gate.unwatch(self._changed.set)
+            self._place.leave()
             self._standing.close()
             probes.pop(self.key, None)
 
@@ -146,7 +162,7 @@ class QueuePump:
                 await self._pause(pause_s)
             else:
                 self._standing.source_answers()
-                await self._read_allotment()
+                await self._following.read_allotment()
                 self._standing.changed()
                 return True
         return False
@@ -160,7 +176,7 @@ class QueuePump:
                         ("watch", self._standing.watch_refusal()),
                         ("settle", self._settling.run()),
                         ("keep hidden", self._settling.keep_hidden()),
-                        ("follow", self._follow()),
+                        ("follow", self._following.run()),
                     )
                 ]
                 await self._steps(tasks)
@@ -195,9 +211,17 @@ class QueuePump:
     def _step(self, tasks: asyncio.TaskGroup, now: float) -> float | None:
         """Start batches and receives; return when to look again though nothing happens."""
         self._expire(now)
-        while (free := self._limit.now - self._load.running) > 0 and (work := self._next_work(free, now)) is not None:
+        if not self._parts.gate.closed:
+            self._load.hasten(now)
+        while (free := self._limit.now - self._load.running) > 0 and self._ready(free, now):
+            if (turn := self._place.take()) is None:
+                break  # woken when it is there
+            work = self._load.take_due(now) or Work(self._groups.form(free))
             self._load.begin(work)
-            tasks.create_task(self._deliver(work), name=f"deliver {self.key}")
+            task = tasks.create_task(self._deliver(work, turn), name=f"deliver {self.key}")
+            task.add_done_callback(turn.end)  # also when it is cancelled before its first step
+        else:
+            self._place.leave()
         while (most := self._to_receive(now)) > 0:
             self._intake.begin(most)
             # While messages wait for their batch a drain must not have to wait for a long poll.
@@ -206,29 +230,30 @@ class QueuePump:
             tasks.create_task(self._intake.receive(most, wait_s, share=self._limit.share), name=f"receive {self.key}")
         return self._look_again_at(now)
 
-    def _next_work(self, free: int, now: float) -> Work | None:
-        """Choose the next batch: one that was throttled and may try again, or a new one whose window is over."""
-        if (work := self._load.take_due(now)) is not None:
-            return work
-        if self._limit.throttled and self._load.busy:  # the function has room for one try at a time
-            return None
-        if not self._groups.ready or (not self._groups.full and self._window_over_at(free, now) > now):
-            return None
-        messages = self._groups.form(free)
-        return Work(messages) if messages else None
+    def _ready(self, free: int, now: float) -> bool:
+        """Whether a batch could go: one that was refused and may try again, or a new one whose window is over."""
+        if (due_at := self._load.due_at()) is not None and due_at <= now:
+            return True
+        return self._groups.ready > 0 and (self._groups.full or self._window_over_at(free, now) <= now)
 
     def _window_over_at(self, free: int, now: float) -> float:
         """When the batching window of the next free slot is over."""
         return self._load.window_began_at(free, now) + self._parts.mapping.batching_window_s
 
     def _to_receive(self, now: float) -> int:
-        """How many messages the next receive may bring; none while the function throttles."""
-        if self._limit.throttled and (self.held or self._intake.under_way):
-            return 0  # what is held tells when the function takes something again
-        return self._intake.to_receive(self._limit.now - self._load.running, now)
+        """How many messages the next receive may bring: no more than can be tried soon."""
+        gate, load = self._parts.gate, self._load
+        if (retry_at := gate.retry_at) is not None:  # what is held is tried first
+            free = int(retry_at <= now and not self.held and not self._intake.under_way)
+        else:
+            ahead = 0 if load.paused else 1  # one batch is there when its turn comes
+            free = int(min(self._limit.now - load.busy, max(gate.room() - load.paused, ahead)))
+        return self._intake.to_receive(free, now)
 
     def _look_again_at(self, now: float) -> float | None:
         times = [self._intake.not_before]
+        if (retry_at := self._parts.gate.retry_at) is not None:
+            times.append(retry_at)
         if (due_at := self._load.due_at()) is not None:
             times.append(due_at)
         if self._groups.ready and (free := self._limit.now - self._load.running) > 0:
@@ -240,11 +265,12 @@ class QueuePump:
 
     # Delivering
 
-    async def _deliver(self, work: Work) -> None:
+    async def _deliver(self, work: Work, turn: Turn) -> None:
         """Call the function once with a batch, and see to what came of it. Raises `LeaseLostError`."""
         loop = asyncio.get_running_loop()
         try:
-            outcome = await call(self._parts, self._lease, work.messages, work.setbacks + 1)
+            with turn:
+                outcome = turn.outcome = await call(self._parts, self._lease, work.messages, work.refusals + 1)
         finally:
             self._load.end(work, loop.time())
             self._changed.set()
@@ -269,14 +295,10 @@ class QueuePump:
                 self._standing.setback(outcome, None)
                 self._failed(work.messages)
             case Throttled() | NotReached():
-                self._limit.refused()
-                delay_s = retry_delay_s(work.setbacks, outcome.retry_after_s, self._parts.random.random())
+                delay_s = refusal_pause_s(outcome, work.unreached, self._parts.random)
+                work.unreached = work.unreached + 1 if isinstance(outcome, NotReached) else 0
                 self._load.pause(work, now + delay_s)
                 self._standing.setback(outcome, delay_s)
-                self._intake.not_before = work.due_at  # for when the batch is forgotten before it can be tried again
-                return
-        self._intake.not_before = min(self._intake.not_before, now)
-        self._load.hasten(now)
 
     def _delivered(self, messages: list[Message]) -> None:
         """Have messages deleted; in FIFO queues their groups stay locked until that is done."""
@@ -339,6 +361,7 @@ class QueuePump:
         A receive under way is waited for, since its messages would be lost sight of, and it would receive at once what
         is given back meanwhile; but a long poll is not waited for before giving back what is held.
         """
+        self._place.leave()
         if self._intake.under_way and now < give_back_at:
             return give_back_at + _SOON_S
         self._give_back_waiting(tasks)
@@ -360,30 +383,6 @@ class QueuePump:
             self._giving_back -= 1
             self._changed.set()
         self._standing.log.info("messages.given_back", messages=len(messages))
-
-    # What the queue and the state manager say
-
-    async def _follow(self) -> None:
-        """Keep our share and the queue's visibility timeout up to date, until cancelled."""
-        loop = asyncio.get_running_loop()
-        facts_at = loop.time() + _FACTS_S
-        while True:
-            await asyncio.sleep(_ALLOTMENT_S)
-            await self._read_allotment()
-            if loop.time() >= facts_at:
-                facts_at = loop.time() + _FACTS_S
-                with suppress(SourceUnavailableError, SourceRefusedError):
-                    self._intake.learn(await self._parts.source.facts())
-
-    async def _read_allotment(self) -> None:
-        try:
-            allotment = await self._ask_allotment()
-        except StoreUnavailableError:
-            return  # the last one stands
-        if allotment is not None:
-            self._backlog = allotment.backlog
-            self._limit.share = share(self._index, allotment.concurrency, self._limits)
-            self._changed.set()
 
     async def _pause(self, delay_s: float) -> None:
         with suppress(TimeoutError):

@@ -17,12 +17,14 @@ import structlog
 from model.errors import LeaseLostError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from pollers.circuit import held_up
 from pollers.counters import ShardView
 
 if TYPE_CHECKING:
     from leasing.held import HeldLease
     from model.ids import ShardKey
     from pollers.checkpointer import Checkpointer
+    from pollers.counters import CircuitProbe
     from statemgr.scaling import QueueUse
 
 log = structlog.get_logger(__name__)
@@ -52,12 +54,15 @@ class Holder(Protocol):
 class QueueStanding:
     """One poller's standing under one lease. `pollers.checkpointer.Saving`."""
 
-    def __init__(self, lease: HeldLease, checkpointer: Checkpointer, holder: Holder, *, mapping: str) -> None:
+    def __init__(
+        self, lease: HeldLease, checkpointer: Checkpointer, holder: Holder, *, mapping: str, circuit: CircuitProbe
+    ) -> None:
         self.key: ShardKey = lease.key
         self.ledger = lease.progress.ledger.resumed()
         self.state = ShardState.STARTING
         self.source_error: str | None = None
         self._holder = holder
+        self._circuit = circuit
         self._lease = lease
         self._checkpointer = checkpointer
         self._last_result = lease.progress.report.last_result
@@ -119,7 +124,7 @@ class QueueStanding:
                 result, error, state = f"PROBLEM: {outcome.error}", outcome.error, ShardState.WAITING
             case Delivered():
                 return
-        if error != self._last_error:
+        if error != self._last_error and not isinstance(outcome, Throttled):  # of throttles the gate tells, once
             retry = "when visible again" if delay_s is None else round(delay_s, 3)
             self.log.warning("invoke.failed", error=error, retry_in_s=retry)
         self._last_result, self._last_error = result, error
@@ -209,12 +214,15 @@ class QueueStanding:
 
     def _report(self) -> ShardReport:
         backlog, oldest_ms = self._holder.backlog, self._holder.oldest_ms
+        circuit = self._circuit()
+        state, held_up_by = held_up(self.state, circuit)
         return ShardReport(
-            state=self.state,
+            state=state,
             lag_records=None if backlog is None else backlog + self._holder.held,
             lag_s=None if oldest_ms is None else round(max(0.0, time.time() - oldest_ms / 1000), 3),
             last_result=self._last_result,
-            last_error=self.source_error or self._last_error,
+            last_error=self.source_error or self._last_error or held_up_by,
+            circuit=circuit,
         )
 
     def view(self) -> ShardView:

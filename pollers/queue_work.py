@@ -1,4 +1,4 @@
-"""The batches of one poller: those with the function, and those that wait because it throttled. Pure.
+"""The batches of one poller: those with the function, and those that it did not take. Pure.
 
 Also when each free slot's last invocation ended, since batching windows are counted from there (spec section 2): after
 a quiet spell a message goes at once, in steady traffic each slot gathers for a window.
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A batch on its way, with the throttles it has met."""
+    """A batch on its way, with the refusals it has met."""
 
     messages: list[Message]
-    setbacks: int = 0
-    due_at: float = 0.0
+    refusals: int = 0
+    unreached: int = 0  # of these, the last ones in a row that were no throttles
+    due_at: float = 0.0  # not before, while others are called (event-loop time)
 
     @property
     def oldest_ms(self) -> int:
@@ -43,6 +44,11 @@ class Workload:
     def running(self) -> int:
         """Batches with the function."""
         return len(self._running)
+
+    @property
+    def paused(self) -> int:
+        """Batches that wait for the function."""
+        return len(self._paused)
 
     @property
     def busy(self) -> int:
@@ -88,7 +94,7 @@ class Workload:
 
     def pause(self, work: Work, due_at: float) -> None:
         """Keep a batch that the function did not take, until it may try again."""
-        work.setbacks += 1
+        work.refusals += 1
         work.due_at = due_at
         self._paused.append(work)
 
@@ -105,7 +111,7 @@ class Workload:
         return min((work.due_at for work in self._paused), default=None)
 
     def hasten(self, now: float) -> None:
-        """Let paused batches try now: the function was reached."""
+        """Let paused batches try now: the function is away for all of them, or came back."""
         for work in self._paused:
             work.due_at = min(work.due_at, now)
 

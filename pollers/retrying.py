@@ -1,8 +1,10 @@
 """What to do next with a batch: invoke, wait, cut in half, or give records up (spec section 4). Pure.
 
 Function errors consume MaximumRetryAttempts; throttles and everything that did not reach the function consume
-nothing. A split neither consumes a retry nor resets the count: each half keeps the parent's. Progress through a
-partial batch response gives the remainder a fresh budget.
+nothing, and make later function errors wait no longer. When a batch that was refused may go again is for
+`pollers.circuit` to say; one that was not reached holds itself back besides, since what is wrong may be with it alone.
+A split neither consumes a retry nor resets the count: each half keeps the parent's. Progress through a partial batch
+response gives the remainder a fresh budget.
 
 With parking, a failing batch is taken apart without delay until what fails is of one key, and that key's records are
 parked after so many function errors. What a parked key waits for, others do not.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
@@ -61,6 +64,12 @@ class RetryPolicy:
             park_after=_park_after(mapping),
         )
 
+    def expires_in_s(self, arrival_ms: float, now_ms: float) -> float:
+        """How long until a record is older than it may get; infinite: never."""
+        if self.maximum_record_age_s is None:
+            return inf
+        return self.maximum_record_age_s + (arrival_ms - now_ms + 1) / 1000  # 1 ms: older, not as old
+
     def of_parked(self) -> RetryPolicy:
         """Return the rules for records in the parking lot: tried until they get too old, and told apart."""
         return replace(self, maximum_retry_attempts=None, park_after=None, bisect=True)
@@ -82,9 +91,17 @@ class Work:
     batch: Batch
     failures: int = 0  # function errors, against MaximumRetryAttempts
     invocations: int = 0  # times the function was called with these records
-    setbacks: int = 0  # failures of any kind since the last progress, for the backoff
+    setbacks: int = 0  # times the function failed since the last progress, for the backoff
     last: Outcome | None = None
     parkable: bool = True  # False: there was no room when it was its time, so it goes on until the next failure
+    refusals: int = 0  # times it did not reach the function since then
+    unreached: int = 0  # of these, the last ones in a row that were no throttles
+    not_before: float = 0.0  # event-loop time until which it holds itself back after a refusal
+
+    @property
+    def attempt(self) -> int:
+        """The number of the next call since the last progress; 1 for the first."""
+        return self.setbacks + self.refusals + 1
 
 
 class Attempts(msgspec.Struct, frozen=True, array_like=True):
@@ -249,8 +266,7 @@ class Retrying:
         given_up = records[:count]
         self._giving_up = self._todo.pop()
         if count < len(records):
-            rest = Work(self._batch(records[count:]), work.failures, work.invocations, work.setbacks, work.last)
-            self._todo.append(rest)
+            self._todo.append(replace(work, batch=self._batch(records[count:])))
         return Discard(given_up, condition, work)
 
     def _is_to_park(self, work: Work) -> bool:
@@ -276,10 +292,16 @@ class Retrying:
                 return Condition.RECORD_AGE_EXCEEDED, expired
         return None, 0
 
+    def expires_in_s(self, now_ms: float) -> float:
+        """How long until `next` gives records of the present work up for their age; infinite: never."""
+        records = self._todo[-1].batch.records
+        return self._policy.expires_in_s(records[0].arrival_ms, now_ms) if records else inf
+
     def learn(self, outcome: Outcome) -> Verdict:
         """Take in what came of the last `Invoke`."""
         work = self._todo[-1]
         work.last = outcome
+        unreached, work.unreached = work.unreached, 0
         match outcome:
             case Delivered():
                 work.invocations += 1
@@ -292,10 +314,9 @@ class Retrying:
                 work.invocations += 1
                 return self._failed(work)
             case Throttled() | NotReached():
-                delay_s = self._backoff_s(work)
-                if outcome.retry_after_s is not None:
-                    delay_s = max(outcome.retry_after_s, 0.0) + self._random.uniform(0, FIRST_DELAY_S)
-                return Verdict(delay_s=delay_s)
+                work.refusals += 1
+                work.unreached = unreached + 1 if isinstance(outcome, NotReached) else 0
+                return Verdict(delay_s=refusal_pause_s(outcome, unreached, self._random))
             case _:
                 assert_never(outcome)
 
@@ -309,7 +330,7 @@ class Retrying:
         self._todo.pop()
         half = len(records) // 2
         for part in (records[half:], records[:half]):  # the first half is next
-            self._todo.append(Work(self._batch(part), failures, work.invocations, work.setbacks, work.last))
+            self._todo.append(replace(work, batch=self._batch(part), failures=failures, parkable=True))
         return Verdict(delay_s=delay_s)
 
     def _counted(self, work: Work) -> Verdict:
@@ -336,7 +357,7 @@ class Retrying:
         """Set the first record, which was reported, apart from those that may have been processed."""
         records = work.batch.records
         if len(records) > 1:
-            rest = Work(self._batch(records[1:]), 0, work.invocations, work.setbacks, work.last)
+            rest = replace(work, batch=self._batch(records[1:]), failures=0, parkable=True)
             work.batch = self._batch(records[:1])
             self._todo.insert(-1, rest)  # behind it
         return self._counted(work)
@@ -345,10 +366,25 @@ class Retrying:
         return Batch(records, self._overhead + sum(len(record.fragment) + 1 for record in records))
 
     def _backoff_s(self, work: Work) -> float:
-        """Full jitter over 0.5 s doubling up to 60 s (architecture section 5)."""
-        ceiling_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(work.setbacks, 10))
         work.setbacks += 1
-        return self._random.uniform(0, ceiling_s)
+        return _jittered_s(work.setbacks - 1, self._random)
+
+
+def refusal_pause_s(outcome: Throttled | NotReached, unreached: int, random: Random) -> float:
+    """How long a batch that did not reach the function holds itself back while others are called.
+
+    Not at all when throttled: it may go when the function has room. `unreached` counts the times before this one.
+    Retry-After is kept to.
+    """
+    pause_s = _jittered_s(unreached, random) if isinstance(outcome, NotReached) else 0.0
+    if outcome.retry_after_s is None:
+        return pause_s
+    return max(pause_s, outcome.retry_after_s + random.uniform(0, FIRST_DELAY_S))
+
+
+def _jittered_s(before: int, random: Random) -> float:
+    """Full jitter over 0.5 s doubling up to 60 s (architecture section 5)."""
+    return random.uniform(0, min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(before, 10)))
 
 
 def _of_one_key(batch: Batch) -> bool:

@@ -15,6 +15,7 @@ from model.errors import LeaseLostError, StoreUnavailableError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
 from model.record import order_key
+from pollers.circuit import held_up
 from pollers.counters import ShardView
 from pollers.filtering import split
 from pollers.handing_over import drained_within
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardKey
     from model.record import Record
     from pollers.checkpointer import Checkpointer
+    from pollers.counters import CircuitProbe
     from pollers.ports import Chunk, ShardReader
     from pollers.retrying import Attempts
     from pollers.windows import Windows
@@ -66,6 +68,7 @@ class Standing:
         *,
         mapping: str,
         max_parked_bytes: int = 0,
+        circuit: CircuitProbe,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         stored = StoredState.decode(lease.progress.state)
@@ -81,6 +84,7 @@ class Standing:
         self._has_stored_lot = stored.parked
         self.windows: Windows | None = None  # of a mapping with tumbling windows
         self._destination_trouble: tuple[ShardState, str] | None = None
+        self._circuit = circuit
         self.holders: Sequence[Holder] = ()
         self.reader: ShardReader | None = None
         self._lease = lease
@@ -223,7 +227,7 @@ class Standing:
                 result, error, state = f"PROBLEM: {outcome.error}", outcome.error, ShardState.WAITING
             case Delivered():
                 return
-        if error != self._last_error:
+        if error != self._last_error and not isinstance(outcome, Throttled):  # of throttles the gate tells, once
             self.log.warning("invoke.failed", error=error, retry_in_s=round(delay_s, 3))
         self._last_result, self._last_error, self.state = result, error, state
         self.changed()
@@ -371,7 +375,9 @@ class Standing:
         if lag.seconds is not None:
             ages_s.append(lag.seconds)
         lag_s = round(max(0.0, *ages_s), 3) if ages_s else None
-        state, trouble = self._destination_trouble or (self.state, None)
+        circuit = self._circuit()
+        state, held_up_by = held_up(self.state, circuit)
+        state, trouble = self._destination_trouble or (state, None)
         if trouble is None and self.lot.full:
             state, trouble = ShardState.WAITING, "the parking lot is full"
         return ShardReport(
@@ -379,10 +385,11 @@ class Standing:
             lag_records=None if lag.records is None else lag.records + held,
             lag_s=lag_s,
             last_result=self._last_result,
-            last_error=trouble or self.source_error or self._last_error,
+            last_error=trouble or self.source_error or self._last_error or held_up_by,
             loss_in_s=self._loss_in_s(lag_s, lag.retention_s),
             parked_keys=self.lot.shown(),
             remark=lag.remark,
+            circuit=circuit,
         )
 
     def _loss_in_s(self, lag_s: float | None, retention_s: float | None) -> float | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from model.outcome import FunctionFailed, NotReached, PartlyFailed, Throttled
 from model.record import MAX_EVENT_BYTES, Batch
 from pollers.parking_lot import head
-from pollers.retrying import Condition, Discard, Work
+from pollers.retrying import FIRST_DELAY_S, Condition, Discard, Invoke, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -135,9 +135,17 @@ class Unparking:
             queue.course = None  # all of it went; if more waits, it is next
             self._owner.batch_finished()
             return
-        pause_s = await self._delivery.take(step, queue.course)
-        if pause_s is not None:
-            queue.due_at = asyncio.get_running_loop().time() + pause_s
+        # Nobody waits for a turn much beyond the time at which the first record of any key grows too old.
+        within_s = min([self._expires_in_s(one) for one in self._lot.queues.values()])
+        pause_s = await self._delivery.take(step, queue.course, within_s=max(FIRST_DELAY_S, within_s))
+        if pause_s is not None and queue.records:
+            now = asyncio.get_running_loop().time()
+            # Others are tried while this one holds itself back, but not for longer than its first record may age.
+            not_before = step.work.not_before if isinstance(step, Invoke) else 0.0
+            queue.due_at = min(max(now + pause_s, not_before), now + max(0.0, self._expires_in_s(queue)))
+
+    def _expires_in_s(self, queue: ParkedQueue) -> float:
+        return self._delivery.policy.expires_in_s(queue.records[0].arrival_ms, self._delivery.now_ms())
 
     async def _give_up_first(self, queue: ParkedQueue) -> None:
         """Make room: hand the record on which a key is stuck to the destination, or drop it."""

@@ -75,6 +75,8 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
         "  ",
         _text(mapping["uuid"], "dim"),
     )
+    if told := _circuit(mapping.get("circuit")):
+        yield _text(f"  {told}", "yellow")
     ledger = mapping["ledger"]
     counts = ", ".join(f"{name.replace('_', ' ')} {ledger[name]:,}" for name in ledger if name != "balanced")
     yield _text(f"  {counts}")
@@ -121,6 +123,18 @@ def _parked(shards: Sequence[dict[str, Any]]) -> Iterable[RenderableType]:
             )
     if parked.row_count:
         yield parked
+
+
+def _circuit(circuit: dict[str, Any] | None) -> str:
+    """Say what keeps the function from being called as usual; nothing if nothing does."""
+    if circuit is None:
+        return ""
+    if circuit["state"] != "closed":
+        state, since_s, retry_in_s = circuit["state"].replace("_", "-"), circuit["since_s"], circuit["retry_in_s"]
+        return f"the circuit is {state} for {since_s:,.0f} s, next try in {retry_in_s:.0f} s: {circuit['last_error']}"
+    if circuit["limit"] is not None:
+        return f"the function is given {circuit['limit']} batches at once from a node"
+    return ""
 
 
 _STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "red", "unowned": "red"}

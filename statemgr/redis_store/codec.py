@@ -9,7 +9,7 @@ import msgspec
 from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
-from model.progress import Ledger, ParkedKey, ParkedRecords, ShardProgress, ShardReport, ShardState
+from model.progress import CircuitReport, Ledger, ParkedKey, ParkedRecords, ShardProgress, ShardReport, ShardState
 from model.record import Record
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     loss_in_s: float | None = None
     parked_keys: tuple[ParkedKey, ...] = ()
     remark: str | None = None
+    circuit: CircuitReport | None = None
 
 
 class _Parked(msgspec.Struct, array_like=True, gc=False):
@@ -188,11 +189,18 @@ def pack_progress(update: ProgressUpdate) -> bytes:
         report.loss_in_s,
         report.parked_keys,
         report.remark,
+        report.circuit,
     )
     try:
         return _pack(row)
     except UnicodeEncodeError:  # an error text with undecodable bytes in it must not stop a checkpoint
-        return _pack(tuple(part.encode(errors="replace").decode() if isinstance(part, str) else part for part in row))
+        return _pack(tuple(map(_encodable, row)))
+
+
+def _encodable(part: Any) -> Any:
+    if isinstance(part, CircuitReport):
+        return msgspec.structs.replace(part, error=_encodable(part.error))
+    return part.encode(errors="replace").decode() if isinstance(part, str) else part
 
 
 def pack_origins(origins: Mapping[ShardId, ShardOrigin]) -> bytes:
@@ -223,6 +231,7 @@ def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) 
             saved.loss_in_s,
             saved.parked_keys,
             saved.remark,
+            saved.circuit,
         ),
         origin,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from model.ids import FencingToken, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import Lease, Member
-from model.progress import Ledger, SaveResult, ShardProgress, ShardReport, ShardState
+from model.progress import CircuitReport, CircuitState, Ledger, SaveResult, ShardProgress, ShardReport, ShardState
 from tests.support.fleet_values import (
     ANN,
     BOB,
@@ -35,8 +35,11 @@ async def test_progress_comes_back_as_it_was_saved(store: Store) -> None:
     """Position, writer, ledger, state and report survive, whatever bytes and letters they hold."""
     await track(store)
     lease = await take(store, ANN, shard(0))
-    report = ShardReport(
-        ShardState.RETRYING, 12, 3.25, "PROBLEM: Function call failed", "boom \u2603 \x00\n", remark="\u2603"
+    circuit = CircuitReport(CircuitState.OPEN, 1_700_000_000_123, 1_700_000_001_000, "refused \u2603", 3)
+    report = replace(
+        ShardReport(ShardState.RETRYING, 12, 3.25, "PROBLEM: Function call failed", "boom \u2603 \x00\n", 60.5),
+        remark="\u2603",
+        circuit=circuit,
     )
     ledger = Ledger(10, 1, 2, 3, 4, 0, 0)
     written = replace(update(lease, "42", state=bytes(range(256)), report=report), ledger=ledger)

@@ -17,7 +17,8 @@ from node.parts import Parts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
-from pollers.pump import Pump, PumpParts
+from pollers.pump import Pump
+from pollers.pump_parts import PumpParts
 from pollers.sources.kafka import KafkaSource
 from tests.integration.test_aws_servers import client
 from tests.integration.test_kafka_destination import read

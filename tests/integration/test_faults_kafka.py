@@ -274,7 +274,7 @@ def _same_batch(case: Case, calls: Sequence[Received]) -> None:
 async def test_a_function_that_is_not_there_is_waited_for(
     real_kafka: KafkaAdmin, redis_url: str, tmp_path: Path
 ) -> None:
-    """Refused connections consume no retries, also with none allowed; until then the mapping says what is wrong."""
+    """Refused connections consume no retries, also with none allowed, and open the circuit, which closes by itself."""
     topic, port = real_kafka.new_topic(2), free_port()
     await asyncio.to_thread(load, real_kafka.bootstrap_servers, keyed(topic, 2, 100, lambda n: b"%d" % n))
     document = kafka_document(
@@ -294,7 +294,14 @@ async def test_a_function_that_is_not_there_is_waited_for(
                 mapping["last_processing_result"]
             )
 
+        async def opened() -> bool:
+            circuit = (await node.mapping())["circuit"]
+            return circuit["state"] in ("open", "half_open") and circuit["last_error"] == "connection refused"
+
         await eventually(waiting, "shards that wait for the function")
+        await eventually(opened, "the circuit")
+        labels = 'mapping="orders",source="kafka"'
+        assert (await node.metrics())[f"esm_circuit_state{{{labels}}}"] > 0
         target.start(port)
         try:
             await target.reached(100)
@@ -302,7 +309,12 @@ async def test_a_function_that_is_not_there_is_waited_for(
             target.stop()
         mapping = await node.mapping()
         assert mapping["last_processing_result"] == "OK"
+        assert (mapping["circuit"]["state"], mapping["circuit"]["last_error"]) == ("closed", None)
         assert (mapping["ledger"]["delivered"], mapping["ledger"]["dropped"]) == (100, 0)
+        metrics = await node.metrics()
+        assert metrics[f"esm_circuit_state{{{labels}}}"] == 0
+        assert metrics[f'esm_circuit_transitions_total{{{labels},to="closed"}}'] == 1
+        assert (len(node.find("circuit.opened")), len(node.find("circuit.closed"))) == (1, 1)
         assert await node.stop() == 0
     assert check(target.invoked(), expected(topic, 2, 100)).problems() == []
     assert {invoked.outcome for invoked in target.invoked()} == {OK}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 
@@ -15,6 +16,7 @@ from model.outcome import Delivered, FunctionFailed, NotReached, Throttled
 from model.secret import SecretText
 from tests.support.loops import on_both_loops
 from tests.support.scripted_http import (
+    Exchange,
     ScriptedServer,
     answer,
     answer_early,
@@ -180,12 +182,16 @@ async def test_lambda_compatible_endpoint() -> None:
             answer(200, b'"ok"', headers={"X-Amz-Executed-Version": "7"}),
             answer(200, b'{"errorType":"E","errorMessage":"m"}', headers={"X-Amz-Function-Error": "Unhandled"}),
             answer(404, b'{"Message":"gone"}', headers={"x-amzn-ErrorType": "ResourceNotFoundException"}),
+            answer(413, b'{"message":"large"}', headers={"x-amzn-ErrorType": "RequestTooLargeException"}),
         )
         target = targets.make(LambdaFunction("f", arn, server.url + "/"))
         assert await target.invoke(invocation()) == Delivered(b'"ok"', 200, "7")
         assert await target.invoke(invocation()) == FunctionFailed("E: m")
         gone = NotReached("HTTP 404 Not Found: ResourceNotFoundException: gone", None, 404)
         assert await target.invoke(invocation()) == gone
+        large = await target.invoke(invocation())
+        assert isinstance(large, NotReached)
+        assert large.batch_refused
     path = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A123456789012%3Afunction%3Af%3Alive/invocations"
     assert {request.path for request in server.requests} == {path}
     assert server.requests[0].headers["x-amz-invocation-type"] == "RequestResponse"
@@ -212,6 +218,70 @@ async def test_containers_take_one_invocation_each() -> None:
         assert [call.result() for call in calls] == [Delivered(b"null")] * 6
         assert {r.path for r in one.requests} == {"/2015-03-31/functions/function/invocations"}
         assert len(one.requests) + len(two.requests) == 6
+
+
+@on_both_loops
+async def test_answers_of_an_emulator_in_order() -> None:
+    """The emulator hides errors in answers with 200 and 502; busy, reset or broken it has not taken the batch."""
+    exited = b'{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 1 Error: exit status 1"}'
+    async with ScriptedServer() as server, Targets(Secrets()) as targets:
+        target = targets.make(RieFunction("f", (server.url,)))
+        server.then(
+            answer(200, b'{"errorMessage":"no","errorType":"KeyError","stackTrace":[]}'),
+            answer(200, b"Task timed out after 3.00 seconds"),
+            answer(502, exited),
+            answer(400, b""),
+            answer(504, b""),
+            answer(500, b""),
+            answer(200, b'{"batchItemFailures":[]}'),
+        )
+        assert await target.invoke(invocation()) == FunctionFailed("KeyError: no")
+        timed_out = FunctionFailed("Sandbox.Timedout: Task timed out after 3.00 seconds")
+        assert await target.invoke(invocation()) == timed_out
+        exit_error = FunctionFailed("Runtime.ExitError: RequestId: 1 Error: exit status 1", status=502)
+        assert await target.invoke(invocation()) == exit_error
+        assert await target.invoke(invocation()) == NotReached("HTTP 400 Bad Request", None, 400)
+        assert await target.invoke(invocation()) == NotReached("HTTP 504 Gateway Timeout", None, 504)
+        assert await target.invoke(invocation()) == NotReached("HTTP 500 Internal Server Error", None, 500)
+        assert await target.invoke(invocation()) == Delivered(b'{"batchItemFailures":[]}')
+
+
+class Emulator:
+    """A container that answers 400 when it is called while busy, as the emulator does."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.taken = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Take a call for a moment."""
+        await exchange.read()
+        if self.busy:
+            await exchange.write(response(400, b""))
+            return
+        self.busy = True
+        self.taken += 1
+        await asyncio.sleep(0.002)
+        self.busy = False
+        await exchange.write(response(200, b'"ok"'))
+
+
+@on_both_loops
+async def test_no_container_is_called_while_it_is_busy() -> None:
+    """However many invocations come at once, also after some were cancelled, none meets another in a container."""
+    emulators = [Emulator() for _ in range(3)]
+    async with contextlib.AsyncExitStack() as running, Targets(Secrets()) as targets:
+        servers = [await running.enter_async_context(ScriptedServer(emulator)) for emulator in emulators]
+        target = targets.make(RieFunction("f", tuple(server.url for server in servers)))
+        async with asyncio.TaskGroup() as tasks:
+            calls = [tasks.create_task(target.invoke(invocation())) for _ in range(60)]
+            await asyncio.sleep(0)
+            for waiting in calls[3::7]:
+                waiting.cancel()
+        outcomes = {call.result() for call in calls if not call.cancelled()}
+    assert outcomes == {Delivered(b'"ok"')}
+    assert sum(emulator.taken for emulator in emulators) == len([call for call in calls if not call.cancelled()])
+    assert all(emulator.taken > 5 for emulator in emulators)
 
 
 @on_both_loops

@@ -21,7 +21,8 @@ from node.parts import Parts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
-from pollers.pump import Pump, PumpParts
+from pollers.pump import Pump
+from pollers.pump_parts import PumpParts
 from pollers.queue_pump import QueuePump
 from pollers.sources.kafka import KafkaSource
 from statemgr.scaling import Allotment

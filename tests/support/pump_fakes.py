@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from model.errors import LeaseLostError
@@ -15,6 +17,9 @@ from model.outcome import Delivered
 from model.progress import ShardProgress
 from model.record import Record
 from model.shard import SourceShard
+from pollers.circuit import Circuit
+from pollers.counters import Counters
+from pollers.gate import Gate
 from pollers.ports import Chunk, Lag
 
 if TYPE_CHECKING:
@@ -50,6 +55,11 @@ class FakeLease:
         """Raise once lost."""
         if self.lost:
             raise LeaseLostError(self.key, "lost in a test")
+
+
+def open_gate(counters: Counters | None = None, *, seed: int = 3) -> Gate:
+    """Make the gate of a function that was never called."""
+    return Gate(Circuit(Random(seed)), mapping="orders", counters=counters or Counters())
 
 
 def record(position: int, *, size: int = 10, key: bytes | None = None, arrival_ms: int = 0) -> Record:
@@ -128,7 +138,8 @@ class FakeReader:
         while True:
             if self.errors:
                 raise self.errors.popleft()
-            raws = [raw for raw in self._shard if raw.position >= self._next][:max_records]
+            first = bisect_left(self._shard, self._next, key=lambda raw: raw.position)
+            raws = self._shard[first : first + max_records]
             if raws:
                 self._next = raws[-1].position + 1
                 return Chunk(raws, [raw.position for raw in raws], 10 * len(raws))
@@ -143,7 +154,8 @@ class FakeReader:
 
     def lag(self) -> Lag:
         """Count what is left."""
-        return Lag(len([raw for raw in self._shard if raw.position >= self._next]), self.behind_s)
+        first = bisect_left(self._shard, self._next, key=lambda raw: raw.position)
+        return Lag(len(self._shard) - first, self.behind_s)
 
     def checkpointed(self, position: Position) -> None:
         """Remember the mirror."""

@@ -12,9 +12,10 @@ from model.ids import MappingId, Position
 from model.mapping import EventSourceMapping, Extensions, KafkaSource
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Counters
-from pollers.pump import Pump, PumpParts
+from pollers.pump import Pump
+from pollers.pump_parts import PumpParts
 from pollers.retrying import RetryPolicy
-from tests.support.pump_fakes import MAPPING, SHARD, FakeEnvelope, FakeLease, FakeSource, FakeTarget, Raw
+from tests.support.pump_fakes import MAPPING, SHARD, FakeEnvelope, FakeLease, FakeSource, FakeTarget, Raw, open_gate
 from tests.support.saves import Saves
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Rig:
         self.saves = Saves()
         self.lease = FakeLease()
         self.counters = Counters()
+        self.gate = open_gate(self.counters)
         self.policy = policy or RetryPolicy()
         self.lanes = lanes
         self.filter = filtered
@@ -76,6 +78,7 @@ class Rig:
             envelope=FakeEnvelope(),
             filter=self.filter,
             target=self.target,
+            gate=self.gate,
             policy=self.policy,
             counters=self.counters,
             checkpointer=checkpointer,

@@ -21,7 +21,7 @@ from pollers.queue_pump import QueuePump
 from pollers.sources.sqs_envelope import SqsEnvelope, SqsRecordView
 from statemgr.memory_store import MemoryStore
 from statemgr.scaling import Allotment
-from tests.support.pump_fakes import MAPPING, NODE, FakeLease
+from tests.support.pump_fakes import MAPPING, NODE, FakeLease, open_gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -92,6 +92,7 @@ class QueueRig:
         self.mapping = mapping or sqs_mapping(fifo=queue.fifo)
         self.function = Function()
         self.counters = Counters()
+        self.gate = open_gate(self.counters)
         self.store = MemoryStore(asyncio.get_running_loop().time)
         self.checkpointer = Checkpointer(self.store)
         self.concurrency = 16
@@ -118,6 +119,7 @@ class QueueRig:
             envelope=SqsEnvelope(mapping.source, window=mapping.batching_window_s > 0),  # type: ignore[arg-type]
             filter=compile_filter(patterns, SqsRecordView()) if patterns else None,
             target=self.function,
+            gate=self.gate,
             counters=self.counters,
             checkpointer=self.checkpointer,
             random=Random(1),

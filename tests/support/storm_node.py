@@ -18,10 +18,11 @@ from node.workers import PumpWorker, TrackerWorker
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.fleet import Fleet
-from pollers.pump import PumpParts
+from pollers.pump_parts import PumpParts
 from pollers.retrying import RetryPolicy
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_envelope import KinesisEnvelope
+from tests.support.pump_fakes import open_gate
 from tests.support.store_link import Link
 
 if TYPE_CHECKING:
@@ -141,14 +142,16 @@ class StormNode:
 
     def _make_parts(self, mapping: EventSourceMapping) -> PumpParts:
         assert isinstance(mapping.source, KinesisStream)
+        counters = self._meters.of(mapping.name, mapping.source.kind)
         return PumpParts(
             mapping=mapping,
             source=KinesisSource(mapping, self._caller),
             envelope=KinesisEnvelope(mapping.source),
             filter=None,
             target=self._target,
+            gate=open_gate(counters, seed=self._random.getrandbits(32)),
             policy=RetryPolicy.of(mapping, in_order=True),
-            counters=self._meters.of(mapping.name, mapping.source.kind),
+            counters=counters,
             checkpointer=self._checkpointer,
             random=self._random,
             lanes=mapping.parallelization_factor,

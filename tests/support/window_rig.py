@@ -14,9 +14,10 @@ from model.mapping import EventSourceMapping, KinesisSource
 from model.outcome import Delivered
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Counters
-from pollers.pump import Pump, PumpParts
+from pollers.pump import Pump
+from pollers.pump_parts import PumpParts
 from pollers.retrying import RetryPolicy
-from tests.support.pump_fakes import MAPPING, SHARD, FakeLease, FakeSource, Raw, WindowEnvelope
+from tests.support.pump_fakes import MAPPING, SHARD, FakeLease, FakeSource, Raw, WindowEnvelope, open_gate
 from tests.support.saves import Saves
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class WindowRig:
         self.saves = Saves()
         self.lease = FakeLease()
         self.counters = Counters()
+        self.gate = open_gate(self.counters)
         self.behind_s: float | None = None
 
     @property
@@ -154,6 +156,7 @@ class WindowRig:
             envelope=WindowEnvelope(),
             filter=self.filter,
             target=self.function,
+            gate=self.gate,
             policy=self.policy,
             counters=self.counters,
             checkpointer=checkpointer,

@@ -46,7 +46,7 @@ STATUSES = [
 ]
 
 
-HEADERS = ({}, {"Retry-After": "3"}, FAILED, {**FAILED, "Retry-After": "3"})
+HEADERS: tuple[dict[str, str], ...] = ({}, {"Retry-After": "3"}, FAILED, {**FAILED, "Retry-After": "3"})
 BODIES = (b"", b"null", b'{"orders": 3}', b"<html>", RAISED, TIMED_OUT)
 
 

@@ -20,7 +20,7 @@ from pollers.destinations.kafka import KafkaDestination
 from pollers.destinations.s3 import S3Destination
 from pollers.destinations.sns import SnsDestination
 from pollers.destinations.sqs import SqsDestination
-from pollers.pump import PumpParts
+from pollers.pump_parts import PumpParts
 from statemgr.memory_store import MemoryStore
 from tests.support.kafka_source import Secrets
 from tests.support.mapping_documents import document

@@ -16,7 +16,7 @@ from node.parts import Parts, unsupported_settings
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
-from pollers.pump import PumpParts
+from pollers.pump_parts import PumpParts
 from pollers.queue_calls import QueueParts
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_envelope import KinesisEnvelope

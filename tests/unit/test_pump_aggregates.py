@@ -18,14 +18,15 @@ from model.outcome import Delivered
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Counters
 from pollers.filtering import compile_filter
-from pollers.pump import Pump, PumpParts
+from pollers.pump import Pump
+from pollers.pump_parts import PumpParts
 from pollers.retrying import RetryPolicy
 from pollers.shard_state import StoredState
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_envelope import KinesisEnvelope, KinesisRecordView
 from tests.support.kinesis_streams import kinesis_mapping
 from tests.support.kpl_encoding import User, encode
-from tests.support.pump_fakes import FakeLease
+from tests.support.pump_fakes import FakeLease, open_gate
 from tests.support.saves import Saves
 from tests.support.simulated_fan_out import CONSUMER, SimulatedFanOut
 from tests.support.simulated_kinesis import ARN, SimulatedStream, Trouble
@@ -105,6 +106,7 @@ class Rig:
             envelope=KinesisEnvelope(self.mapping.source),
             filter=self._filter,
             target=self.function,
+            gate=open_gate(self.counters),
             policy=self._policy,
             counters=self.counters,
             checkpointer=checkpointer,

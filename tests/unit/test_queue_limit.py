@@ -2,23 +2,7 @@
 
 from __future__ import annotations
 
-from pollers.queue_limit import ConcurrencyLimit, retry_delay_s
-
-
-def test_throttles_halve_and_success_restores() -> None:
-    """Down to one within a few throttles, up by one for each batch taken."""
-    limit = ConcurrencyLimit(20, reduces_on_errors=True)
-    levels = []
-    for _ in range(6):
-        limit.refused()
-        levels.append(limit.now)
-    assert levels == [10, 5, 2, 1, 1, 1]
-    assert limit.throttled
-    limit.took()
-    assert (limit.now, limit.throttled) == (2, False)
-    for _ in range(30):
-        limit.took()
-    assert limit.now == 20
+from pollers.queue_limit import ConcurrencyLimit
 
 
 def test_function_errors_lower_it_by_one_unless_items_are_reported() -> None:
@@ -35,7 +19,8 @@ def test_the_share_is_the_ceiling() -> None:
     limit = ConcurrencyLimit(4, reduces_on_errors=True)
     limit.share = 8
     assert limit.now == 8
-    limit.refused()
+    for _ in range(4):
+        limit.failed()
     limit.share = 16
     assert limit.now == 4
     limit.share = 2
@@ -47,23 +32,15 @@ def test_the_share_is_the_ceiling() -> None:
 def test_a_poller_with_a_share_of_one_tells_that_the_function_has_no_room() -> None:
     """It tries one batch all the same, and success takes the word back; reported items are no want of room."""
     limit, reporting = ConcurrencyLimit(1, reduces_on_errors=True), ConcurrencyLimit(1, reduces_on_errors=False)
-    for happens in (limit.refused, limit.failed):
-        assert (limit.now, limit.room) == (1, 1)
-        happens()
-        assert (limit.now, limit.room) == (1, 0)
-        limit.share = 2
-        assert (limit.now, limit.room) == (1, 0)
-        limit.share = 1
-        limit.took()
+    assert (limit.now, limit.room) == (1, 1)
+    limit.failed()
+    assert (limit.now, limit.room) == (1, 0)
+    limit.share = 2
+    assert (limit.now, limit.room) == (1, 0)
+    limit.share = 1
+    limit.took()
     reporting.failed()
     assert (reporting.now, reporting.room) == (1, 1)
     limit.share = 0
     limit.failed()
     assert (limit.now, limit.room) == (0, 0)
-
-
-def test_throttled_batches_wait_longer_and_longer_or_as_told() -> None:
-    """Half a second doubling to twenty, with jitter; Retry-After is honoured."""
-    assert [retry_delay_s(n, None, 1.0) for n in (0, 1, 2, 5, 6, 50)] == [0.5, 1, 2, 16, 20, 20]
-    assert retry_delay_s(3, None, 0.0) == 2
-    assert retry_delay_s(3, 7.0, 0.5) == 7.25

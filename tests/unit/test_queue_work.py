@@ -37,7 +37,7 @@ def test_paused_batches_come_in_their_time_or_when_the_function_is_reached() -> 
     load.pause(one, 10)
     load.end(two, 1)
     load.pause(two, 20)
-    assert (load.running, load.busy, load.messages, load.due_at(), one.setbacks) == (0, 2, 3, 10, 1)
+    assert (load.running, load.busy, load.messages, load.due_at(), one.refusals) == (0, 2, 3, 10, 1)
     assert load.take_due(9) is None
     assert load.take_due(11) is one
     assert load.take_due(11) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, log2
+from math import ceil, inf, log2
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -227,8 +227,52 @@ def test_backoff_doubles_with_full_jitter_up_to_a_minute() -> None:
     assert all(max(column) > ceiling / 2 for column, ceiling in zip(zip(*seen, strict=True), ceilings, strict=True))
 
 
-def test_retry_after_is_honoured() -> None:
-    """A throttle that names its pause is given at least that."""
+def pauses(*outcomes: Outcome, seed: int = 1) -> list[float]:
+    """Return the delay after each of these outcomes of one batch."""
+    retrying = Retrying(RetryPolicy(), Batch([record(0)], 111), overhead=100, random=Random(seed))
+    delays = []
+    for outcome in outcomes:
+        assert isinstance(retrying.next(0), Invoke)
+        delays.append(retrying.learn(outcome).delay_s)
+    return delays
+
+
+def test_a_throttled_batch_holds_itself_back_only_as_told() -> None:
+    """When the function has room is the circuit's business; Retry-After is kept to."""
+    assert pauses(*[Throttled("busy")] * 50) == [0] * 50
+    assert 30 <= pauses(Throttled("busy", retry_after_s=30))[0] <= 30.5
+
+
+def test_a_batch_that_was_not_reached_holds_itself_back_ever_longer() -> None:
+    """What is wrong may be with it alone: 0.5 s doubling with full jitter to 60 s, anew after another answer."""
+    ceilings = [min(60, 0.5 * 2**n) for n in range(12)]
+    seen = [pauses(*[NotReached("refused")] * 12, Throttled("busy"), NotReached("refused"), seed=n) for n in range(100)]
+    for column, ceiling in zip(zip(*seen, strict=True), [*ceilings, 0, 0.5], strict=True):
+        assert ceiling / 2 <= max(column) <= ceiling
+    assert 20 <= pauses(NotReached("refused", retry_after_s=20))[0] <= 20.5
+
+
+def test_refusals_do_not_make_function_errors_wait_longer() -> None:
+    """Nobody's backoff is used up while the function is not reached; the attempts go on being numbered."""
+    refused: list[Outcome] = [*[NotReached("refused")] * 50, *[Throttled("busy")] * 50]
+    for seed in range(20):
+        assert pauses(*refused, FAILED, seed=seed)[-1] <= 0.5
     retrying = start(RetryPolicy())
-    retrying.next(0)
-    assert 30 <= retrying.learn(Throttled("busy", retry_after_s=30)).delay_s <= 30.5
+    numbers = []
+    for outcome in (Throttled("busy"), FAILED, NotReached("refused"), FAILED):
+        step = retrying.next(0)
+        assert isinstance(step, Invoke)
+        numbers.append(step.work.attempt)
+        retrying.learn(outcome)
+    assert numbers == [1, 2, 3, 4]
+
+
+def test_how_long_records_may_wait_for_their_turn() -> None:
+    """Until the first of them is too old; without a limit, or records, for ever."""
+    retrying = start(RetryPolicy(maximum_record_age_s=60))
+    assert retrying.expires_in_s(31_000) == pytest.approx(30.001)
+    assert isinstance(retrying.next(61_000), Invoke)
+    assert isinstance(retrying.next(61_001), Discard)
+    assert retrying.expires_in_s(61_001) == pytest.approx(1.0)
+    assert start(RetryPolicy()).expires_in_s(1e12) == inf
+    assert start(RetryPolicy(maximum_record_age_s=60), count=0).expires_in_s(1e12) == inf

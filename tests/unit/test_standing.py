@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from structlog.testing import capture_logs
 
+from model.progress import CircuitReport
 from pollers.checkpointer import Checkpointer
 from pollers.ports import Lag
 from pollers.standing import Standing
@@ -34,7 +35,8 @@ class LaggingReader:
 def test_what_is_worth_knowing_about_the_reading_is_no_trouble() -> None:
     """A remark stands in the report beside the last error."""
     reader = LaggingReader()
-    standing = Standing(cast("HeldLease", FakeLease()), Checkpointer(MemoryStore()), mapping="clicks")
+    lease = cast("HeldLease", FakeLease())
+    standing = Standing(lease, Checkpointer(MemoryStore()), mapping="clicks", circuit=CircuitReport)
     standing.reader = cast("ShardReader", reader)
     assert standing.view().report.remark is None
     reader.remark = "polled"
@@ -46,7 +48,7 @@ def test_the_loss_of_records_is_forecast_and_warned_of_once_in_good_time() -> No
     """A shard that stands still: the report says when, the log says so below an hour, and again after a recovery."""
     now, reader = 0.0, LaggingReader()
     lease = cast("HeldLease", FakeLease())
-    standing = Standing(lease, Checkpointer(MemoryStore()), mapping="clicks", clock=lambda: now)
+    standing = Standing(lease, Checkpointer(MemoryStore()), mapping="clicks", circuit=CircuitReport, clock=lambda: now)
     standing.reader = cast("ShardReader", reader)
 
     def passes(lag_s: float, growth: float) -> list[Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from controlplane.status import last_processing_result, natural_key, nothing_live, read_status
 from model.ids import TRACKER, ShardId
 from model.lease import Member, Role
-from model.progress import Ledger, ParkedKey, ShardReport, ShardState
+from model.progress import CircuitReport, CircuitState, Ledger, ParkedKey, ShardReport, ShardState
 from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, source, take, track, update
@@ -28,9 +28,10 @@ def store() -> MemoryStore:
     return MemoryStore(lambda: 1_790_000_000.0)
 
 
-async def document(store: MemoryStore, live: Any = nothing_live) -> dict[str, Any]:
+async def document(store: MemoryStore, live: Any = nothing_live, *, now_s: float = 0.0) -> dict[str, Any]:
     """Return the status as its reader sees it."""
-    return msgspec.json.decode(msgspec.json.encode(await read_status(store, ANN, live)), type=dict[str, Any])
+    status = await read_status(store, ANN, live, now_s=lambda: now_s)
+    return msgspec.json.decode(msgspec.json.encode(status), type=dict[str, Any])
 
 
 async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
@@ -40,7 +41,8 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
     assert list(status) == ["node", "nodes", "mappings"]
     assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s"]
     (mapping,) = status["mappings"]
-    assert list(mapping) == ["name", "uuid", "state", "last_processing_result", "ledger", "shards"]
+    assert list(mapping) == ["name", "uuid", "state", "last_processing_result", "circuit", "ledger", "shards"]
+    assert list(mapping["circuit"]) == ["state", "since_s", "retry_in_s", "last_error", "limit"]
     counts = ["polled", "delivered", "filtered", "destination", "dropped", "parked", "in_flight", "balanced"]
     assert list(mapping["ledger"]) == counts
     shard_keys = [
@@ -125,6 +127,37 @@ async def test_a_new_holder_that_has_not_written_yet_is_starting(store: MemorySt
     again = await take(store, BOB, shard(0))
     (one,) = (await document(store))["mappings"][0]["shards"]
     assert (one["owner"], one["state"], one["fencing_token"]) == ("bob-1", "starting", again.token)
+
+
+async def test_the_circuit_is_that_of_the_node_where_it_is_worst(store: MemoryStore) -> None:
+    """Open before half-open before throttled before as usual; nobody's, when the holder has not reported yet."""
+    now_s = 1_790_000_000.0
+    reports = [
+        CircuitReport(),
+        CircuitReport(limit=9),
+        CircuitReport(CircuitState.CLOSED, round((now_s - 60) * 1000), None, "HTTP 429", 4),
+        CircuitReport(CircuitState.HALF_OPEN, round((now_s - 10) * 1000), round((now_s + 5) * 1000), "refused"),
+        CircuitReport(CircuitState.OPEN, round((now_s - 30.5) * 1000), round((now_s + 2.25) * 1000), "away", 4),
+    ]
+    expected = [
+        ("closed", None, None, None, None),
+        ("closed", None, None, None, 9),
+        ("closed", 60.0, None, "HTTP 429", 4),
+        ("half_open", 10.0, 5.0, "refused", None),
+        ("open", 30.5, 2.25, "away", 4),
+    ]
+    await track(store, shards=len(reports))
+    for number, (report, shown) in enumerate(zip(reports, expected, strict=True)):
+        lease = await take(store, ANN, shard(number))
+        await store.save([update(lease, "42", report=replace(READING, circuit=report))])
+        circuit = (await document(store, now_s=now_s))["mappings"][0]["circuit"]
+        assert tuple(circuit.values()) == shown
+    assert (await document(store, now_s=now_s + 3))["mappings"][0]["circuit"]["retry_in_s"] == 0
+    await store.release([lease])
+    await store.join(Member(BOB), ttl_s=LONG_S)
+    assert (await document(store, now_s=now_s))["mappings"][0]["circuit"]["state"] == "half_open"
+    await take(store, BOB, shard(4))
+    assert (await document(store, now_s=now_s))["mappings"][0]["circuit"]["state"] == "half_open"
 
 
 async def test_shards_held_by_the_answering_node_are_shown_as_they_are_now(store: MemoryStore) -> None:

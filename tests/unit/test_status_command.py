@@ -9,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from node import cli
+from node.commands.status import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +133,38 @@ def test_people_see_everything_that_matters(node: FakeNode, capsys: pytest.Captu
     ):
         assert shown in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("circuit", "shown"),
+    [
+        (None, None),
+        ({"state": "closed", "since_s": 5.0, "retry_in_s": None, "last_error": None, "limit": None}, None),
+        (
+            {"state": "closed", "since_s": None, "retry_in_s": None, "last_error": "HTTP 429", "limit": 3},
+            "the function is given 3 batches at once from a node",
+        ),
+        (
+            {"state": "open", "since_s": 3661.2, "retry_in_s": 12.4, "last_error": "away\x1b[2J", "limit": None},
+            "the circuit is open for 3,661 s, next try in 12 s: away",
+        ),
+        (
+            {"state": "half_open", "since_s": 7.0, "retry_in_s": 0.0, "last_error": "refused", "limit": None},
+            "the circuit is half-open for 7 s, next try in 0 s: refused",
+        ),
+    ],
+)
+def test_a_circuit_that_is_not_as_usual_is_told(circuit: dict[str, Any] | None, shown: str | None) -> None:
+    """In one line under the mapping; an older node's document has none."""
+    mapping = {**DOCUMENT["mappings"][0], **({} if circuit is None else {"circuit": circuit})}
+    console = Console(width=200)
+    with console.capture() as captured:
+        for part in render({**DOCUMENT, "mappings": [mapping]}):
+            console.print(part)
+    text = captured.get()
+    assert ("circuit is" in text or "at once" in text) == (shown is not None)
+    assert shown is None or shown in text
+    assert "\x1b[2J" not in text
 
 
 def test_a_token_is_sent_to_a_node_that_wants_one(

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from model.ids import TRACKER, MappingId, NodeId, ShardId, ShardKey
-from model.progress import Ledger, ShardReport
+from model.progress import CircuitReport, CircuitState, Ledger, ShardReport
 from node.telemetry import NodeCollector, Telemetry
 from node.watchdog import LoopLag
 from pollers.counters import DURATION_BOUNDS_S, MeterLabels, Meters, ShardView
@@ -115,6 +115,32 @@ def test_lag_and_imbalance_come_from_the_shards_held_now(bench: Bench) -> None:
     assert "esm_iterator_age_seconds" not in scraped
     assert "esm_retention_loss_seconds" not in scraped
     assert scraped["esm_ledger_imbalance"] == {orders: 0}
+
+
+def test_circuits_are_shown_while_a_mapping_is_worked_on(bench: Bench) -> None:
+    """State and limit of each function; transitions go on being counted when the mapping has gone elsewhere."""
+    counters, idle = bench.meters.of("orders", "kafka"), bench.meters.of("idle", "sqs")
+    report = CircuitReport()
+    counters.circuit = lambda: report
+    counters.circuit_transitions = {CircuitState.OPEN: 3, CircuitState.HALF_OPEN: 2}
+    assert idle.circuit is None
+    for report, state in (
+        (CircuitReport(), 0),
+        (CircuitReport(CircuitState.HALF_OPEN, 1, 2, "refused"), 1),
+        (CircuitReport(CircuitState.OPEN, 1, 2, "refused", 7), 2),
+    ):
+        scraped = bench.scrape()
+        assert scraped["esm_circuit_state"] == {("orders", "kafka"): state}
+        assert scraped.get("esm_invocation_limit", {}) == ({} if report.limit is None else {("orders", "kafka"): 7})
+    assert scraped["esm_circuit_transitions_total"] == {
+        (*mapping, to): count
+        for mapping, counts in ((("orders", "kafka"), (0, 2, 3)), (("idle", "sqs"), (0, 0, 0)))
+        for to, count in zip(("closed", "half_open", "open"), counts, strict=True)
+    }
+    counters.circuit = None
+    scraped = bench.scrape()
+    assert "esm_circuit_state" not in scraped
+    assert scraped["esm_circuit_transitions_total"][("orders", "kafka", "open")] == 3
 
 
 def test_leases_and_loop_lag(bench: Bench) -> None:

@@ -17,10 +17,20 @@ from node.runtimes import Catalogue, Runtimes
 from node.workers import PumpWorker, TrackerWorker
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Counters
-from pollers.pump import PumpParts
+from pollers.pump_parts import PumpParts
 from pollers.retrying import RetryPolicy
 from statemgr.memory_store import MemoryStore
-from tests.support.pump_fakes import MAPPING, NODE, SHARD, FakeEnvelope, FakeLease, FakeSource, FakeTarget, Raw
+from tests.support.pump_fakes import (
+    MAPPING,
+    NODE,
+    SHARD,
+    FakeEnvelope,
+    FakeLease,
+    FakeSource,
+    FakeTarget,
+    Raw,
+    open_gate,
+)
 
 if TYPE_CHECKING:
     from leasing.held import HeldLease
@@ -66,6 +76,7 @@ class Rig:
             envelope=FakeEnvelope(),
             filter=None,
             target=self.targets[-1],
+            gate=open_gate(),
             policy=RetryPolicy(),
             counters=Counters(),
             checkpointer=self.checkpointer,
