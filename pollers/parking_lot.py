@@ -195,16 +195,18 @@ def head(records: Iterable[Record], *, batch_size: int, overhead: int, max_bytes
     return taken, size
 
 
+def printable(key: bytes | str) -> str:
+    """Return a key as people can read it on a terminal, shortened."""
+    text = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:_SHOWN_KEY])
+
+
 def _size(record: Record) -> int:
     return len(record.fragment) + _RECORD_BYTES
 
 
 def _shown(queue: ParkedQueue) -> ParkedKey:
     first = queue.records[0]
-    if first.key is None:
-        name = f"(no key, at {first.position})"
-    else:
-        text = first.key.decode("utf-8", "backslashreplace") if isinstance(first.key, bytes) else first.key
-        name = "".join(char if char.isprintable() else "\ufffd" for char in text[:_SHOWN_KEY])
+    name = f"(no key, at {first.position})" if first.key is None else printable(first.key)
     error = None if queue.error is None else queue.error[:_SHOWN_ERROR]
     return ParkedKey(name, len(queue.records), queue.size, round(queue.since, 3), queue.failures, error)

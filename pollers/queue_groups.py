@@ -61,6 +61,10 @@ class Groups:
         """Arrival of the oldest message, epoch milliseconds."""
         return min((messages[0].record.arrival_ms for messages in self._waiting.values()), default=None)
 
+    def behind(self, group: str | None) -> int:
+        """Count what waits of a group."""
+        return len(self._waiting.get(group, ()))
+
     def add(self, messages: Iterable[Message]) -> None:
         """Take messages behind those of their group."""
         for message in messages:
@@ -97,6 +101,14 @@ class Groups:
                 if waiting:
                     self._turns.append(group)
                     self._recount(waiting, ready=True)
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Take messages of one group out of flight and before those that wait; others of it are still in flight."""
+        group = messages[0].group
+        self._locked[group] -= len(messages)
+        waiting = self._waiting.setdefault(group, deque())
+        waiting.extendleft(reversed(messages))
+        self._blocked += len(messages)
 
     def withdraw(self, groups: Iterable[str | None]) -> list[Message]:
         """Take out what waits of groups: it must not overtake their earlier messages, which failed."""

@@ -1,9 +1,8 @@
 """One poller of a queue at work: receive, filter, batch, invoke, delete. Only this module knows the order.
 
-The guarantee: at least once; in FIFO queues also in order per message group, and never two batches of one group at
-once. A message is received only when a slot for its batch is free, and deleted only after the function took it. While
-the function throttles or is not reached, no more is received than is tried next. What is not finished when the node is
-killed becomes visible in the queue by itself.
+The guarantee: at least once; in FIFO queues also in order per message group, never two batches of one group at once. A
+message is received only when a slot for its batch is free, and deleted only after the function took it. While that
+throttles or is not reached, no more is received than is tried next. What a killed node held becomes visible by itself.
 
 `_step` looks at what is there and starts what may be started; everything that happens sets `_changed`, and so calls it
 again. It never awaits.
@@ -24,6 +23,7 @@ from pollers.queue_following import Following
 from pollers.queue_groups import Groups
 from pollers.queue_intake import NO_VISIBILITY_S, Intake
 from pollers.queue_limit import ConcurrencyLimit
+from pollers.queue_parking import QueueParking
 from pollers.queue_settling import Settling
 from pollers.queue_standing import QueueStanding
 from pollers.queue_work import Work, Workload
@@ -89,6 +89,7 @@ class QueuePump:
             changed=self._changed.set,
         )
         self._load = Workload()
+        self.parking = QueueParking(mapping, self._load, self._groups, parts.random)
         self._place = Place(parts.gate, self._changed.set)
         self._draining = asyncio.Event()
         self._giving_back = 0
@@ -285,15 +286,14 @@ class QueuePump:
             case PartlyFailed():
                 self._limit.took()
                 self._standing.setback(outcome, None)
-                failed = [message for message in work.messages if message.record.item_id in outcome.failed]
-                done = [message for message in work.messages if message.record.item_id not in outcome.failed]
+                failed, done = work.split(outcome)
                 if done:
                     self._delivered(done)
-                self._failed(failed)
+                self._failed(self.parking.keep(work, failed, reported=True, now=now))
             case FunctionFailed():
                 self._limit.failed()
                 self._standing.setback(outcome, None)
-                self._failed(work.messages)
+                self._failed(self.parking.keep(work.failed(outcome), work.messages, reported=False, now=now))
             case Throttled() | NotReached():
                 delay_s = refusal_pause_s(outcome, work.unreached, self._parts.random)
                 work.unreached = work.unreached + 1 if isinstance(outcome, NotReached) else 0

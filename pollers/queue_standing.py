@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from model.ids import ShardKey
     from pollers.checkpointer import Checkpointer
     from pollers.counters import CircuitProbe
+    from pollers.queue_parking import QueueParking
     from statemgr.scaling import QueueUse
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,10 @@ class Holder(Protocol):
     @property
     def held(self) -> int:
         """How many."""
+
+    @property
+    def parking(self) -> QueueParking:
+        """Which of these failed and are tried again here."""
 
     @property
     def oldest_ms(self) -> int | None:
@@ -58,7 +63,9 @@ class QueueStanding:
         self, lease: HeldLease, checkpointer: Checkpointer, holder: Holder, *, mapping: str, circuit: CircuitProbe
     ) -> None:
         self.key: ShardKey = lease.key
-        self.ledger = lease.progress.ledger.resumed()
+        before = lease.progress.ledger
+        # What its predecessor had parked is in the queue, and received again, as what it had in flight.
+        self.ledger = before.plus(Ledger(parked=-before.parked, in_flight=before.parked)).resumed()
         self.state = ShardState.STARTING
         self.source_error: str | None = None
         self._holder = holder
@@ -206,7 +213,8 @@ class QueueStanding:
     def _account(self) -> Ledger:
         """Return the ledger, after holding it against what the pump really holds (invariant 1)."""
         ledger = self.ledger
-        ledger.in_flight = self._holder.held
+        ledger.parked = self._holder.parking.messages
+        ledger.in_flight = self._holder.held - ledger.parked
         if ledger.imbalance != self._imbalance:
             self._imbalance = ledger.imbalance
             self.log.error("ledger.imbalance", records=ledger.imbalance, in_flight=ledger.in_flight)
@@ -222,6 +230,7 @@ class QueueStanding:
             lag_s=None if oldest_ms is None else round(max(0.0, time.time() - oldest_ms / 1000), 3),
             last_result=self._last_result,
             last_error=self.source_error or self._last_error or held_up_by,
+            parked_keys=self._holder.parking.shown(asyncio.get_running_loop().time()),
             circuit=circuit,
         )
 

@@ -1,4 +1,4 @@
-"""The batches of one poller: those with the function, and those that it did not take. Pure.
+"""The batches of one poller: those with the function, those that it did not take, and those parked. Pure.
 
 Also when each free slot's last invocation ended, since batching windows are counted from there (spec section 2): after
 a quiet spell a message goes at once, in steady traffic each slot gathers for a window.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from model.outcome import FunctionFailed, PartlyFailed
     from pollers.queue_ports import Message
 
 
@@ -24,6 +25,24 @@ class Work:
     refusals: int = 0
     unreached: int = 0  # of these, the last ones in a row that were no throttles
     due_at: float = 0.0  # not before, while others are called (event-loop time)
+    failures: int = 0  # function errors with this message alone, since its receive
+    parked_at: float | None = None  # since when it is tried again here (event-loop time)
+    error: str | None = None  # of the last function error
+
+    def split(self, outcome: PartlyFailed) -> tuple[list[Message], list[Message]]:
+        """Return the messages that failed, and those that were taken."""
+        failed = [message for message in self.messages if message.record.item_id in outcome.failed]
+        return failed, [message for message in self.messages if message.record.item_id not in outcome.failed]
+
+    def failed(self, outcome: FunctionFailed) -> Work:
+        """Note why it failed; returns the work itself."""
+        self.error = outcome.error
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes in an event."""
+        return sum([message.size for message in self.messages])
 
     @property
     def oldest_ms(self) -> int:
@@ -37,6 +56,7 @@ class Workload:
     def __init__(self) -> None:
         self._running: dict[Work, tuple[int, int]] = {}  # messages and oldest, as of the beginning
         self._paused: list[Work] = []
+        self._parked: list[Work] = []
         self._ended_at: list[float] = []  # a heap: of the free slots
         self._peak = 0
 
@@ -57,14 +77,23 @@ class Workload:
 
     @property
     def messages(self) -> int:
-        """Messages in these batches."""
-        return sum([count for count, _ in self._running.values()]) + sum([len(w.messages) for w in self._paused])
+        """Messages in all batches, parked ones too."""
+        return sum([count for count, _ in self._running.values()]) + sum([len(w.messages) for w in self._waiting])
+
+    @property
+    def parked(self) -> list[Work]:
+        """Batches that failed and wait for their next try, and take no slot meanwhile."""
+        return [work for work in self._waiting if work.parked_at is not None]
+
+    @property
+    def _waiting(self) -> list[Work]:
+        return [*self._paused, *self._parked]
 
     @property
     def oldest_ms(self) -> int | None:
         """When the oldest of them was sent."""
         times = [oldest_ms for _, oldest_ms in self._running.values()]
-        return min([*times, *[work.oldest_ms for work in self._paused]], default=None)
+        return min([*times, *[work.oldest_ms for work in self._waiting]], default=None)
 
     def take_peak(self) -> int:
         """Return the most that were busy at once since this was asked last."""
@@ -98,17 +127,21 @@ class Workload:
         work.due_at = due_at
         self._paused.append(work)
 
+    def park(self, work: Work) -> None:
+        """Keep a message that failed, until it is due."""
+        self._parked.append(work)
+
     def take_due(self, now: float) -> Work | None:
-        """Take the paused batch whose turn it is, if any."""
-        work = min(self._paused, key=lambda work: work.due_at, default=None)
+        """Take the paused or parked batch whose turn it is, if any."""
+        work = min(self._waiting, key=lambda work: work.due_at, default=None)
         if work is None or work.due_at > now:
             return None
-        self._paused.remove(work)
+        (self._paused if work in self._paused else self._parked).remove(work)
         return work
 
     def due_at(self) -> float | None:
-        """When the next paused batch may try again."""
-        return min((work.due_at for work in self._paused), default=None)
+        """When the next of them may try again."""
+        return min((work.due_at for work in self._waiting), default=None)
 
     def hasten(self, now: float) -> None:
         """Let paused batches try now: the function is away for all of them, or came back."""
@@ -116,9 +149,9 @@ class Workload:
             work.due_at = min(work.due_at, now)
 
     def expire(self, gone: Callable[[Message], bool], *, whole_groups: bool) -> list[Message]:
-        """Take out of paused batches the messages that others can see again, and what is of their groups."""
+        """Take out of waiting batches the messages that others can see again, and what is of their groups."""
         expired: list[Message] = []
-        for work in list(self._paused):
+        for work in self._waiting:
             dead = [message for message in work.messages if gone(message)]
             if whole_groups and dead:
                 groups = {message.group for message in dead}
@@ -126,12 +159,13 @@ class Workload:
             out = set(map(id, dead))
             work.messages = [message for message in work.messages if id(message) not in out]
             expired += dead
-            if not work.messages:
-                self._paused.remove(work)
+        self._paused = [work for work in self._paused if work.messages]
+        self._parked = [work for work in self._parked if work.messages]
         return expired
 
     def clear(self) -> list[Message]:
-        """Take out everything that is paused."""
-        messages = [message for work in self._paused for message in work.messages]
+        """Take out everything that waits."""
+        messages = [message for work in self._waiting for message in work.messages]
         self._paused.clear()
+        self._parked.clear()
         return messages

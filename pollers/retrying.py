@@ -367,7 +367,7 @@ class Retrying:
 
     def _backoff_s(self, work: Work) -> float:
         work.setbacks += 1
-        return _jittered_s(work.setbacks - 1, self._random)
+        return jittered_s(work.setbacks - 1, self._random)
 
 
 def refusal_pause_s(outcome: Throttled | NotReached, unreached: int, random: Random) -> float:
@@ -376,13 +376,13 @@ def refusal_pause_s(outcome: Throttled | NotReached, unreached: int, random: Ran
     Not at all when throttled: it may go when the function has room. `unreached` counts the times before this one.
     Retry-After is kept to.
     """
-    pause_s = _jittered_s(unreached, random) if isinstance(outcome, NotReached) else 0.0
+    pause_s = jittered_s(unreached, random) if isinstance(outcome, NotReached) else 0.0
     if outcome.retry_after_s is None:
         return pause_s
     return max(pause_s, outcome.retry_after_s + random.uniform(0, FIRST_DELAY_S))
 
 
-def _jittered_s(before: int, random: Random) -> float:
+def jittered_s(before: int, random: Random) -> float:
     """Full jitter over 0.5 s doubling up to 60 s (architecture section 5)."""
     return random.uniform(0, min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(before, 10)))
 

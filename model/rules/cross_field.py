@@ -199,6 +199,8 @@ def _extensions(values: Mapping[str, Any], source: Source | None, report: Callab
     elif values.get("TumblingWindowInSeconds", 0):
         reason = "not with TumblingWindowInSeconds: the state of a window passes through the records of all keys"
         report(("extensions", "park_failing_keys"), reason)
+    elif not ours.get("visibility_heartbeat", True):
+        report(("extensions", "visibility_heartbeat"), "must be on with park_failing_keys: it keeps messages hidden")
 
 
 def _schema_registry(values: Mapping[str, Any], report: Callable[[Place, str], None]) -> None:

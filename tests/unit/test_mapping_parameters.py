@@ -114,9 +114,9 @@ TABLE: dict[str, tuple[str, list[Any], list[Any]]] = {
 
 EXTENSIONS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "parallelization_factor": ("AM", [1, 100], [0, 101, "1"]),
-    "park_failing_keys": ("KAM", [True, False], [1]),
+    "park_failing_keys": ("KAMF", [True, False], [1]),
     "park_after": ("KAM", [], [0, "1", 3]),  # 3: without park_failing_keys
-    "parked_max_bytes": ("KAM", [65536], [65535, "8MB"]),
+    "parked_max_bytes": ("KAMF", [65536], [65535, "8MB"]),
     "visibility_heartbeat": ("SF", [True, False], [0]),
     "destination_payload": ("KAM", [True, False], ["x"]),
     "destination_required": ("KAM", [True, False], ["x"]),

@@ -144,6 +144,9 @@ def test_name_or_uuid_is_needed() -> None:
          "unknown key; did you mean park_failing_keys?"),
         ("K", {"TumblingWindowInSeconds": 60, "extensions": {"park_failing_keys": True}},
          "extensions.park_failing_keys", "not with TumblingWindowInSeconds"),
+        ("F", {"extensions": {"park_failing_keys": True, "visibility_heartbeat": False}},
+         "extensions.visibility_heartbeat", "must be on with park_failing_keys"),
+        ("S", {"extensions": {"park_failing_keys": True}}, "extensions.park_failing_keys", "does not apply"),
     ],
 )  # fmt: skip
 def test_one_broken_rule_is_one_problem(source: str, changes: dict[str, Any], path: str, rule: str) -> None:
