@@ -42,7 +42,7 @@ async def test_a_shard_that_stands_still_is_shown_and_so_is_its_recovery(
     filters = {"FilterCriteria": {"Filters": [{"Pattern": '{"data": {"n": [{"numeric": ["<", 15]}]}}'}]}}
     async with (
         ScriptedServer(answer(429)) as function,
-        kinesis_nodes(streams.server, stream, function.url, redis_url, tmp_path, BatchSize=10, **filters) as nodes,
+        kinesis_nodes(streams.server, stream.arn, function.url, redis_url, tmp_path, BatchSize=10, **filters) as nodes,
     ):
         node = await nodes.start()
         await function.received(2)

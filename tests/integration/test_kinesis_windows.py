@@ -11,6 +11,10 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.support.aws_servers import AwsServer
+from tests.support.fan_out_front import fan_out_front
 from tests.support.kinesis_fleet import Producer
 from tests.support.kinesis_nodes import kinesis_nodes
 from tests.support.node_process import eventually
@@ -25,6 +29,18 @@ if TYPE_CHECKING:
 
 SHORT_S = 2
 LONG_S = 900  # longer than any test: a window ends because its shard does
+
+
+@asynccontextmanager
+async def source(server: AwsServer, stream: Stream, *, fan_out: bool) -> AsyncIterator[tuple[AwsServer, str]]:
+    """Return the server and the ARN by which nodes read a stream; `fan_out`: as its consumer."""
+    if not fan_out:
+        yield server, stream.arn
+    elif server.endpoint_url is None:
+        yield server, await asyncio.to_thread(stream.register_consumer)
+    else:
+        async with fan_out_front(server.endpoint_url) as front:
+            yield AwsServer(front.server.url), f"{stream.arn}/consumer/fast:1"
 
 
 @asynccontextmanager
@@ -74,7 +90,7 @@ async def test_the_final_calls_add_up_to_what_was_written(
         WindowTarget(fail=0.05).serving() as target,
         kinesis_nodes(
             closing_streams.server,
-            stream,
+            stream.arn,
             target.url,
             redis_url,
             tmp_path,
@@ -98,16 +114,18 @@ async def test_the_final_calls_add_up_to_what_was_written(
     assert target.failed
 
 
+@pytest.mark.parametrize("fan_out", [False, True], ids=["polling", "fan-out"])
 async def test_a_window_survives_the_nodes_that_worked_on_it(
-    closing_streams: Streams, redis_url: str, tmp_path: Path
+    closing_streams: Streams, redis_url: str, tmp_path: Path, *, fan_out: bool
 ) -> None:
     """One node is killed in the middle of a call, the next drains: each hands the state on, and the sum is exact."""
     stream = await asyncio.to_thread(closing_streams.new)
     producer = Producer(stream, keys=4)
     async with (
         WindowTarget(seconds=0.1).serving() as target,
+        source(closing_streams.server, stream, fan_out=fan_out) as (server, arn),
         kinesis_nodes(
-            closing_streams.server, stream, target.url, redis_url, tmp_path, BatchSize=5, TumblingWindowInSeconds=LONG_S
+            server, arn, target.url, redis_url, tmp_path, BatchSize=5, TumblingWindowInSeconds=LONG_S
         ) as nodes,
     ):
         async with writing(producer):
@@ -144,7 +162,7 @@ async def test_the_end_of_a_shard_ends_its_window_and_children_begin_without_a_s
     async with (
         WindowTarget().serving() as target,
         kinesis_nodes(
-            closing_streams.server, stream, target.url, redis_url, tmp_path, TumblingWindowInSeconds=LONG_S
+            closing_streams.server, stream.arn, target.url, redis_url, tmp_path, TumblingWindowInSeconds=LONG_S
         ) as nodes,
     ):
         await nodes.start()

@@ -50,7 +50,7 @@ async def test_the_tests_run_where_the_sdk_goes_by_itself_and_clean_up(moto_serv
     log = tmp_path / "log"
     with log.open("wb") as words:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"[{AWS}]"),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", AWS),
             *ASKED,
             cwd=ROOT,
             env={**os.environ, **CREDENTIALS, VARIABLE: "1", "AWS_ENDPOINT_URL": moto_server.endpoint_url},

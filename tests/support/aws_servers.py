@@ -100,8 +100,9 @@ class Lab(Generic[_T]):
 
 def with_aws(*names: str, environ: Mapping[str, str] = os.environ) -> list[Any]:
     """Return a fixture's parameters: these servers, and AWS itself when it is asked for."""
-    real = [pytest.param(AWS, marks=pytest.mark.timeout(_TEST_S))] if environ.get(VARIABLE) == "1" else []
-    return [*names, *real]
+    if environ.get(VARIABLE) != "1":
+        return [*names]
+    return [*names, pytest.param(AWS, marks=[pytest.mark.aws, pytest.mark.timeout(_TEST_S)])]
 
 
 def real_aws() -> AwsServer:

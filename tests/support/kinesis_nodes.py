@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.aws_servers import AwsServer
-    from tests.support.kinesis_streams import Stream
 
 
 class Nodes:
@@ -46,9 +45,9 @@ class Nodes:
 
 @asynccontextmanager
 async def kinesis_nodes(
-    server: AwsServer, stream: Stream, function_url: str, redis_url: str, folder: Path, **mapping: Any
+    server: AwsServer, source_arn: str, function_url: str, redis_url: str, folder: Path, **mapping: Any
 ) -> AsyncIterator[Nodes]:
-    """Make a fleet that reads a stream; `mapping` are further properties of its mapping `clicks`."""
+    """Make a fleet that reads a stream, or as its consumer; `mapping`: more properties of its mapping `clicks`."""
     document = {
         "redis": {"url": redis_url},
         "leasing": {"ttl": 3},
@@ -57,7 +56,7 @@ async def kinesis_nodes(
         "event_source_mappings": [
             {
                 "Name": "clicks",
-                "EventSourceArn": stream.arn,
+                "EventSourceArn": source_arn,
                 "FunctionName": "f",
                 "StartingPosition": "TRIM_HORIZON",
                 **mapping,
