@@ -24,6 +24,7 @@ ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/backlog"
 
 _FIRST = 49590338271490256608559692538361571095921575989136588898
 _MAX_RECORDS = 10_000  # of one GetRecords
+_APART_US = 1000  # between two records of a shard, which takes a thousand a second at most
 _AWAY_MS = 1000  # any number above zero says that there is more
 
 
@@ -32,8 +33,8 @@ class Pages:
 
     def __init__(self, shards: int, records: int) -> None:
         self._shards = shards
-        now_us = time.time_ns() // 1000
-        self._records = [_record(number, now_us) for number in range(records // shards)]
+        now_us, count = time.time_ns() // 1000, records // shards
+        self._records = [_record(number, now_us - (count - number) * _APART_US) for number in range(count)]
 
     def take(self, head: bytes, body: bytes) -> bytes:
         """Answer a call."""
@@ -69,10 +70,10 @@ class Pages:
         return b'{"Records":[%b%b' % (b",".join(found), tail.encode())
 
 
-def _record(number: int, now_us: int) -> bytes:
-    data = base64.b64encode(value(number, now_us)).decode()
+def _record(number: int, arrived_us: int) -> bytes:
+    data = base64.b64encode(value(number, arrived_us)).decode()
     return (
-        f'{{"SequenceNumber":"{_FIRST + number}","ApproximateArrivalTimestamp":{now_us / 1e6:.3f},'
+        f'{{"SequenceNumber":"{_FIRST + number}","ApproximateArrivalTimestamp":{arrived_us / 1e6:.3f},'
         f'"Data":"{data}","PartitionKey":"key-{number % 1000}","EncryptionType":"NONE"}}'
     ).encode()
 
