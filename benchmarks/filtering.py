@@ -40,9 +40,9 @@ class BytesView:
 
     kind = SourceKind.KAFKA
 
-    def data(self, raw: bytes) -> bytes:
-        """Return the record."""
-        return raw
+    def payloads(self, raws: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the records."""
+        return raws
 
     def metadata(self, _raw: bytes) -> Mapping[str, object]:
         """Return what all records share."""

@@ -16,7 +16,7 @@ from model.pattern_tree import ObjectNode
 from pollers.projection import Projection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pollers.ports import Filter
 
@@ -28,8 +28,8 @@ class RecordView(Protocol):
     def kind(self) -> SourceKind:
         """The kind of source, which decides the data key and the fate of data that is not JSON."""
 
-    def data(self, raw: Any, /) -> bytes | None:
-        """Return the payload as the producer wrote it, None if there is none. Asked only when a pattern needs it."""
+    def payloads(self, raws: Sequence[Any], /) -> Sequence[bytes | None]:
+        """Return each payload as the producer wrote it, None if there is none. Asked only when a pattern needs them."""
 
     def metadata(self, raw: Any, /) -> Mapping[str, object]:
         """Return the record's other fields, as in the event. Asked only when a pattern needs them."""
@@ -99,50 +99,49 @@ class SourceFilter:
     def __init__(self, alternatives: Iterable[ObjectNode], view: RecordView) -> None:
         self._view = view
         self._rules = [_Rule(node, view.kind) for node in alternatives]
+        self._asks_metadata = any(rule.metadata is not None for rule in self._rules)
         self._projection = Projection(rule.data for rule in self._rules if isinstance(rule.data, ObjectNode))
 
-    def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
+    def keep(self, raws: Sequence[Any]) -> list[bool]:
         """Return for each raw record whether it goes on to the function. Never raises on bad data."""
-        return [self._keep_one(raw) for raw in raws]
+        if not self._asks_metadata:
+            return self._by_data(raws, self._rules)
+        # Records whose metadata leave the same rules are judged together.
+        groups: dict[tuple[_Rule, ...], list[int]] = {}
+        for at, raw in enumerate(raws):
+            metadata = self._view.metadata(raw)
+            left = tuple([rule for rule in self._rules if rule.metadata is None or rule.metadata.matches(metadata)])
+            groups.setdefault(left, []).append(at)
+        keep = [False] * len(raws)
+        for left, places in groups.items():
+            for at, wanted in zip(places, self._by_data([raws[at] for at in places], left), strict=True):
+                keep[at] = wanted
+        return keep
 
-    def _keep_one(self, raw: Any) -> bool:
-        metadata: Mapping[str, object] | None = None
-        form: DataForm | None = None
-        data: object = None
-        for rule in self._rules:
-            if rule.metadata is not None:
-                if metadata is None:
-                    metadata = self._view.metadata(raw)
-                if not rule.metadata.matches(metadata):
-                    continue
-            if rule.data is None:
-                return True
-            if form is None:
-                form, data = self._read(self._view.data(raw))
-            fate = rule.fates[form]
-            if fate is Fate.METADATA_ONLY or (fate is Fate.EVALUATE and rule.data.matches(data)):
-                return True
-        return False
-
-    def _read(self, data: bytes | None) -> tuple[DataForm, object]:
-        if data is None:
-            return DataForm.ABSENT, MISSING
-        try:
-            document = self._projection.decode(data)
-        except (ValueError, RecursionError):
-            document = None
-        if type(document) is dict or type(document) is list:
-            return DataForm.JSON, document
-        try:
-            return DataForm.TEXT, data.decode()
-        except UnicodeDecodeError:
-            return DataForm.BINARY, None
+    def _by_data(self, raws: Sequence[Any], rules: Sequence[_Rule]) -> list[bool]:
+        """Judge records by their payloads alone: the rules are those whose metadata match."""
+        if not rules or any(rule.data is None for rule in rules):
+            return [bool(rules)] * len(raws)
+        judges = {form: _either([rule.judges[form] for rule in rules]) for form in rules[0].judges}
+        of_json, decode = judges[DataForm.JSON], self._projection.decode
+        keep: list[bool] = []
+        for payload in self._view.payloads(raws):
+            try:
+                document = None if payload is None else decode(payload)
+            except (ValueError, RecursionError):
+                document = None
+            if type(document) is dict or type(document) is list:
+                keep.append(of_json(document))
+            else:
+                form, found = _other(payload)
+                keep.append(judges[form](found))
+        return keep
 
 
 class KeepAll:
     """The filter of a mapping without FilterCriteria: looks at nothing."""
 
-    def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
+    def keep(self, raws: Sequence[Any]) -> list[bool]:
         """Keep every record."""
         return [True] * len(raws)
 
@@ -159,14 +158,47 @@ def compile_filter(patterns: Sequence[str], view: RecordView) -> Filter:
 class _Rule:
     """One alternative of a pattern, cut into what it says about the data and about the rest of the record."""
 
-    __slots__ = ("data", "fates", "metadata")
+    __slots__ = ("data", "judges", "metadata")
 
     def __init__(self, node: ObjectNode, kind: SourceKind) -> None:
         fields = dict(node.fields)
         self.data: Leaf | ObjectNode | None = fields.pop(DATA_KEYS[kind], None)
         self.metadata = ObjectNode(fields) if fields else None
         rule = RuleForm.STRING if isinstance(self.data, Leaf) else RuleForm.OBJECT
-        self.fates = {form: FATES[kind][form, rule] for form in DataForm if (form, rule) in FATES[kind]}
+        self.judges = {form: self._judge(FATES[kind][form, rule]) for form in DataForm if (form, rule) in FATES[kind]}
+
+    def _judge(self, fate: Fate) -> _Judge:
+        """Return what decides about data of a form, once the metadata match."""
+        if fate is Fate.EVALUATE and self.data is not None:
+            return self.data.matches
+        return _yes if fate is Fate.METADATA_ONLY else _no
+
+
+if TYPE_CHECKING:
+    _Judge = Callable[[object], bool]
+
+
+def _yes(_found: object) -> bool:
+    return True
+
+
+def _no(_found: object) -> bool:
+    return False
+
+
+def _either(judges: Sequence[_Judge]) -> _Judge:
+    """Return a judge that says yes if any of them does."""
+    return judges[0] if len(judges) == 1 else lambda found: any(judge(found) for judge in judges)
+
+
+def _other(payload: bytes | None) -> tuple[DataForm, object]:
+    """Return the form of a payload that is no JSON, and what a rule is held against."""
+    if payload is None:
+        return DataForm.ABSENT, MISSING
+    try:
+        return DataForm.TEXT, payload.decode()
+    except UnicodeDecodeError:
+        return DataForm.BINARY, None
 
 
 def split(

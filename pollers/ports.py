@@ -135,7 +135,7 @@ class Destination(Protocol):
 class Filter(Protocol):
     """The compiled FilterCriteria of one mapping, knowing its source's data key and drop/keep table (spec 5.5)."""
 
-    def keep(self, raws: Sequence[Any]) -> Sequence[bool]:
+    def keep(self, raws: Sequence[Any]) -> list[bool]:
         """Return for each raw record whether it goes on to the function. Never raises on bad data."""
 
 

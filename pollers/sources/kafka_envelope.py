@@ -120,10 +120,9 @@ class KafkaRecordView:
 
     kind = SourceKind.KAFKA
 
-    def data(self, raw: Any) -> bytes | None:
-        """Return the value; None for a tombstone."""
-        value: bytes | None = raw.value
-        return value
+    def payloads(self, raws: Sequence[Any]) -> list[bytes | None]:
+        """Return the values; None for a tombstone."""
+        return [raw.value for raw in raws]
 
     def metadata(self, raw: Any) -> dict[str, Any]:
         """Return everything else, for patterns on metadata."""

@@ -80,9 +80,9 @@ class KinesisRecordView:
 
     kind = SourceKind.KINESIS
 
-    def data(self, raw: Any) -> bytes | None:
-        """Return what the producer wrote."""
-        return _decode_data(raw.Data)
+    def payloads(self, raws: Sequence[Any]) -> list[bytes]:
+        """Return what the producers wrote."""
+        return _decode_all(b"[%b]" % b",".join([raw.Data for raw in raws]))
 
     def metadata(self, raw: Any) -> dict[str, Any]:
         """Return everything else, for patterns on metadata."""
@@ -97,7 +97,7 @@ class KinesisRecordView:
         return shown
 
 
-_decode_data = msgspec.json.Decoder(bytes).decode
+_decode_all = msgspec.json.Decoder(list[bytes]).decode
 
 
 def _encryption(raw: Any) -> str | None:

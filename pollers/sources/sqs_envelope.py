@@ -100,9 +100,9 @@ class SqsRecordView:
 
     kind = SourceKind.SQS
 
-    def data(self, raw: Any) -> bytes | None:
-        """Return the message text."""
-        return decoded_body(raw)
+    def payloads(self, raws: Sequence[Any]) -> list[bytes]:
+        """Return the message texts."""
+        return [decoded_body(raw) for raw in raws]
 
     def metadata(self, raw: Any) -> dict[str, Any]:
         """Return everything else, for patterns on metadata."""

@@ -19,7 +19,7 @@ from pollers.sources.sqs_envelope import SqsRecordView
 from tests.support import filter_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pollers.filtering import RecordView
     from pollers.ports import Filter
@@ -42,10 +42,10 @@ class View:
     kind: SourceKind
     asked: list[str] = field(default_factory=list)
 
-    def data(self, raw: Raw) -> bytes | None:
-        """Return the payload."""
+    def payloads(self, raws: Sequence[Raw]) -> list[bytes | None]:
+        """Return the payloads."""
         self.asked.append("data")
-        return raw.payload
+        return [raw.payload for raw in raws]
 
     def metadata(self, raw: Raw) -> Mapping[str, object]:
         """Return the other fields."""

@@ -188,7 +188,7 @@ def test_filters_see_text() -> None:
     view = KafkaRecordView()
     record = raw(key=b"customer", headers=(("a", b"x"), ("a", b"\xff"), ("b", None)))
     assert view.kind is SourceKind.KAFKA
-    assert view.data(record) == b"v"
+    assert view.payloads([record, raw(value=None)]) == [b"v", None]
     assert view.metadata(record) == {
         "topic": "mytopic",
         "partition": 0,

@@ -101,7 +101,7 @@ def test_the_body_is_kept_byte_for_byte(body: str) -> None:
     """Whatever the text, and however SQS wrote it."""
     [record] = SqsEnvelope(SOURCE).encode([sqs_message(body)], [0])
     assert json.loads(record.fragment)["body"] == body
-    assert SqsRecordView().data(sqs_message(body)) == body.encode()
+    assert SqsRecordView().payloads([sqs_message(body)]) == [body.encode()]
 
 
 def test_item_identifiers_are_message_ids() -> None:
