@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from model.record import MAX_EVENT_BYTES, Batch, order_key
+from model.record import MAX_EVENT_BYTES, Batch, Records
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
-    from model.record import Record
+    from collections.abc import Hashable
 
 
 class Batcher:
@@ -28,14 +27,15 @@ class Batcher:
         self._overhead = overhead
         self._max_bytes = max_bytes
         self._window_began_at = now
-        self._records: deque[Record] = deque()
-        self._bytes = 0  # of the fragments held, each with its comma
+        self._parts: deque[Records] = deque()
+        self._count = 0  # of the records held
+        self._bytes = 0  # in an event
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._count
 
     def __repr__(self) -> str:
-        return f"<Batcher {len(self._records)}/{self._batch_size} records, {self._bytes} bytes>"
+        return f"<Batcher {self._count}/{self._batch_size} records, {self._bytes} bytes>"
 
     @property
     def held_bytes(self) -> int:
@@ -45,21 +45,27 @@ class Batcher:
     @property
     def oldest_ms(self) -> int | None:
         """Arrival of the first waiting record, epoch milliseconds."""
-        return self._records[0].arrival_ms if self._records else None
+        return self._parts[0].arrivals_ms[0] if self._parts else None
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Take records, in order, behind those already waiting."""
-        self._records.extend(records)
-        self._bytes += sum([len(record.fragment) for record in records]) + len(records)
+    @property
+    def missing(self) -> int:
+        """Records until the last batch that waits is full: who adds them apart from those that follow saves a cut."""
+        return self._batch_size - self._count % self._batch_size
+
+    def add(self, records: Records) -> None:
+        """Take records, in order, behind those already waiting. Never none."""
+        self._parts.append(records)
+        self._count += len(records)
+        self._bytes += records.size
 
     def due_at(self) -> float | None:
         """When the waiting records must go, however few they are; None when nothing waits.
 
         A time in the past when the batch is full or heavy already.
         """
-        if not self._records:
+        if not self._count:
             return None
-        if len(self._records) >= self._batch_size or self._overhead + self._bytes >= self._max_bytes:
+        if self._count >= self._batch_size or self._overhead + self._bytes >= self._max_bytes:
             return self._window_began_at
         return self._window_began_at + self._window_s
 
@@ -74,40 +80,54 @@ class Batcher:
         A single record that no event can hold comes alone, with `size` telling; it must not be invoked with.
         Raises IndexError when nothing waits.
         """
-        records = self._records
-        if not records:
+        parts, most = self._parts, self._batch_size if at_most is None else min(at_most, self._batch_size)
+        if not parts:
             raise IndexError("no record waits")
-        most = self._batch_size if at_most is None else min(at_most, self._batch_size)
-        if self._overhead + self._bytes <= self._max_bytes:  # nearly always: only the count limits
-            count = min(len(records), most)
-            taken = [records.popleft() for _ in range(count)]
-            size = self._overhead + sum([len(record.fragment) for record in taken]) + count
-        else:
-            taken, size = self._as_many_as_fit(most)
-        self._bytes -= size - self._overhead
-        return Batch(taken, size)
-
-    def _as_many_as_fit(self, most: int) -> tuple[list[Record], int]:
-        """Remove records until the next one would make the event too large, but at least one."""
-        size = self._overhead
-        taken: list[Record] = []
-        records = self._records
-        while records and len(taken) < most:
-            grown = size + len(records[0].fragment) + 1
-            if grown > self._max_bytes and taken:
+        taken: list[Records] = []
+        count, size = 0, self._overhead
+        while parts and count < most:
+            part = parts[0]
+            fit = min(len(part), most - count)
+            if size + part.size > self._max_bytes:
+                fit = min(fit, _fitting(part, self._max_bytes - size)) or int(not taken)
+            if fit == len(part):
+                parts.popleft()
+            elif fit:
+                part, parts[0] = part[:fit], part[fit:]
+                most = count + fit  # here the batch ends, whatever the reason
+            else:
                 break
-            taken.append(records.popleft())
-            size = grown
-        return taken, size
+            taken.append(part)
+            count += len(part)
+            size += part.size
+        self._count -= count
+        self._bytes -= size - self._overhead
+        return Batch(Records.joined(taken), size)
 
-    def withdraw(self, key: Hashable) -> list[Record]:
+    def withdraw(self, key: Hashable) -> Records:
         """Take all waiting records of a key out, in order."""
-        taken = [record for record in self._records if order_key(record) == key]
-        if taken:
-            self._records = deque(record for record in self._records if order_key(record) != key)
-            self._bytes -= sum([len(record.fragment) for record in taken]) + len(taken)
-        return taken
+        taken: list[Records] = []
+        left: deque[Records] = deque()
+        for part in self._parts:
+            mine = [one == key for one in part.order_keys]
+            others = part
+            if any(mine):
+                taken.append(part.pick(mine))
+                others = part.pick([not it for it in mine])
+            if others:
+                left.append(others)
+        self._parts = left
+        withdrawn = Records.joined(taken)
+        self._count -= len(withdrawn)
+        self._bytes -= withdrawn.size
+        return withdrawn
 
     def invoked(self, now: float) -> None:
         """Begin the next window: an invocation has ended."""
         self._window_began_at = now
+
+
+def _fitting(records: Records, room: int) -> int:
+    """Count the records at the head that together have no more bytes than there is room for."""
+    ends = accumulate(len(fragment) + 1 for fragment in records.fragments)
+    return sum(1 for end in ends if end <= room)

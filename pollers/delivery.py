@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from model.ids import ShardKey
-    from model.record import Batch, Record
+    from model.record import Batch, Records
     from pollers.counters import Counters
     from pollers.gate import Gate
     from pollers.handing_over import HandingOver
@@ -55,7 +55,7 @@ class Exchange(Protocol):
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1) over its records."""
 
-    def event(self, records: list[Record]) -> bytes:
+    def event(self, records: Records) -> bytes:
         """Assemble the complete event."""
 
     def name(self, batch: Batch) -> str:
@@ -74,7 +74,7 @@ class Finishing(Protocol):
     def began(self, retrying: Retrying) -> None:
         """Note the course of the batch that now begins."""
 
-    def delivered(self, records: list[Record]) -> None:
+    def delivered(self, records: Records) -> None:
         """Note records as taken by the function; none of them: a window's final call."""
 
     def given_up(self, discard: Discard, fate: Fate) -> None:

@@ -26,11 +26,15 @@ class PlainExchange:
 
     def name(self, batch: Batch) -> str:
         """Name the batch by its records."""
-        return f"{batch.first.position}-{batch.last.position}"
+        return batch.records.span
 
     def read(self, answered: Delivered, batch: Batch) -> Outcome:
         """Look for failed items where the mapping asks for that."""
-        return read_response(answered, batch, self._parse_item_id) if self._partial_responses else answered
+        return (
+            read_response(answered, batch.records.item_ids, self._parse_item_id)
+            if self._partial_responses
+            else answered
+        )
 
     def owed(self) -> Batch | None:
         """Owe nothing besides the records."""

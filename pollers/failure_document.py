@@ -18,7 +18,7 @@ from pollers.retrying import Condition
 
 if TYPE_CHECKING:
     from model.ids import ShardKey
-    from model.record import Record
+    from model.record import Records
     from pollers.ports import BatchInfo, Envelope, RecordInfo
     from pollers.retrying import Discard
 
@@ -36,7 +36,7 @@ class Failure:
     """Records given up, and all that a document says about it: fixed once, so that every attempt tells the same."""
 
     shard: ShardKey
-    records: list[Record]
+    records: Records
     condition: Condition
     invocations: int
     outcome: Outcome | None  # the last one
@@ -59,8 +59,8 @@ class Failure:
     @property
     def request_id(self) -> str:
         """A UUID that is the same whenever the same records are handed over, so that consumers can deduplicate."""
-        first, last = self.records[0], self.records[-1]
-        return str(uuid.uuid5(_REQUESTS, f"{self.shard}:{first.position}-{last.position}@{first.arrival_ms}"))
+        records = self.records
+        return str(uuid.uuid5(_REQUESTS, f"{self.shard}:{records.span}@{records.arrivals_ms[0]}"))
 
 
 class TopicMessage(NamedTuple):
@@ -85,7 +85,7 @@ class FailureDocuments:
 
     def message_with_payload(self, failure: Failure, *, max_bytes: int) -> bytes | None:
         """Return the same with the event in it, as for a bucket (ours); None when that has more than `max_bytes`."""
-        if sum([len(record.fragment) for record in failure.records]) > max_bytes:
+        if failure.records.size > max_bytes:
             return None
         whole = self.object_body(failure)
         return whole if len(whole) <= max_bytes else None
@@ -119,13 +119,14 @@ class TopicDocuments:
         """Return the messages in the order of the records, under the records' own keys."""
         condition = _TOPIC_CONDITIONS.get(failure.condition, failure.condition)
         head = _head(failure, self._function_arn, condition)
-        return [self._message(head, failure, record) for record in failure.records]
+        return [self._message(head, failure, failure.records[at : at + 1]) for at in range(len(failure.records))]
 
-    def _message(self, head: dict[str, object], failure: Failure, record: Record) -> TopicMessage:
-        info, event = self._record_info, self._envelope.event([record])
+    def _message(self, head: dict[str, object], failure: Failure, single: Records) -> TopicMessage:
+        info, event = self._record_info, self._envelope.event(single)
+        (record,) = single
         described = info.of_record(record, len(event))
         # Without the event around it, the record's place must be told in another way.
-        placed = info.of_batch(failure.shard.shard, [record], len(event)) | described
+        placed = info.of_batch(failure.shard.shard, single, len(event)) | described
         return TopicMessage(
             key=record.key.encode() if isinstance(record.key, str) else record.key,
             value=_encode({**head, info.member: described, "payload": msgspec.Raw(event)}),

@@ -199,13 +199,3 @@ def _other(payload: bytes | None) -> tuple[DataForm, object]:
         return DataForm.TEXT, payload.decode()
     except UnicodeDecodeError:
         return DataForm.BINARY, None
-
-
-def split(
-    raws: Sequence[object], positions: Sequence[int], keep: Sequence[bool]
-) -> tuple[list[object], list[int], list[int]]:
-    """Return the raws and positions to keep, as a filter said, and the positions of the others."""
-    kept = [raw for raw, wanted in zip(raws, keep, strict=True) if wanted]
-    kept_positions = [position for position, wanted in zip(positions, keep, strict=True) if wanted]
-    others = [position for position, wanted in zip(positions, keep, strict=True) if not wanted]
-    return kept, kept_positions, others

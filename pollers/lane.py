@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from model.record import Records
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable
 
     from model.outcome import Outcome
-    from model.record import Batch, Record
+    from model.record import Batch
     from pollers.delivery import Delivery
     from pollers.handing_over import Fate
     from pollers.retrying import Attempts, Discard, Retrying
@@ -28,7 +30,7 @@ class LaneOwner(Protocol):
     def batch_taken(self) -> None:
         """Note that a batch left the waiting records: there is room to read."""
 
-    def delivered(self, records: list[Record]) -> None:
+    def delivered(self, records: Records) -> None:
         """Note records as taken by the function; none of them: a window's final call."""
 
     def given_up(self, discard: Discard, fate: Fate) -> None:
@@ -40,7 +42,7 @@ class LaneOwner(Protocol):
     def has_room_to_park(self) -> bool:
         """Tell whether a key may be parked now."""
 
-    def parked(self, records: list[Record], attempts: Attempts) -> float:
+    def parked(self, records: Records, attempts: Attempts) -> float:
         """Take what there is of a key that fails; returns the pause before anything else is tried.
 
         `attempts` tells what the first of the records have been through.
@@ -67,8 +69,12 @@ class Batches(Protocol):
     def oldest_ms(self) -> int | None:
         """Arrival of the first of them."""
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Take records behind those waiting."""
+    @property
+    def missing(self) -> int:
+        """Records until the last batch that waits is full, as far as that can be told."""
+
+    def add(self, records: Records) -> None:
+        """Take records behind those waiting. Never none."""
 
     def due_at(self) -> float | None:
         """When the next batch must go; None when nothing is left to do."""
@@ -76,7 +82,7 @@ class Batches(Protocol):
     def take(self) -> Batch:
         """Close the next batch."""
 
-    def withdraw(self, key: Hashable) -> list[Record]:
+    def withdraw(self, key: Hashable) -> Records:
         """Take all waiting records of a key out, in order."""
 
     def invoked(self, now: float) -> None:
@@ -113,6 +119,11 @@ class Lane:
         return len(self._batcher)
 
     @property
+    def missing(self) -> int:
+        """Records until the last batch that waits is full."""
+        return self._batcher.missing
+
+    @property
     def oldest_ms(self) -> int | None:
         """Arrival of the oldest unfinished record, epoch milliseconds; None when the lane is empty."""
         return self._oldest_ms if self._in_delivery else self._batcher.oldest_ms
@@ -121,8 +132,8 @@ class Lane:
         """Return what the records in delivery have been through."""
         return {} if self._retrying is None else self._retrying.failures()
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Take records behind those waiting."""
+    def add(self, records: Records) -> None:
+        """Take records behind those waiting. Never none."""
         self._batcher.add(records)
         self._changed.set()
 
@@ -145,7 +156,7 @@ class Lane:
                 return
             batch = self._batcher.take()
             self._in_delivery = len(batch.records)
-            self._oldest_ms = batch.first.arrival_ms if batch.records else 0
+            self._oldest_ms = batch.records.arrivals_ms[0] if batch.records else 0
             self._owner.batch_taken()
             left = await self._delivery.deliver(batch, self._owner.known_failures())
             self._batcher.invoked(loop.time())
@@ -176,7 +187,7 @@ class Lane:
         """Note whose failures count now."""
         self._retrying = retrying
 
-    def delivered(self, records: list[Record]) -> None:
+    def delivered(self, records: Records) -> None:
         """Pass on what was delivered."""
         self._in_delivery -= len(records)
         self._owner.delivered(records)
@@ -197,4 +208,5 @@ class Lane:
         known = retrying.failures()
         records = retrying.withdraw(key)
         self._in_delivery -= len(records)
-        return self._owner.parked([*records, *self._batcher.withdraw(key)], known[records[0].position])
+        parked = Records.joined([records, self._batcher.withdraw(key)])
+        return self._owner.parked(parked, known[records.positions[0]])

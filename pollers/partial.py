@@ -9,9 +9,7 @@ import msgspec
 from model.outcome import Delivered, FunctionFailed, Outcome, PartlyFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from model.record import Batch
+    from collections.abc import Callable, Hashable, Iterable
 
 _SUCCESS: tuple[object, ...] = (None, "", [], {})
 _SHOWN = 80
@@ -21,14 +19,16 @@ class UnreadableError(Exception):
     """The response spoils the whole batch; the text says why."""
 
 
-def read_response(answered: Delivered, batch: Batch, parse_item_id: Callable[[object], Hashable | None]) -> Outcome:
+def read_response(
+    answered: Delivered, item_ids: Iterable[Hashable], parse_item_id: Callable[[object], Hashable | None]
+) -> Outcome:
     """Return what the function's answer means for a mapping that has ReportBatchItemFailures.
 
     One bad identifier fails the whole batch. That is no function error: `function_error` is None then, as the
     on-failure document shows it.
     """
     try:
-        failed = _failed_items(answered.body, batch, parse_item_id)
+        failed = _failed_items(answered.body, item_ids, parse_item_id)
     except UnreadableError as exc:
         return unreadable(answered, f"invalid partial batch response: {exc}")
     return outcome_of(answered, failed)
@@ -48,7 +48,9 @@ def outcome_of(answered: Delivered, failed: frozenset[Any]) -> Outcome:
     return PartlyFailed(failed, status=answered.status, executed_version=answered.executed_version)
 
 
-def _failed_items(body: bytes, batch: Batch, parse_item_id: Callable[[object], Hashable | None]) -> frozenset[Any]:
+def _failed_items(
+    body: bytes, item_ids: Iterable[Hashable], parse_item_id: Callable[[object], Hashable | None]
+) -> frozenset[Any]:
     if not body.strip():
         return frozenset()
     try:
@@ -59,16 +61,18 @@ def _failed_items(body: bytes, batch: Batch, parse_item_id: Callable[[object], H
         return frozenset()
     if not isinstance(response, dict) or "batchItemFailures" not in response:
         raise UnreadableError("no batchItemFailures")
-    return named_items(response["batchItemFailures"], batch, parse_item_id)
+    return named_items(response["batchItemFailures"], item_ids, parse_item_id)
 
 
-def named_items(failures: Any, batch: Batch, parse_item_id: Callable[[object], Hashable | None]) -> frozenset[Any]:
+def named_items(
+    failures: Any, item_ids: Iterable[Hashable], parse_item_id: Callable[[object], Hashable | None]
+) -> frozenset[Any]:
     """Read the list of a response's batchItemFailures. Raises `UnreadableError`."""
     if failures is None:
         return frozenset()
     if not isinstance(failures, list):
         raise UnreadableError("batchItemFailures is not a list")
-    known = {record.item_id for record in batch.records}
+    known = set(item_ids)
     failed = set()
     for failure in failures:
         identifier = failure.get("itemIdentifier") if isinstance(failure, dict) else None

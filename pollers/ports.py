@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardId, ShardOrigin
     from model.invocation import Invocation
     from model.outcome import Outcome
-    from model.record import Record
+    from model.record import Places, Record, Records
     from model.shard import SourceShard
     from pollers.failure_document import Failure
 
@@ -22,7 +22,7 @@ class Chunk(msgspec.Struct, gc=False):
     """Consecutive records of one shard as the source gave them. Empty: it answers again, and has nothing new."""
 
     raws: list[Any]  # the source's own record type; only its envelope looks inside
-    positions: list[int]  # of each, rising
+    positions: Sequence[int]  # of each, rising
     size: int  # bytes held, for back-pressure
     runs: Sequence[tuple[int, int]] = ()  # (first, last) of records that a restart reads only together
     strays: AbstractSet[int] = frozenset()  # positions of records that nobody is to have, by the source's own rules
@@ -87,10 +87,13 @@ class Source(Protocol):
 class Envelope(Protocol):
     """How one source's records look inside the event and to filters (spec sections 5.1 to 5.3). Pure."""
 
-    def encode(self, raws: Sequence[Any], positions: Sequence[int]) -> list[Record]:
-        """Turn raw records into records with their JSON made."""
+    def keys(self, raws: Sequence[Any]) -> Sequence[bytes | str | None]:
+        """Return the key of each record: see `Record.key`."""
 
-    def event(self, records: Sequence[Record]) -> bytes:
+    def encode(self, shard: ShardId, raws: Sequence[Any], places: Places) -> Records:
+        """Turn raw records of one shard into records with their JSON made. Never none."""
+
+    def event(self, records: Records) -> bytes:
         """Assemble the complete event, a JSON object. Sources with tumbling windows make one of no records too."""
 
     def overhead(self) -> int:

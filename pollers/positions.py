@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from model.record import Places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Ranges = tuple[tuple[int, int], ...]
 """Inclusive ranges of positions, rising, not touching."""
+
+_PASSED: Final = 0  # filtered out: cheap to judge again, so never stored. This and the next are a filter's yes and no.
+_UNFINISHED: Final = 1
+_DONE: Final = 2
+_STRAY: Final = 3  # dropped by the source itself, which would drop it again
+_RANGE: Final = re.compile(rb"\x02(?:[\x00\x02\x03]*\x02)?")
 
 
 class _Run(NamedTuple):
@@ -27,22 +37,24 @@ class Positions:
     The checkpoint is the highest position below which nothing is unfinished (invariant 3), and from which a restart
     can go on. What is finished beyond it, because lanes or partial failures let later records overtake, or in the
     middle of a run, is told as compact ranges (`ahead`), so that a restart does not deliver it again.
+
+    Records are numbered as they are read, and a byte of each says what became of it. So whole batches are marked and
+    passed at once, and positions are looked at only where a checkpoint or a range ends.
     """
 
     def __init__(self, ahead: Ranges = ()) -> None:
-        self._unfinished: deque[int] = deque()
+        self._fates = bytearray()  # of the records from the first unfinished one on
+        self._first = 0  # number of the first of them
+        self._read: list[tuple[int, Sequence[int]]] = []  # their positions as they were read, with the first's number
+        self._read_to: int | None = None
         self._runs: deque[_Run] = deque()  # that end beyond the finished records
         self._begun: tuple[int, int] | None = None  # the part of the first run that is finished
-        self._done: set[int] = set()  # finished beyond the first unfinished one
-        self._passed: set[int] = set()  # the same, but filtered out: cheap to judge again, so never stored
-        self._strays: set[int] = set()  # the same, but records that the source itself drops
         self._finished_to: int | None = None
-        self._read_to: int | None = None
         self._before = ahead  # finished before a restart and not read past since
 
     def __len__(self) -> int:
         """Count the records read and not finished, those finished out of turn included."""
-        return len(self._unfinished)
+        return len(self._fates)
 
     @property
     def finished_to(self) -> int | None:
@@ -52,73 +64,72 @@ class Positions:
     @property
     def passed_ahead(self) -> int:
         """Records filtered out beyond the checkpoint that a restart reads and filters again."""
-        return self._again(self._passed)
+        return self._again(_PASSED)
 
     @property
     def strays_ahead(self) -> int:
         """The same of those that the source drops."""
-        return self._again(self._strays)
+        return self._again(_STRAY)
 
-    def open(self, positions: Sequence[int], runs: Iterable[tuple[int, int]] = ()) -> list[bool] | None:
-        """Note records as read: rising, and above all noted before. Never empty.
+    def open(self, positions: Sequence[int], runs: Iterable[tuple[int, int]] = ()) -> tuple[Places, list[bool] | None]:
+        """Note records as read: rising, and above all noted before. Never none.
 
         `runs` are first and last positions of records that can only be read together: the checkpoint does not stop
         inside. The first is among `positions`, the last may follow later.
 
-        Returns which records are unfinished, since some may have been finished before a restart; None: all of them.
+        Returns the records' places, and which of them are unfinished, since some may have been finished before a
+        restart; None: all of them.
         """
         for first, last in runs:
             at = bisect_left(positions, first)
             self._runs.append(_Run(first, last, positions[at - 1] if at else self._read_to))
-        self._unfinished.extend(positions)
+        number = self._first + len(self._fates)
+        places = Places(positions, range(number, number + len(positions)))
+        self._read.append((number, positions))
         self._read_to = positions[-1]
+        self._fates += bytes([_UNFINISHED]) * len(positions)
         if not self._before:
-            return None
+            return places, None
         starts = [first for first, _ in self._before]
-        finished = []
+        unfinished = []
         for position in positions:
             at = bisect_right(starts, position) - 1
-            finished.append(at >= 0 and position <= self._before[at][1])
+            unfinished.append(at < 0 or position > self._before[at][1])
         self._before = tuple(known for known in self._before if known[1] > self._read_to)
-        if not any(finished):
-            return None
-        self.finish([position for position, known in zip(positions, finished, strict=True) if known])
-        return [not known for known in finished]
+        if all(unfinished):
+            return places, None
+        self._mark(places, bytes([_UNFINISHED if new else _DONE for new in unfinished]))
+        return places, unfinished
 
-    def finish(self, positions: Iterable[int]) -> None:
+    def finish(self, places: Places) -> None:
         """Note records as finished: delivered, or given up by the mapping's own rules."""
-        self._close(positions, self._done)
+        self._mark(places, bytes([_DONE]) * len(places))
 
-    def pass_over(self, positions: Iterable[int]) -> None:
-        """Note records as filtered out."""
-        self._close(positions, self._passed)
+    def pass_over(self, places: Places, keep: Sequence[bool]) -> None:
+        """Note unfinished records as filtered out, but for those to keep."""
+        self._mark(places, bytes(keep))
 
-    def drop(self, positions: Iterable[int]) -> None:
+    def drop(self, places: Places) -> None:
         """Note records as dropped by their source, which would drop them again."""
-        self._close(positions, self._strays)
+        self._mark(places, bytes([_STRAY]) * len(places))
 
-    def _close(self, positions: Iterable[int], out_of_turn: set[int]) -> None:
-        unfinished = self._unfinished
-        reached = None
-        for position in positions:
-            if unfinished and unfinished[0] == position:
-                reached = unfinished.popleft()
-            else:
-                out_of_turn.add(position)
-        done, passed, strays = self._done, self._passed, self._strays
-        while unfinished:
-            head = unfinished[0]
-            if head in done:
-                done.discard(head)
-            elif head in passed:
-                passed.discard(head)
-            elif head in strays:
-                strays.discard(head)
-            else:
-                break
-            reached = unfinished.popleft()
-        if reached is not None:
-            self._reach(reached)
+    def _mark(self, places: Places, fates: bytes) -> None:
+        """Note what became of records, and take up the checkpoint that follows."""
+        ours, first, numbers = self._fates, self._first, places.numbers
+        if len(numbers) != len(fates) or (numbers and numbers[0] < first):
+            raise ValueError("records that are not followed, or finished already")
+        if isinstance(numbers, range):  # nearly always: as they were read
+            ours[numbers.start - first : numbers.stop - first] = fates
+        else:
+            for number, fate in zip(numbers, fates, strict=True):
+                ours[number - first] = fate
+        unfinished = ours.find(_UNFINISHED)
+        count = len(ours) if unfinished < 0 else unfinished
+        if count:
+            self._reach(self._position(count - 1))
+            del ours[:count]
+            self._first += count
+            del self._read[: self._column(0)]
 
     def _reach(self, position: int) -> None:
         """Take up that everything up to a record is finished."""
@@ -133,43 +144,28 @@ class Positions:
             self._begun = None
             self._finished_to = position
 
-    def _again(self, passed: set[int]) -> int:
-        """Count those of `passed` that no range of `ahead` holds."""
-        if not passed or not self._done:
-            return len(passed)
-        ranges = self._ranges()
-        starts = [first for first, _ in ranges]
-        again = 0
-        for position in passed:
-            at = bisect_right(starts, position) - 1
-            again += at < 0 or position > ranges[at][1]
-        return again
+    def _column(self, at: int) -> int:
+        """Return which of the columns read holds the record that has this place among the fates."""
+        return bisect_right(self._read, self._first + at, key=itemgetter(0)) - 1
+
+    def _position(self, at: int) -> int:
+        number, positions = self._read[self._column(at)]
+        return positions[self._first + at - number]
+
+    def _again(self, fate: int) -> int:
+        """Count the records of one fate that no range of `ahead` holds."""
+        count = self._fates.count(fate)
+        return count and count - sum([found[0].count(fate) for found in _RANGE.finditer(self._fates)])
 
     def ahead(self) -> Ranges:
         """Return what is finished beyond the checkpoint, for the shard's stored state.
 
         Records filtered out or dropped between two finished ones belong to the range; on their own they do not count.
         """
-        ranges = self._ranges()
-        return merge(ranges, self._before) if ranges else self._before
-
-    def _ranges(self) -> list[tuple[int, int]]:
-        """Return the part that was read here."""
         ranges = [] if self._begun is None else [self._begun]
-        if not self._done:
-            return ranges
-        passed = self._passed | self._strays if self._strays else self._passed
-        first = last = None
-        for position in self._unfinished:
-            if position in self._done:
-                first = position if first is None else first
-                last = position
-            elif position not in passed and first is not None and last is not None:
-                ranges.append((first, last))
-                first = last = None
-        if first is not None and last is not None:
-            ranges.append((first, last))
-        return ranges
+        spans = [found.span() for found in _RANGE.finditer(self._fates)]
+        ranges += [(self._position(start), self._position(end - 1)) for start, end in spans]
+        return merge(ranges, self._before) if ranges else self._before
 
 
 def merge(some: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Ranges:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from model.errors import LeaseLostError, SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.progress import ShardState
-from model.record import NO_POSITION, order_key
-from pollers.filtering import split
+from model.record import NO_POSITION
 from pollers.handing_over import Fate
+from pollers.intake import Intake
 from pollers.lane_making import LaneMaker
 from pollers.standing import Standing
 from pollers.windows import Windows
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from leasing.held import HeldLease
     from model.ids import ShardKey
     from model.outcome import Outcome
-    from model.record import Record
+    from model.record import Records
     from pollers.lane import Lane
-    from pollers.ports import Chunk, ShardReader
+    from pollers.ports import ShardReader
     from pollers.pump_parts import PumpParts
     from pollers.retrying import Attempts, Discard
     from pollers.unparking import Unparking
@@ -169,11 +169,11 @@ class Pump:
 
     async def _read(self, reader: ShardReader) -> None:
         delay_s = _FIRST_DELAY_S
-        wanted = self._parts.mapping.batch_size * (len(self._lanes) + 1)
+        intake = Intake(self._parts, self._standing, self.key.shard, self._lanes)
         while True:
             await self._room_to_read()
             try:
-                chunk = await reader.read(wanted)
+                chunk = await reader.read(intake.wanted)
             except (SourceUnavailableError, SourceRefusedError) as exc:
                 delay_s = await self._source_trouble(exc, delay_s)
                 continue
@@ -187,7 +187,7 @@ class Pump:
             delay_s = _FIRST_DELAY_S
             self._standing.source_answers()
             if chunk.raws:
-                self._take(chunk)
+                intake.take(chunk)
 
     async def _room_to_read(self) -> None:
         """Wait while every lane has its next batch waiting, an event's worth of bytes waits, or the lot is full.
@@ -202,44 +202,6 @@ class Pump:
         ):
             self._room.clear()
             await self._room.wait()
-
-    def _take(self, chunk: Chunk) -> None:
-        """Account for, filter, encode and spread one chunk. No await: nothing can be lost in between."""
-        parts, standing = self._parts, self._standing
-        raws, positions, strays = standing.polled(chunk)
-        parts.counters.polled += len(raws) + strays
-        parts.counters.dropped += strays
-        if parts.filter is not None and raws:
-            raws, positions, passed = split(raws, positions, parts.filter.keep(raws))
-            if passed:
-                standing.positions.pass_over(passed)
-                standing.ledger.filtered += len(passed)
-                parts.counters.filtered_out += len(passed)
-                standing.moved()
-        if not raws:
-            return
-        records = parts.envelope.encode(raws, positions)
-        if standing.lot.queues:
-            records = self._behind_parked(records)
-        if len(self._lanes) == 1:
-            self._lanes[0].add(records)
-            return
-        spread: list[list[Record]] = [[] for _ in self._lanes]
-        for record in records:
-            by = record.position if record.key is None else record.key
-            spread[hash(by) % len(spread)].append(record)
-        for lane, part in zip(self._lanes, spread, strict=True):
-            if part:
-                lane.add(part)
-
-    def _behind_parked(self, records: list[Record]) -> list[Record]:
-        """Park what belongs to parked keys behind what waits there; return the others."""
-        queues = self._standing.lot.queues
-        behind = [record for record in records if order_key(record) in queues]
-        if behind:
-            self._standing.parked(behind)
-            records = [record for record in records if order_key(record) not in queues]
-        return records
 
     async def _source_trouble(self, exc: SourceUnavailableError | SourceRefusedError, delay_s: float) -> float:
         """Report it and wait, unless draining; returns the next delay."""
@@ -268,7 +230,7 @@ class Pump:
         """Count a finished batch."""
         self._standing.batch_finished()
 
-    def delivered(self, records: list[Record]) -> None:
+    def delivered(self, records: Records) -> None:
         """Count records as delivered and let the checkpoint move; with it goes the state of their tumbling window."""
         if self._windows is not None:
             if records:
@@ -310,7 +272,7 @@ class Pump:
         """Tell whether a key may be parked: there is room, or the first record parked may be given up for it."""
         return self._parts.gives_up or not self._standing.lot.full
 
-    def parked(self, records: list[Record], attempts: Attempts) -> float:
+    def parked(self, records: Records, attempts: Attempts) -> float:
         """Count a key's records as parked, and let the checkpoint move."""
         standing = self._standing
         standing.parked(records, attempts)
@@ -322,7 +284,7 @@ class Pump:
             self._unparking.added()
         return pause_s
 
-    def unparked(self, records: list[Record]) -> None:
+    def unparked(self, records: Records) -> None:
         """Count parked records as delivered."""
         self._standing.ledger.delivered += len(records)
         self._left_lot(records)
@@ -336,8 +298,8 @@ class Pump:
         """Have the counts of parked records saved."""
         self._standing.changed()
 
-    def _left_lot(self, records: list[Record]) -> None:
-        if order_key(records[0]) not in self._standing.lot.queues:
+    def _left_lot(self, records: Records) -> None:
+        if records.order_keys[0] not in self._standing.lot.queues:
             self._standing.log.info("key.unparked", last=records[-1].shown, parked=len(self._standing.lot))
         self._standing.left_lot(records)
         self._room.set()
@@ -356,5 +318,5 @@ class Pump:
             self._windows.close()
         self._standing.known_failures.pop(NO_POSITION, None)
 
-    def _finish(self, records: list[Record]) -> None:
-        self._standing.finished([record.position for record in records])
+    def _finish(self, records: Records) -> None:
+        self._standing.finished(records.positions)

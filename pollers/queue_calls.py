@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from model.record import Batch
 from pollers.partial import read_response
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from pollers.checkpointer import Checkpointer
     from pollers.counters import Counters
     from pollers.gate import Gate
-    from pollers.ports import Envelope, Filter, Target
-    from pollers.queue_ports import Message, Queue
+    from pollers.ports import Filter, Target
+    from pollers.queue_ports import Message, Queue, QueueEnvelope
 
 LONG_POLL_S = 20
 
@@ -34,7 +33,7 @@ class QueueParts:
     mapping: EventSourceMapping
     source: Queue
     fifo: bool
-    envelope: Envelope
+    envelope: QueueEnvelope
     filter: Filter | None
     target: Target
     gate: Gate
@@ -70,7 +69,7 @@ async def call(parts: QueueParts, lease: HeldLease, messages: Sequence[Message],
     )
     parts.counters.durations.observe(loop.time() - began_at)
     if isinstance(outcome, Delivered) and parts.mapping.report_batch_item_failures:
-        outcome = read_response(outcome, Batch(records, len(event)), parts.envelope.parse_item_id)
+        outcome = read_response(outcome, [record.item_id for record in records], parts.envelope.parse_item_id)
     match outcome:
         case PartlyFailed() | FunctionFailed():
             parts.counters.failed_invoke += len(records)

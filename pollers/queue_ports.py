@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from model.record import Record
 
@@ -37,6 +37,22 @@ class Entry(Enum):
     DONE = auto()
     GONE = auto()  # the receipt handle does not count any more: the message was received again, or is deleted
     AGAIN = auto()  # not now: try again
+
+
+class QueueEnvelope(Protocol):
+    """How a queue's messages look inside the event (spec section 5.2), message by message. Pure."""
+
+    def encode(self, raws: Sequence[Any], positions: Sequence[int]) -> list[Record]:
+        """Turn raw messages into records with their JSON made."""
+
+    def event(self, records: Sequence[Record]) -> bytes:
+        """Assemble the complete event."""
+
+    def overhead(self) -> int:
+        """Bytes of an event beyond the sum of (fragment + 1) over its records."""
+
+    def parse_item_id(self, identifier: object) -> Hashable | None:
+        """Return the `Record.item_id` that an itemIdentifier of a partial batch response names; None if malformed."""
 
 
 class Queue(Protocol):

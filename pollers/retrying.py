@@ -12,7 +12,7 @@ parked after so many function errors. What a parked key waits for, others do not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, assert_never
@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from model.record import MAX_EVENT_BYTES, NO_POSITION, Batch, order_key
+from model.record import MAX_EVENT_BYTES, NO_POSITION, NO_RECORDS, Batch, Records
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
     from random import Random
 
     from model.mapping import EventSourceMapping
-    from model.record import Record
 
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 60.0
@@ -122,8 +121,8 @@ class Attempts(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def of(cls, work: Work) -> Attempts:
         """Sum up a piece of work."""
-        records = work.batch.records
-        attempts = cls(records[-1].position if records else NO_POSITION, work.failures, work.invocations)
+        positions = work.batch.records.positions
+        attempts = cls(positions[-1] if positions else NO_POSITION, work.failures, work.invocations)
         match work.last:
             case FunctionFailed(_, function_error, status, version):
                 return msgspec.structs.replace(
@@ -159,7 +158,7 @@ class Park:
 class Discard:
     """Give these records up; they are the head of what is unfinished. None of them: a window's final call."""
 
-    records: list[Record]
+    records: Records
     condition: Condition
     work: Work
 
@@ -168,7 +167,7 @@ class Discard:
 class Verdict:
     """What an outcome means: records finished by it, and how long to wait before the next step."""
 
-    finished: list[Record] = field(default_factory=list)
+    finished: Records = NO_RECORDS
     delay_s: float = 0.0
 
 
@@ -199,17 +198,17 @@ class Retrying:
             attempts = known.get(NO_POSITION)
             return [Work(batch) if attempts is None else attempts.resume(batch)]
         works: list[Work] = []
-        records, at = batch.records, 0
-        while at < len(records):
-            attempts = known.get(records[at].position)
+        positions, at = batch.records.positions, 0
+        while at < len(positions):
+            attempts = known.get(positions[at])
             end = at + 1
             while (
-                end < len(records)
-                and records[end].position not in known
-                and (attempts is None or records[end].position <= attempts.last)
+                end < len(positions)
+                and positions[end] not in known
+                and (attempts is None or positions[end] <= attempts.last)
             ):
                 end += 1
-            part = batch if end - at == len(records) else self._batch(records[at:end])
+            part = batch if end - at == len(positions) else self._batch(batch.records[at:end])
             works.append(Work(part) if attempts is None else attempts.resume(part))
             at = end
         return works[::-1]
@@ -226,21 +225,21 @@ class Retrying:
         """Put a batch before what is left."""
         self._todo.append(Work(batch))
 
-    def withdraw(self, key: Hashable) -> list[Record]:
+    def withdraw(self, key: Hashable) -> Records:
         """Take all unfinished records of a key out, in order: it was parked."""
-        taken: list[Record] = []
+        taken: list[Records] = []
         left: list[Work] = []
         for work in reversed(self._todo):
             records = work.batch.records
-            mine = [record for record in records if order_key(record) == key]
-            taken += mine
-            if len(mine) == len(records) > 0:
-                continue
-            if mine:
-                work.batch = self._batch([record for record in records if order_key(record) != key])
+            mine = [one == key for one in records.order_keys]
+            if any(mine):
+                taken.append(records.pick(mine))
+                work.batch = self._batch(records.pick([not it for it in mine]))
+                if not work.batch.records:
+                    continue
             left.append(work)
         self._todo = left[::-1]
-        return taken
+        return Records.joined(taken)
 
     def not_parked(self) -> Verdict:
         """Go on with the work that was to be parked: there is no room."""
@@ -258,7 +257,7 @@ class Retrying:
             return None
         work = self._todo[-1]
         if self._is_to_park(work):
-            return Park(order_key(work.batch.records[0]), work)
+            return Park(work.batch.records.order_keys[0], work)
         condition, count = self._to_give_up(work, now_ms)
         if condition is None:
             return Invoke(work)
@@ -287,7 +286,9 @@ class Retrying:
             return Condition.RETRY_ATTEMPTS_EXHAUSTED, len(records)
         if policy.maximum_record_age_s is not None:
             oldest_ms = now_ms - policy.maximum_record_age_s * 1000
-            expired = next((at for at, record in enumerate(records) if record.arrival_ms >= oldest_ms), len(records))
+            expired = next(
+                (at for at, arrival_ms in enumerate(records.arrivals_ms) if arrival_ms >= oldest_ms), len(records)
+            )
             if expired:  # only the leading ones: younger records of the batch are still delivered (spec 4.2)
                 return Condition.RECORD_AGE_EXCEEDED, expired
         return None, 0
@@ -295,7 +296,7 @@ class Retrying:
     def expires_in_s(self, now_ms: float) -> float:
         """How long until `next` gives records of the present work up for their age; infinite: never."""
         records = self._todo[-1].batch.records
-        return self._policy.expires_in_s(records[0].arrival_ms, now_ms) if records else inf
+        return self._policy.expires_in_s(records.arrivals_ms[0], now_ms) if records else inf
 
     def learn(self, outcome: Outcome) -> Verdict:
         """Take in what came of the last `Invoke`."""
@@ -342,11 +343,11 @@ class Retrying:
     def _partly_failed(self, work: Work, outcome: PartlyFailed) -> Verdict:
         records = work.batch.records
         if self._policy.in_order:
-            cut = next(at for at, record in enumerate(records) if record.item_id in outcome.failed)
+            cut = next(at for at, item_id in enumerate(records.item_ids) if item_id in outcome.failed)
             finished, left = records[:cut], records[cut:]
         else:
-            finished = [record for record in records if record.item_id not in outcome.failed]
-            left = [record for record in records if record.item_id in outcome.failed]
+            failed = [item_id in outcome.failed for item_id in records.item_ids]
+            finished, left = records.pick([not it for it in failed]), records.pick(failed)
         if not finished:
             return self._first_failed(work) if self._policy.park_after is not None else self._counted(work)
         # Progress: the remainder is a new batch with a fresh budget (spec section 4.3).
@@ -362,8 +363,8 @@ class Retrying:
             self._todo.insert(-1, rest)  # behind it
         return self._counted(work)
 
-    def _batch(self, records: list[Record]) -> Batch:
-        return Batch(records, self._overhead + sum(len(record.fragment) + 1 for record in records))
+    def _batch(self, records: Records) -> Batch:
+        return Batch(records, self._overhead + records.size)
 
     def _backoff_s(self, work: Work) -> float:
         work.setbacks += 1
@@ -388,8 +389,8 @@ def jittered_s(before: int, random: Random) -> float:
 
 
 def _of_one_key(batch: Batch) -> bool:
-    return bool(batch.records) and len({order_key(record) for record in batch.records}) == 1
+    return len(set(batch.records.order_keys)) == 1
 
 
 def _place(batch: Batch) -> int:
-    return batch.records[0].position if batch.records else NO_POSITION
+    return batch.records.positions[0] if batch.records else NO_POSITION

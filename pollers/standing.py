@@ -14,10 +14,9 @@ import structlog
 from model.errors import LeaseLostError, StoreUnavailableError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
-from model.record import order_key
+from model.record import pick
 from pollers.circuit import held_up
 from pollers.counters import ShardView
-from pollers.filtering import split
 from pollers.handing_over import drained_within
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from leasing.held import HeldLease
     from model.ids import Position, ShardKey
-    from model.record import Record
+    from model.record import Places, Records
     from pollers.checkpointer import Checkpointer
     from pollers.counters import CircuitProbe
     from pollers.ports import Chunk, ShardReader
@@ -121,26 +120,27 @@ class Standing:
             self.position = self.reader.after(finished_to)
         self.changed()
 
-    def polled(self, chunk: Chunk) -> tuple[Sequence[object], Sequence[int], int]:
-        """Account for what was read. Returns what is to be worked on, with its positions, and the number of strays.
+    def polled(self, chunk: Chunk) -> tuple[Sequence[object], Places, int]:
+        """Account for what was read. Returns what is to be worked on, with its places, and the number of strays.
 
         What was finished before a restart counts already.
         """
         raws: Sequence[object] = chunk.raws
-        positions: Sequence[int] = chunk.positions
-        unfinished = self.positions.open(positions, chunk.runs)
+        places, unfinished = self.positions.open(chunk.positions, chunk.runs)
         if unfinished is not None:
-            raws, positions, _ = split(raws, positions, unfinished)
+            raws, places = pick(raws, unfinished), pick(places, unfinished)
             self.moved()
         self.ledger.polled += len(raws)
         if not chunk.strays:
-            return raws, positions, 0
-        raws, positions, strays = split(raws, positions, [position not in chunk.strays for position in positions])
-        if strays:
-            self._drop(strays)
-        return raws, positions, len(strays)
+            return raws, places, 0
+        strays = [position in chunk.strays for position in places]
+        if any(strays):
+            self._drop(pick(places, strays))
+            own = [not stray for stray in strays]
+            raws, places = pick(raws, own), pick(places, own)
+        return raws, places, strays.count(True)
 
-    def _drop(self, strays: Sequence[int]) -> None:
+    def _drop(self, strays: Places) -> None:
         if not self._strayed:
             self._strayed = True  # say it once: a producer goes on like this for a while
             self.log.warning("records.strayed", records=len(strays))
@@ -148,11 +148,11 @@ class Standing:
         self.ledger.dropped += len(strays)
         self.moved()
 
-    def finished(self, positions: Sequence[int]) -> None:
+    def finished(self, places: Places) -> None:
         """Note records as finished and let the checkpoint move."""
-        self.positions.finish(positions)
+        self.positions.finish(places)
         if self.known_failures:
-            for position in positions:
+            for position in places:
                 self.known_failures.pop(position, None)
         self.moved()
 
@@ -169,19 +169,19 @@ class Standing:
         self._rewind = True
         self.changed()
 
-    def parked(self, records: Sequence[Record], attempts: Attempts | None = None) -> None:
+    def parked(self, records: Records, attempts: Attempts | None = None) -> None:
         """Note records as parked: finished for the checkpoint, which is saved together with the lot."""
         self.lot.park(records, now=asyncio.get_running_loop().time(), since=time.time())
-        self.finished([record.position for record in records])
+        self.finished(records.positions)
         if attempts is not None:
-            self.known_failures[records[0].position] = attempts
-            queue = self.lot.queues[order_key(records[0])]
+            self.known_failures[records.positions[0]] = attempts
+            queue = self.lot.queues[records.order_keys[0]]
             queue.failures, queue.error = attempts.failures, self._last_error
 
-    def left_lot(self, records: Sequence[Record]) -> None:
+    def left_lot(self, records: Records) -> None:
         """Note that parked records were delivered or given up."""
-        for record in records:
-            self.known_failures.pop(record.position, None)
+        for position in records.positions:
+            self.known_failures.pop(position, None)
         self.changed()
 
     async def take_up_lot(self, draining: asyncio.Event) -> None:

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from model.outcome import FunctionFailed, NotReached, PartlyFailed, Throttled
-from model.record import MAX_EVENT_BYTES, Batch
+from model.record import MAX_EVENT_BYTES, Batch, Records
 from pollers.parking_lot import head
 from pollers.retrying import FIRST_DELAY_S, Condition, Discard, Invoke, Work
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from model.outcome import Outcome
-    from model.record import Record
     from pollers.delivery import Delivery
     from pollers.handing_over import Fate
     from pollers.parking_lot import ParkedQueue, ParkingLot
@@ -35,7 +34,7 @@ class UnparkingOwner(Protocol):
     def batch_finished(self) -> None:
         """Note that all records of a batch are finished."""
 
-    def unparked(self, records: list[Record]) -> None:
+    def unparked(self, records: Records) -> None:
         """Count parked records as delivered."""
 
     def given_up_parked(self, discard: Discard, fate: Fate) -> None:
@@ -129,7 +128,7 @@ class Unparking:
             records, size = head(
                 queue.records, batch_size=self._batch_size, overhead=overhead, max_bytes=MAX_EVENT_BYTES
             )
-            queue.course = self._delivery.begin(Batch(records, size), self._owner.known_failures())
+            queue.course = self._delivery.begin(Batch(Records.of(records), size), self._owner.known_failures())
         step = queue.course.next(self._delivery.now_ms())
         if step is None:
             queue.course = None  # all of it went; if more waits, it is next
@@ -154,9 +153,10 @@ class Unparking:
         known = self._owner.known_failures() if queue.course is None else queue.course.failures()
         attempts = known.get(record.position)
         overhead = self._delivery.exchange.overhead()
-        batch = Batch([record], overhead + len(record.fragment) + 1)
+        single = Records.of([record])
+        batch = Batch(single, overhead + single.size)
         work = Work(batch) if attempts is None else attempts.resume(batch)
-        if await self._delivery.give_up(Discard([record], Condition.RETRY_ATTEMPTS_EXHAUSTED, work)):
+        if await self._delivery.give_up(Discard(single, Condition.RETRY_ATTEMPTS_EXHAUSTED, work)):
             queue.course = None  # it held the record that is gone
             queue.failures, queue.due_at = 0, asyncio.get_running_loop().time()  # the next one has its turn
 
@@ -165,7 +165,7 @@ class Unparking:
     def began(self, retrying: Retrying) -> None:
         """Nothing to note: the course is the key's."""
 
-    def delivered(self, records: list[Record]) -> None:
+    def delivered(self, records: Records) -> None:
         """Let records go that the function took."""
         self._leave(len(records))
         self._lot.function_answers()

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from model.mapping import KinesisSource
-from model.record import MAX_EVENT_BYTES, Batch
+from model.record import MAX_EVENT_BYTES, NO_RECORDS, Batch
 from pollers.partial import UnreadableError, named_items, outcome_of, unreadable
 from pollers.windows import MAX_STATE_BYTES, NO_STATE, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable
 
     from model.ids import ShardId
     from model.mapping import KafkaSource, SqsSource
     from model.outcome import Delivered, Outcome
-    from model.record import Record
+    from model.record import Records
     from pollers.batcher import Batcher
     from pollers.ports import Envelope
     from pollers.windows import Windows
@@ -62,7 +62,7 @@ class WindowedExchange:
         """Bytes of an event beyond its records, with the present state."""
         return self._fixed + len(self._windows.state)
 
-    def event(self, records: Sequence[Record]) -> bytes:
+    def event(self, records: Records) -> bytes:
         """Assemble the event of a window's next records, or of its final call when there are none."""
         windows = self._windows
         if windows.current is None:
@@ -87,14 +87,15 @@ class WindowedExchange:
     def name(self, batch: Batch) -> str:
         """Name a batch by its records, and a final call by the last record that it speaks for."""
         if batch.records:
-            return f"{batch.first.position}-{batch.last.position}"
+            return batch.records.span
         return f"final-{self._windows.last}"
 
     def read(self, answered: Delivered, batch: Batch) -> Outcome:
         """Read the state, which must be there, and the failed items where the mapping asks for them."""
         try:
             state, failures = _read(answered.body, MAX_EVENT_BYTES - self._fixed)
-            failed = named_items(failures, batch, self._envelope.parse_item_id) if self._partial_responses else None
+            item_ids, parse = batch.records.item_ids, self._envelope.parse_item_id
+            failed = named_items(failures, item_ids, parse) if self._partial_responses else None
         except UnreadableError as exc:
             return unreadable(answered, f"invalid response for a tumbling window: {exc}")
         self._windows.answer(state)
@@ -102,7 +103,7 @@ class WindowedExchange:
 
     def owed(self) -> Batch | None:
         """Return the final call of a window whose state has grown too large; nothing else may come before it."""
-        return Batch([], self.overhead()) if self._windows.is_early else None
+        return Batch(NO_RECORDS, self.overhead()) if self._windows.is_early else None
 
 
 def _read(body: bytes, max_state_bytes: int) -> tuple[bytes, Any]:
@@ -153,13 +154,18 @@ class WindowedBatcher:
         """Arrival of the first waiting record, epoch milliseconds."""
         return self._batcher.oldest_ms
 
-    def add(self, records: Sequence[Record]) -> None:
+    @property
+    def missing(self) -> int:
+        """Records until the last batch that waits is full, if no window ends before."""
+        return self._batcher.missing
+
+    def add(self, records: Records) -> None:
         """Take records, in order, behind those already waiting."""
         self._batcher.add(records)
         runs, assign = self._runs, self._windows.assign
         window, count = runs.pop() if runs else (None, 0)
-        for record in records:
-            belongs = assign(record.arrival_ms)
+        for arrival_ms in records.arrivals_ms:
+            belongs = assign(arrival_ms)
             if belongs != window:
                 if window is not None:
                     runs.append((window, count))
@@ -168,7 +174,7 @@ class WindowedBatcher:
         if window is not None:
             runs.append((window, count))
 
-    def withdraw(self, key: Hashable) -> list[Record]:
+    def withdraw(self, key: Hashable) -> Records:
         """Refuse: a window's state passes through all its records, so no key can be set apart (`model.rules`)."""
         raise RuntimeError(f"key {key!r} cannot be parked: the mapping has tumbling windows")
 
@@ -190,7 +196,7 @@ class WindowedBatcher:
         """
         windows, runs = self._windows, self._runs
         if self._final_is_due() or (windows.is_open and not runs):
-            return Batch([], self._exchange.overhead())
+            return Batch(NO_RECORDS, self._exchange.overhead())
         window, count = runs[0]
         windows.enter(window)
         batch = self._batcher.take(at_most=count)

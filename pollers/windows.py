@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from model.record import Record
+    from model.record import Records
 
 GRACE_S = 120.0
 """How long a window waits, beyond its end, for a record of a later one."""
@@ -113,10 +111,10 @@ class Windows:
         """Note the state in a response, until it is known whether it counts."""
         self._answered = state
 
-    def accept(self, records: Sequence[Record]) -> None:
+    def accept(self, records: Records) -> None:
         """Take over the last answer's state: these records are done with it."""
         self.is_open = True
-        self.last = str(records[-1].position)
+        self.last = str(records.positions[-1])
         self.state = self._answered
         self.is_early = len(self.state) > MAX_STATE_BYTES
 

@@ -29,7 +29,7 @@ class KafkaBatchInfo:
         """Describe records by their partitions."""
         partitions: dict[int, list[Record]] = {}
         for record in records:
-            partitions.setdefault(partition_of(record), []).append(record)
+            partitions.setdefault(partition_of(record.item_id), []).append(record)
         infos = {f"{self._topic}-{partition}": _range(found) for partition, found in partitions.items()}
         return self._info(len(records), event_bytes, recordsInfo=infos)
 

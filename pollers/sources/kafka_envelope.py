@@ -9,17 +9,21 @@ from one partition, as one pump serves one partition.
 from __future__ import annotations
 
 import base64
+from functools import partial
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from model.mapping import SourceKind
-from model.record import Record
+from model.record import Derived, Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.ids import ShardId
     from model.mapping import KafkaSource
+    from model.record import Places
 
 _TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
 _NO_TIMESTAMP_TYPE = "NO_TIMESTAMP_TYPE"  # what Kafka calls it for messages older than the format with timestamps
@@ -56,41 +60,35 @@ class KafkaEnvelope:
         self._head = msgspec.json.encode(head)[:-1] + b',"records":{' + shard[:-1]
         self._encode = msgspec.json.Encoder().encode
 
-    def encode(self, raws: Sequence[Any], positions: Sequence[int]) -> list[Record]:
+    def keys(self, raws: Sequence[Any]) -> list[bytes | None]:
+        """Return the records' keys."""
+        return [raw.key for raw in raws]
+
+    def encode(self, shard: ShardId, raws: Sequence[Any], places: Places) -> Records:  # noqa: ARG002 - raws know
         """Turn records of one partition into records with their JSON made."""
-        if not raws:
-            return []
-        encode, names, no_headers = self._encode, _TIMESTAMP_TYPES, _no_headers()
+        names, no_headers = _TIMESTAMP_TYPES, _no_headers()
         topic, partition = raws[0].topic, raws[0].partition
-        base = partition << _OFFSET_BITS
-        records: list[Record] = []
-        append = records.append
-        for raw, offset in zip(raws, positions, strict=True):
-            timestamp = raw.timestamp
-            if timestamp is None:
-                timestamp = -1
-            key = raw.key
-            headers = raw.headers
-            shown = _KafkaRecord(
+        timestamps = [-1 if raw.timestamp is None else raw.timestamp for raw in raws]
+        keys = self.keys(raws)
+        shown = [
+            _KafkaRecord(
                 topic,
                 partition,
                 offset,
                 timestamp,
                 names.get(raw.timestamp_type, _NO_TIMESTAMP_TYPE),
-                event_headers(headers) if headers else no_headers,
+                event_headers(headers) if (headers := raw.headers) else no_headers,
                 key,
                 raw.value,
             )
-            append(Record(offset, timestamp, encode(shown), key, base + offset))
-        return records
+            for raw, offset, timestamp, key in zip(raws, places.positions, timestamps, keys, strict=True)
+        ]
+        item_ids = Derived(partial(add, partition << _OFFSET_BITS), places.positions)
+        return Records(places, timestamps, keys, item_ids, self._encode(shown))
 
-    def event(self, records: Sequence[Record]) -> bytes:
+    def event(self, records: Records) -> bytes:
         """Assemble the complete event of records of one partition."""
-        partition = partition_of(records[0])
-        parts = [record.fragment for record in records]
-        parts[0] = b'%b%d":[%b' % (self._head, partition, parts[0])
-        parts[-1] += b"]}}"
-        return b",".join(parts)  # the one copy of the whole
+        return b'%b%d":%b}}' % (self._head, partition_of(records.item_ids[0]), records.text)
 
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1): exact but for short partition numbers, never too few."""
@@ -139,10 +137,9 @@ class KafkaRecordView:
         return shown
 
 
-def partition_of(record: Record) -> int:
+def partition_of(item_id: int) -> int:
     """Return the partition a record of this envelope came from."""
-    partition: int = record.item_id >> _OFFSET_BITS
-    return partition
+    return item_id >> _OFFSET_BITS
 
 
 def event_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:

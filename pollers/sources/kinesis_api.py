@@ -47,14 +47,13 @@ class _TokenExpiredError(SourceUnavailableError):
 
 
 class KinesisRecord(msgspec.Struct, gc=False):
-    """One record. `shard` is not Kinesis's: its reader notes it, since the event names it."""
+    """One record."""
 
     SequenceNumber: str
     Data: msgspec.Raw
     PartitionKey: str
     ApproximateArrivalTimestamp: float = 0.0  # epoch seconds
     EncryptionType: str | None = None
-    shard: str = ""
 
 
 class Page(msgspec.Struct):
@@ -63,6 +62,7 @@ class Page(msgspec.Struct):
     Records: list[KinesisRecord]
     NextShardIterator: str | None = None
     MillisBehindLatest: int | None = None
+    size: int = 0  # bytes of the answer
 
 
 class Range(msgspec.Struct):
@@ -129,7 +129,9 @@ class KinesisApi:
         """Read on from an iterator. Raises `IteratorExpiredError` and `ThrottledError` too."""
         body = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit, "StreamARN": self.stream_arn})
         answer = await self._call("GetRecords", body, timeout_s=_READ_S, max_answer_bytes=_READ_MAX_BYTES)
-        return self._parse(answer, _read_page)
+        page = self._parse(answer, _read_page)
+        page.size = len(answer.body)
+        return page
 
     async def iterator(self, shard: ShardId, after: Position | None, origin: ShardOrigin) -> str:
         """Return an iterator after a sequence number, or at an origin without one."""

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from model.mapping import SourceKind
-from model.record import Record
+from model.record import Derived, Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.ids import ShardId
     from model.mapping import KinesisSource
+    from model.record import Places
 
 _MAX_DIGITS = 128
 _SCHEMA_VERSION = "1.0"
+_UNENCRYPTED = "NONE"
 _ROLE = "esmd"  # of the ARN that events name as the reader: there is no execution role here
 
 
@@ -32,37 +35,63 @@ class _Kinesis(msgspec.Struct, gc=False, omit_defaults=True):
     encryptionType: str | None = None  # noqa: N815
 
 
+class _Shown(msgspec.Struct, gc=False):
+    kinesis: _Kinesis
+    eventSource: str  # noqa: N815
+    eventVersion: str  # noqa: N815
+    eventID: str  # noqa: N815
+    eventName: msgspec.Raw  # noqa: N815 - and the fields that follow it, since all that is the same for every record
+
+
 class KinesisEnvelope:
     """The envelope of one mapping. `item_id` is the sequence number as text."""
 
     def __init__(self, source: KinesisSource) -> None:
         _, partition, _, region, account, _ = source.arn.split(":", 5)
-        tail = {
+        same = {
             "eventName": "aws:kinesis:record",
             "invokeIdentityArn": f"arn:{partition}:iam::{account}:role/{_ROLE}",
             "awsRegion": region,
             "eventSourceARN": source.consumer_arn or source.arn,
         }
-        self._middle = b',"eventSource":"aws:kinesis","eventVersion":"1.0","eventID":"'
-        self._tail = b'",' + msgspec.json.encode(tail)[1:]
+        self._same = msgspec.Raw(msgspec.json.encode(same).partition(b":")[2][:-1])  # without its name and the brace
         self._encode = msgspec.json.Encoder().encode
 
-    def encode(self, raws: Sequence[Any], positions: Sequence[int]) -> list[Record]:
-        """Turn records of one shard into records with their JSON made."""
-        encode, middle, tail = self._encode, self._middle, self._tail
-        records: list[Record] = []
-        append = records.append
-        for raw, position in zip(raws, positions, strict=True):
-            sequence, key, arrival = raw.SequenceNumber, raw.PartitionKey, raw.ApproximateArrivalTimestamp
-            shown = encode(_Kinesis(_SCHEMA_VERSION, key, sequence, raw.Data, arrival, _encryption(raw)))
-            event_id = f"{raw.shard}:{sequence}".encode()
-            fragment = b'{"kinesis":%b%b%b%b' % (shown, middle, event_id, tail)
-            append(Record(position, int(arrival * 1000 + 0.5), fragment, key, sequence))
-        return records
+    def keys(self, raws: Sequence[Any]) -> list[str]:
+        """Return the partition keys."""
+        return [raw.PartitionKey for raw in raws]
 
-    def event(self, records: Sequence[Record]) -> bytes:
+    def encode(self, shard: ShardId, raws: Sequence[Any], places: Places) -> Records:
+        """Turn records of one shard into records with their JSON made."""
+        same = self._same
+        shown = [
+            _Shown(
+                _Kinesis(
+                    _SCHEMA_VERSION,
+                    raw.PartitionKey,
+                    raw.SequenceNumber,
+                    raw.Data,
+                    raw.ApproximateArrivalTimestamp,
+                    None if (encryption := raw.EncryptionType) == _UNENCRYPTED else encryption,
+                ),
+                "aws:kinesis",
+                "1.0",
+                f"{shard}:{raw.SequenceNumber}",
+                same,
+            )
+            for raw in raws
+        ]
+        return Records(
+            places,
+            Derived(_milliseconds, [raw.ApproximateArrivalTimestamp for raw in raws]),
+            self.keys(raws),
+            [raw.SequenceNumber for raw in raws],
+            self._encode(shown),
+        )
+
+    def event(self, records: Records) -> bytes:
         """Assemble the complete event."""
-        return b'{"Records":[%b]}' % b",".join([record.fragment for record in records])
+        return b'{"Records":%b}' % records.text
 
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1)."""
@@ -92,7 +121,7 @@ class KinesisRecordView:
             "sequenceNumber": raw.SequenceNumber,
             "approximateArrivalTimestamp": raw.ApproximateArrivalTimestamp,
         }
-        if _encryption(raw) is not None:
+        if raw.EncryptionType not in (None, _UNENCRYPTED):
             shown["encryptionType"] = raw.EncryptionType
         return shown
 
@@ -100,7 +129,5 @@ class KinesisRecordView:
 _decode_all = msgspec.json.Decoder(list[bytes]).decode
 
 
-def _encryption(raw: Any) -> str | None:
-    """Return how the record is encrypted in the stream, None if it is not."""
-    encryption: str | None = raw.EncryptionType
-    return None if encryption == "NONE" else encryption
+def _milliseconds(arrival_s: float) -> int:
+    return int(arrival_s * 1000 + 0.5)

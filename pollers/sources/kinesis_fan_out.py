@@ -14,6 +14,7 @@ import structlog
 
 from model.errors import SourceRefusedError, SourceUnavailableError
 from model.ids import Position, position_key
+from model.record import Derived
 from pollers.ports import Chunk, Lag
 from pollers.sources.kinesis_api import ThrottledError
 from pollers.sources.kinesis_fan_out_pace import FanOutPace
@@ -185,12 +186,8 @@ class FanOutReader:
         if self._ended:
             self._drop_subscription()
         self._account()
-        shard = str(self.shard)
-        size = len(raws) * _OBJECT_BYTES
-        for raw in raws:
-            raw.shard = shard
-            size += len(memoryview(raw.Data))
-        return Chunk(raws, [int(raw.SequenceNumber) for raw in raws], size)
+        size = sum([len(memoryview(raw.Data)) for raw in raws]) + len(raws) * _OBJECT_BYTES
+        return Chunk(raws, Derived(int, [raw.SequenceNumber for raw in raws]), size)
 
     async def _over(self) -> None:
         """Let a subscription be over that Kinesis has ended."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from model.errors import SourceRefusedError, SourceUnavailableError
 from model.ids import Position
+from model.record import Derived
 from pollers.ports import Chunk, Lag
 from pollers.sources.kinesis_api import MAX_RECORDS, IteratorExpiredError, ThrottledError
 from pollers.sources.kinesis_pace import Pace
@@ -55,9 +56,8 @@ class KinesisReader:
         self._iterator: str | None = None
         self._ended = False
         self._closed = False
-        self._records: list[KinesisRecord] = []  # received
-        self._next = 0  # of them, the first not handed out
-        self._held = 0
+        self._records: list[KinesisRecord] = []  # received and not handed out, the last one first
+        self._held = 0  # bytes of those
         self._record_bytes: float | None = None  # average of the last answer
         self._behind_ms: int | None = None
         self._ailing = False  # the last call failed, and the pump knows
@@ -89,7 +89,7 @@ class KinesisReader:
 
     def buffered(self) -> int:
         """Count what was received and not handed out."""
-        return len(self._records) - self._next
+        return len(self._records)
 
     def lag(self) -> Lag:
         """Tell what the last answer told; the number of records is known only at the end of the shard."""
@@ -98,7 +98,7 @@ class KinesisReader:
         buffered = self.buffered()
         seconds = self._behind_ms / 1000
         if buffered:
-            seconds = max(seconds, self._api.now_s() - self._records[self._next].ApproximateArrivalTimestamp)
+            seconds = max(seconds, self._api.now_s() - self._records[-1].ApproximateArrivalTimestamp)
         return Lag(None if self._behind_ms else buffered, seconds, retention_s=self._owner.retention_s)
 
     def checkpointed(self, position: Position) -> None:
@@ -108,7 +108,8 @@ class KinesisReader:
         """Stop reading."""
         if not self._closed:
             self._closed = True
-            self._give_up_records()
+            self._records = []
+            self._holds(0)
             self._owner.closed(self)
 
     async def _fetch(self) -> None:
@@ -149,26 +150,23 @@ class KinesisReader:
         records = page.Records
         if not records:
             return
-        shard = str(self.shard)
-        size = len(records) * _OBJECT_BYTES
-        for record in records:
-            record.shard = shard
-            size += len(memoryview(record.Data))
-        self._records, self._next = records, 0
+        size = page.size + len(records) * _OBJECT_BYTES
         self._after = Position(records[-1].SequenceNumber)
         self._record_bytes = size / len(records)
-        self._held = size
-        self._owner.holds(size)
+        records.reverse()
+        self._records = records
+        self._holds(size)
 
     def _take(self, max_records: int) -> Chunk:
-        first, self._next = self._next, min(len(self._records), self._next + max_records)
-        raws = self._records[first : self._next]
-        size = int(self._held * len(raws) / len(self._records))
-        if self._next == len(self._records):
-            self._give_up_records()
-        return Chunk(raws, [int(raw.SequenceNumber) for raw in raws], size)
+        # From the end, which is cheap; and so that each is freed when it is done with, not cold with all the others.
+        records = self._records
+        raws = records[-max_records:]
+        size = self._held * len(raws) // len(records)
+        del records[-max_records:]
+        raws.reverse()
+        self._holds(self._held - size)
+        return Chunk(raws, Derived(int, [raw.SequenceNumber for raw in raws]), size)
 
-    def _give_up_records(self) -> None:
-        self._records, self._next = [], 0
-        self._owner.holds(-self._held)
-        self._held = 0
+    def _holds(self, size: int) -> None:
+        self._owner.holds(size - self._held)
+        self._held = size

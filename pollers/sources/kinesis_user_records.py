@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from model.ids import Position
+from model.record import Derived
 from pollers.ports import Chunk
 from pollers.sources.kinesis_api import KinesisRecord
 from pollers.sources.kpl import BASE64_START, deaggregate, is_stray
@@ -69,31 +70,33 @@ class UserRecords:
         """Return the next records, those at most. `shard` decides what is a stray."""
         if not self.has_aggregates:
             return self._take_plain(max_records)
-        taken = Chunk([], [], 0, [], set())
+        positions: list[int] = []
+        taken = Chunk([], positions, 0, [], set())
         while len(taken.raws) < max_records and len(self):
             if not self._parts:
-                self._take_apart(taken, shard)
+                self._take_apart(taken, positions, shard)
             if self._parts:
-                self._take_parts(taken, max_records - len(taken.raws))
+                self._take_parts(taken, positions, max_records - len(taken.raws))
         self._forget_if_taken()
         return taken
 
     def _take_plain(self, max_records: int) -> Chunk:
         chunk, first = self._chunk, self._next
         self._next = min(len(chunk.raws), first + max_records)
-        raws, positions = chunk.raws[first : self._next], chunk.positions[first : self._next]
+        raws = chunk.raws[first : self._next]
         size = int(chunk.size * len(raws) / len(chunk.raws)) if raws else 0
         self._forget_if_taken()
-        return Chunk(raws, [position << PLACE_BITS for position in positions], size)
+        return Chunk(raws, Derived(_position, [raw.SequenceNumber for raw in raws]), size)
 
-    def _take_apart(self, taken: Chunk, shard: HashKeyRange) -> None:
+    def _take_apart(self, taken: Chunk, positions: list[int], shard: HashKeyRange) -> None:
         """Move the next record over, or what was packed into it among the parts."""
-        raw, position = self._chunk.raws[self._next], self._chunk.positions[self._next] << PLACE_BITS
+        raw = self._chunk.raws[self._next]
+        position = _position(raw.SequenceNumber)
         self._next += 1
         records = deaggregate(_decode_data(raw.Data)) if _looks_aggregated(raw) else None
         if records is None:
             taken.raws.append(raw)
-            taken.positions.append(position)
+            positions.append(position)
             taken.size += _size(raw)
             return
         self._parts = [(_part(raw, record.partition_key, record.data), is_stray(record, shard)) for record in records]
@@ -101,13 +104,13 @@ class UserRecords:
         if len(records) > 1:
             taken.runs = [*taken.runs, (position, position + len(records) - 1)]
 
-    def _take_parts(self, taken: Chunk, most: int) -> None:
-        base = self._chunk.positions[self._next - 1] << PLACE_BITS
+    def _take_parts(self, taken: Chunk, positions: list[int], most: int) -> None:
+        base = _position(self._chunk.raws[self._next - 1].SequenceNumber)
         first, self._part = self._part, min(len(self._parts), self._part + most)
         parts: Sequence[tuple[KinesisRecord, bool]] = self._parts[first : self._part]
         places = range(base + first, base + self._part)
         taken.raws += [part for part, _ in parts]
-        taken.positions += places
+        positions += places
         taken.size += sum([_size(part) for part, _ in parts])
         taken.strays |= {place for place, (_, stray) in zip(places, parts, strict=True) if stray}
         if self._part == len(self._parts):
@@ -116,6 +119,11 @@ class UserRecords:
     def _forget_if_taken(self) -> None:
         if not len(self):
             self._chunk, self._next = Chunk([], [], 0), 0
+
+
+def _position(sequence_number: str) -> int:
+    """Return the position of a record that is no part of another, or of the first part of an aggregate."""
+    return int(sequence_number) << PLACE_BITS
 
 
 def _looks_aggregated(raw: Any) -> bool:
@@ -130,7 +138,6 @@ def _part(raw: Any, partition_key: str, data: bytes) -> KinesisRecord:
         partition_key,
         raw.ApproximateArrivalTimestamp,
         raw.EncryptionType,
-        raw.shard,
     )
 
 

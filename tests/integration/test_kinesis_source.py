@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from model.errors import SourceRefusedError
 from model.ids import Position, ShardId
 from model.mapping import StartingPosition
+from model.record import Places
 from model.shard import BEGINNING, END, origin_ms
 from pollers.sources.kinesis_envelope import KinesisEnvelope
 from pollers.sources.kpl import deaggregate
@@ -68,7 +69,7 @@ async def test_a_record_becomes_the_event_with_its_data_untouched(streams: Strea
         (raw,) = await read_records(reader, 1)
         assert reader.lag().retention_s == 86_400.0
     envelope = KinesisEnvelope(mapping.source)  # type: ignore[arg-type]  # of this kind, as made above
-    (shown,) = json.loads(envelope.event(envelope.encode([raw], [int(raw.SequenceNumber)])))["Records"]
+    (shown,) = json.loads(envelope.event(envelope.encode(FIRST, [raw], Places([int(raw.SequenceNumber)]))))["Records"]
     assert datas([raw]) == [data]
     assert (shown["kinesis"]["partitionKey"], shown["kinesis"]["sequenceNumber"]) == ("schlüssel", sequence)
     assert shown["eventID"] == f"{shard}:{sequence}"

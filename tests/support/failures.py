@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from model.ids import MappingId, ShardId, ShardKey
 from model.mapping import KafkaSource
 from model.outcome import FunctionFailed
+from model.record import Places
 from pollers.failure_document import Failure, FailureDocuments, TopicDocuments
 from pollers.retrying import Condition
 from pollers.sources.kafka_batch_info import KafkaBatchInfo
@@ -27,7 +28,7 @@ def failure(*values: bytes, key: bytes | None = b"k") -> Failure:
     ]
     return Failure(
         shard=ShardKey(MAPPING, ShardId("orders-0")),
-        records=ENVELOPE.encode(raws, range(len(values))),
+        records=ENVELOPE.encode(ShardId("orders-0"), raws, Places(range(len(values)))),
         condition=Condition.RETRY_ATTEMPTS_EXHAUSTED,
         invocations=2,
         outcome=FunctionFailed("Boom"),

@@ -86,7 +86,7 @@ class Rig:
         """Read once; return the numbers."""
         chunk = await self.reader.read()
         assert chunk is not None
-        assert [raw.shard for raw in chunk.raws] == [SHARD] * len(chunk.raws)
+        assert [int(raw.SequenceNumber) for raw in chunk.raws] == list(chunk.positions)
         return [position - BASE for position in chunk.positions]
 
     def started(self) -> list[int | None]:

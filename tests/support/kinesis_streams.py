@@ -197,7 +197,7 @@ async def read_records(reader: ShardReader, count: int, *, places: bool = False,
             chunk = await reader.read(500)
             assert chunk is not None
             bits = PLACE_BITS if places else 0
-            assert chunk.positions == [int(raw.SequenceNumber) << bits for raw in chunk.raws]
+            assert list(chunk.positions) == [int(raw.SequenceNumber) << bits for raw in chunk.raws]
             raws += chunk.raws
     return raws
 

@@ -15,7 +15,7 @@ from model.ids import FencingToken, MappingId, NodeId, Position, ShardId, ShardK
 from model.lease import Lease
 from model.outcome import Delivered
 from model.progress import ShardProgress
-from model.record import Record
+from model.record import Places, Record, Records
 from model.shard import SourceShard
 from pollers.circuit import Circuit
 from pollers.counters import Counters
@@ -80,16 +80,23 @@ class Raw:
 class FakeEnvelope:
     """An event that is a JSON list of positions."""
 
-    def encode(self, raws: Sequence[Any], positions: Sequence[int]) -> list[Record]:
-        """Make records."""
-        return [
-            Record(position, raw.arrival_ms, b"%d" % position, raw.key, position)
-            for raw, position in zip(raws, positions, strict=True)
-        ]
+    def keys(self, raws: Sequence[Any]) -> list[bytes | None]:
+        """Return the keys."""
+        return [raw.key for raw in raws]
 
-    def event(self, records: Sequence[Record]) -> bytes:
-        """Join the positions."""
-        return b"[" + b",".join(record.fragment for record in records) + b"]"
+    def encode(self, shard: ShardId, raws: Sequence[Any], places: Places) -> Records:
+        """Make records."""
+        return Records(
+            places,
+            [raw.arrival_ms for raw in raws],
+            self.keys(raws),
+            list(places),
+            b"[%b]" % b",".join([b"%d" % position for position in places]),
+        )
+
+    def event(self, records: Records) -> bytes:
+        """Return the positions."""
+        return records.text
 
     def overhead(self) -> int:
         """Count the brackets, less one comma."""
@@ -103,9 +110,9 @@ class FakeEnvelope:
 class WindowEnvelope(FakeEnvelope):
     """An event that is a JSON object, as Kinesis': `{"Records":[...]}`."""
 
-    def event(self, records: Sequence[Record]) -> bytes:
-        """Join the positions; there may be none."""
-        return b'{"Records":[' + b",".join([record.fragment for record in records]) + b"]}"
+    def event(self, records: Records) -> bytes:
+        """Return the positions; there may be none."""
+        return b'{"Records":%b}' % records.text
 
     def overhead(self) -> int:
         """Count the rest, less one comma."""

@@ -12,7 +12,7 @@ import pytest
 from model.ids import MappingId, ShardId, ShardKey
 from model.mapping import KafkaSource, KinesisSource
 from model.outcome import Delivered, FunctionFailed, Outcome, PartlyFailed, Throttled
-from model.record import Batch, Record
+from model.record import Batch, Places, Record, Records
 from pollers.failure_document import Failure, FailureDocuments, TopicDocuments, timestamp
 from pollers.retrying import Condition, Discard, Work
 from pollers.sources.kafka_batch_info import KafkaBatchInfo
@@ -47,7 +47,7 @@ def failure(
     """Make a failure of the moment in the specification's example."""
     return Failure(
         shard=shard,
-        records=list(records),
+        records=Records.of(records),
         condition=condition,
         invocations=invocations,
         outcome=outcome,
@@ -79,7 +79,7 @@ def kafka_records(
         )
         for offset in offsets
     ]  # fmt: skip
-    return KafkaEnvelope(source).encode(raws, offsets)
+    return list(KafkaEnvelope(source).encode(ShardId(f"orders-{partition}"), raws, Places(offsets)))
 
 
 def kinesis_documents() -> FailureDocuments:
@@ -140,7 +140,7 @@ def test_the_object_for_s3_has_the_complete_event_as_a_json_text() -> None:
     document = read(kafka_documents().object_body(failure(KAFKA_SHARD, records)))
     payload = document.pop("payload")
     assert isinstance(payload, str)
-    assert payload.encode() == KafkaEnvelope(TOPIC).event(records)
+    assert payload.encode() == KafkaEnvelope(TOPIC).event(Records.of(records))
     assert document == read(kafka_documents().message(failure(KAFKA_SHARD, records)))
 
 
@@ -170,7 +170,7 @@ def test_the_kafka_document_is_the_specifications() -> None:
             "batchSize": 2,
             "eventSourceArn": MSK.arn,
             "bootstrapServers": "b-1:9092",
-            "payloadSize": len(KafkaEnvelope(MSK).event(records)),
+            "payloadSize": len(KafkaEnvelope(MSK).event(Records.of(records))),
             "recordsInfo": {
                 "orders-2": {
                     "firstRecordOffset": "7",
@@ -202,7 +202,7 @@ def test_a_message_for_a_kafka_topic_is_the_specifications() -> None:
     records = kafka_records(7, 9, source=MSK)
     messages = topic_documents().messages(failure(KAFKA_SHARD, records))
     assert [message.key for message in messages] == [b"k", b"k"]
-    event = KafkaEnvelope(MSK).event(records[1:])
+    event = KafkaEnvelope(MSK).event(Records.of(records[1:]))
     assert read(messages[1].value) == {
         "requestContext": {
             "requestId": "<uuid>",
@@ -318,10 +318,11 @@ def read_id(given_up: Failure) -> str:
 
 def test_a_failure_is_made_of_what_the_retry_rules_decided() -> None:
     """Records, condition, invocations and the last outcome are the discard's."""
-    records = kafka_records(1, 2)
+    records = Records.of(kafka_records(1, 2))
+    first = records[:1]
     work = Work(Batch(records, 10), failures=3, invocations=4, last=Delivered())
-    made = Failure.of(KAFKA_SHARD, Discard(records[:1], Condition.RECORD_AGE_EXCEEDED, work), at_ms=AT_MS)
-    assert (made.shard, made.records, made.condition) == (KAFKA_SHARD, records[:1], Condition.RECORD_AGE_EXCEEDED)
+    made = Failure.of(KAFKA_SHARD, Discard(first, Condition.RECORD_AGE_EXCEEDED, work), at_ms=AT_MS)
+    assert (made.shard, made.records, made.condition) == (KAFKA_SHARD, first, Condition.RECORD_AGE_EXCEEDED)
     assert (made.invocations, made.outcome, made.at_ms) == (4, Delivered(), AT_MS)
 
 

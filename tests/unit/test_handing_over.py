@@ -15,7 +15,7 @@ from model.errors import LeaseLostError, RefusedError, UnavailableError
 from model.mapping import Extensions
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
 from model.progress import SaveResult, ShardState
-from model.record import Batch
+from model.record import Batch, Records
 from pollers.counters import Counters
 from pollers.handing_over import ATTEMPT_S, Fate, HandingOver
 from pollers.retrying import Condition, Discard, RetryPolicy, Work
@@ -277,7 +277,7 @@ async def test_cancelling_at_any_moment_loses_nothing() -> None:
 
 def discard() -> Discard:
     """Make records that were given up."""
-    records = [record(1), record(2)]
+    records = Records.of([record(1), record(2)])
     return Discard(records, Condition.RETRY_ATTEMPTS_EXHAUSTED, Work(Batch(records, 30), 1, 1))
 
 

@@ -11,9 +11,12 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.ids import ShardId
 from model.mapping import KafkaSource, SourceKind
+from model.record import Places
 from pollers.sources.kafka_envelope import KafkaEnvelope, KafkaRecordView
 
+SHARD = ShardId("mytopic-0")
 TOPICS = st.text("abcXYZ019._-", min_size=1, max_size=40)
 BYTES = st.none() | st.binary(max_size=60)
 HEADERS = st.lists(st.tuples(st.text(max_size=8), BYTES), max_size=6)
@@ -42,7 +45,7 @@ def envelope(topic: str = "mytopic", arn: str | None = None) -> KafkaEnvelope:
 
 def event_of(made: KafkaEnvelope, raws: list[Any]) -> Any:
     """Encode, assemble and parse."""
-    return json.loads(made.event(made.encode(raws, [one.offset for one in raws])))
+    return json.loads(made.event(made.encode(SHARD, raws, Places([one.offset for one in raws]))))
 
 
 def test_the_documented_event() -> None:
@@ -94,7 +97,7 @@ def test_timestamp_types(kind: int | None, name: str) -> None:
 
 def test_a_record_without_timestamp_is_delivered() -> None:
     """Messages of the oldest format have no time; the event says -1."""
-    records = envelope().encode([raw(timestamp=None, timestamp_type=None)], [15])
+    records = envelope().encode(SHARD, [raw(timestamp=None, timestamp_type=None)], Places([15]))
     assert (records[0].arrival_ms, json.loads(records[0].fragment)["timestamp"]) == (-1, -1)
 
 
@@ -126,7 +129,7 @@ def test_events_equal_those_built_naively(topic: str, partition: int, offsets: l
         entry["headers"] = [{k: [b - 256 if b > 127 else b for b in v or b""]} for k, v in one.headers]
         naive.append(entry)
     made = envelope(topic)
-    records = made.encode(raws, offsets)
+    records = made.encode(SHARD, raws, Places(offsets))
     event = made.event(records)
     assert json.loads(event) == {
         "eventSource": "SelfManagedKafka",
@@ -173,14 +176,9 @@ def test_malformed_item_identifiers(identifier: object) -> None:
 def test_an_identifier_of_another_partition_is_another() -> None:
     """Equal offsets of two partitions do not name the same record."""
     made = envelope()
-    (record,) = made.encode([raw(partition=3)], [15])
+    (record,) = made.encode(SHARD, [raw(partition=3)], Places([15]))
     assert made.parse_item_id({"partition": "mytopic-3", "offset": 15}) == record.item_id
     assert made.parse_item_id({"partition": "mytopic-4", "offset": 15}) != record.item_id
-
-
-def test_no_records_make_no_fragments() -> None:
-    """A chunk whose records were all filtered out encodes to nothing."""
-    assert envelope().encode([], []) == []
 
 
 def test_filters_see_text() -> None:

@@ -74,7 +74,7 @@ async def read(reader: ShardReader, count: int, most: int = 100) -> Chunk:
         more = await reader.read(most)
         assert more is not None
         chunk.raws += more.raws
-        chunk.positions += more.positions
+        chunk.positions = [*chunk.positions, *more.positions]
         chunk.runs = [*chunk.runs, *more.runs]
         chunk.strays |= more.strays
     return chunk
@@ -90,7 +90,7 @@ async def test_aggregates_are_taken_apart_and_strays_are_marked(*, fan_out: bool
     chunk = await read(reader, 5, most=2)
     assert datas(chunk.raws) == [b"plain", b"a", b"b", b"c", b"last"]
     plain, packed, last = (number << PLACE_BITS for number in numbers)
-    assert chunk.positions == [plain, packed, packed + 1, packed + 2, last]
+    assert list(chunk.positions) == [plain, packed, packed + 1, packed + 2, last]
     assert (list(chunk.runs), chunk.strays) == ([(packed, packed + 2)], {packed + 1})
     assert [reader.after(position) for position in chunk.positions] == [
         str(numbers[place]) for place in (0, 1, 1, 1, 2)

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.ids import ShardId
 from model.mapping import KinesisSource, SourceKind
+from model.record import Places
 from pollers.filtering import compile_filter
 from pollers.sources.kinesis_api import KinesisRecord, Page
 from pollers.sources.kinesis_envelope import KinesisEnvelope, KinesisRecordView
 
 ARN = "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream"
 SEQUENCE = "49590338271490256608559692538361571095921575989136588898"
-SHARD = "shardId-000000000006"
+SHARD = ShardId("shardId-000000000006")
 
 
 def received(data: bytes = b"Hello", key: str = "1", arrival: float = 1545084650.987, **more: Any) -> KinesisRecord:
@@ -32,14 +34,14 @@ def received(data: bytes = b"Hello", key: str = "1", arrival: float = 1545084650
     }
     page = msgspec.json.decode(json.dumps({"Records": [row], "MillisBehindLatest": 0}), type=Page)
     (record,) = page.Records
-    record.shard = SHARD
     return record
 
 
 def event_of(*raws: KinesisRecord, source: KinesisSource | None = None) -> dict[str, Any]:
     """Make the event of records."""
     envelope = KinesisEnvelope(source or KinesisSource(ARN))
-    event: dict[str, Any] = json.loads(envelope.event(envelope.encode(raws, [int(r.SequenceNumber) for r in raws])))
+    records = envelope.encode(SHARD, raws, Places([int(raw.SequenceNumber) for raw in raws]))
+    event: dict[str, Any] = json.loads(envelope.event(records))
     return event
 
 
@@ -93,7 +95,7 @@ def test_data_and_keys_pass_unchanged_and_sizes_are_exact(data: bytes, key: str,
     """Whatever bytes a producer wrote; and the size the batcher counts is that of the event."""
     raws = [received(data, key, arrival_ms / 1000)] * 3
     envelope = KinesisEnvelope(KinesisSource(ARN))
-    records = envelope.encode(raws, [1, 2, 3])
+    records = envelope.encode(SHARD, raws, Places([1, 2, 3]))
     event = envelope.event(records)
     (shown, _, _) = json.loads(event)["Records"]
     assert base64.b64decode(shown["kinesis"]["data"]) == data
@@ -111,7 +113,7 @@ def test_what_is_no_sequence_number_is_malformed(identifier: object) -> None:
 def test_a_sequence_number_names_its_record() -> None:
     """The item of a partial batch response is the sequence number as text."""
     envelope = KinesisEnvelope(KinesisSource(ARN))
-    (record,) = envelope.encode([received()], [int(SEQUENCE)])
+    (record,) = envelope.encode(SHARD, [received()], Places([int(SEQUENCE)]))
     assert envelope.parse_item_id(SEQUENCE) == record.item_id
 
 

@@ -29,7 +29,8 @@ BASE = 10**55
 def gives(*numbers: int, then: str | None = "on", behind_ms: int = 0, size: int = 10) -> Page:
     """Make an answer of GetRecords."""
     data = msgspec.Raw(b'"' + b"A" * size + b'"')
-    return Page([KinesisRecord(str(BASE + n), data, "k", 1e9) for n in numbers], then, behind_ms)
+    records = [KinesisRecord(str(BASE + n), data, "k", 1e9) for n in numbers]
+    return Page(records, then, behind_ms, len(records) * (size + 2))
 
 
 class FakeApi:
@@ -98,7 +99,7 @@ async def take(reader: KinesisReader, max_records: int = 100) -> list[int]:
     """Read once; return the numbers."""
     chunk = await reader.read(max_records)
     assert chunk is not None
-    assert [raw.shard for raw in chunk.raws] == [SHARD] * len(chunk.raws)
+    assert [int(raw.SequenceNumber) for raw in chunk.raws] == list(chunk.positions)
     return numbers(chunk.positions)
 
 

@@ -3,11 +3,10 @@
 import pytest
 
 from model.outcome import Delivered, FunctionFailed, PartlyFailed
-from model.record import Batch
 from pollers.partial import read_response
-from tests.support.pump_fakes import FakeEnvelope, record
+from tests.support.pump_fakes import FakeEnvelope
 
-BATCH = Batch([record(1), record(2), record(3)], 100)
+ITEM_IDS = (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,7 @@ BATCH = Batch([record(1), record(2), record(3)], 100)
 def test_empty_answers_are_success(body: bytes) -> None:
     """Null and empty answers finish the whole batch."""
     answered = Delivered(body)
-    assert read_response(answered, BATCH, FakeEnvelope().parse_item_id) is answered
+    assert read_response(answered, ITEM_IDS, FakeEnvelope().parse_item_id) is answered
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_empty_answers_are_success(body: bytes) -> None:
 )
 def test_unreadable_answers_fail_the_whole_batch(body: bytes) -> None:
     """One bad identifier spoils the list; such a failure is no function error."""
-    outcome = read_response(Delivered(body), BATCH, FakeEnvelope().parse_item_id)
+    outcome = read_response(Delivered(body), ITEM_IDS, FakeEnvelope().parse_item_id)
     assert isinstance(outcome, FunctionFailed)
     assert outcome.function_error is None
     assert outcome.status == 200
@@ -59,5 +58,5 @@ def test_unreadable_answers_fail_the_whole_batch(body: bytes) -> None:
 def test_valid_identifiers_name_the_failed_records() -> None:
     """The failed records come back by their identifiers, duplicates united."""
     body = b'{"batchItemFailures":[{"itemIdentifier":3},{"itemIdentifier":2},{"itemIdentifier":3}]}'
-    outcome = read_response(Delivered(body), BATCH, FakeEnvelope().parse_item_id)
+    outcome = read_response(Delivered(body), ITEM_IDS, FakeEnvelope().parse_item_id)
     assert outcome == PartlyFailed(frozenset({2, 3}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
+from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,9 +18,16 @@ from model.errors import (
 from model.ids import Position
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
 from model.progress import SaveResult, ShardState
+from model.record import Records
 from pollers.retrying import RetryPolicy
 from tests.support.pump_fakes import SHARD, FakeEnvelope, Raw
 from tests.support.pump_rig import Odd, Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.ids import ShardId
+    from model.record import Places
 
 pytestmark = pytest.mark.looptime
 
@@ -299,11 +307,40 @@ async def test_memory_is_bounded_while_the_target_hangs() -> None:
     assert account.polled == account.in_flight <= 40
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_what_is_delivered_at_once_is_never_taken_apart(monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
+    """Records go from the reader to the function in the pieces that batches are made of, however they are read."""
+    monkeypatch.setattr(Records, "fragments", None)
+    raws = [Raw(position, key=b"%d" % (position % 5)) for position in range(100)]
+    rig = Rig(batch_size=7, lanes=lanes, raws=raws[:1])
+    async with rig.running():
+        for part in (raws[1:40], raws[40:45], raws[45:]):
+            await asyncio.sleep(0.1)
+            rig.raws += part
+            rig.source.readers[-1].arrived.set()
+        await rig.until(lambda: rig.saved(100))
+    assert sorted(rig.target.delivered()) == list(range(100))
+
+
+@pytest.mark.parametrize(("filtered", "most"), [(None, 6), (Odd(), 1000)])
+async def test_a_filter_judges_many_records_at_once(filtered: Odd | None, most: int) -> None:
+    """Without one no more is read than makes the next batch but one whole."""
+    rig = Rig(20, batch_size=3, filtered=filtered)
+    async with rig.running():
+        await rig.until(lambda: rig.saved(20))
+    assert rig.source.readers[-1].most_wanted == most
+
+
 async def test_a_record_lost_inside_the_pump_makes_the_ledger_scream(monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is held against what the lanes really hold at every checkpoint."""
     rig = Rig(9)
     real = FakeEnvelope.encode
-    monkeypatch.setattr(FakeEnvelope, "encode", lambda self, raws, positions: real(self, raws[:-1], positions[:-1]))
+
+    def lossy(self: FakeEnvelope, shard: ShardId, raws: Sequence[Raw], places: Places) -> Records:
+        kept = max(1, len(raws) - 1)
+        return real(self, shard, raws[:kept], places[:kept])
+
+    monkeypatch.setattr(FakeEnvelope, "encode", lossy)
     with capture_logs() as logs:
         async with rig.running():
             await rig.until(lambda: bool(rig.saves.updates))

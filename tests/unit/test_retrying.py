@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.outcome import Delivered, FunctionFailed, NotReached, PartlyFailed, Throttled
-from model.record import MAX_EVENT_BYTES, Batch
+from model.record import MAX_EVENT_BYTES, NO_RECORDS, Batch, Records
 from pollers.retrying import Attempts, Condition, Discard, Invoke, Retrying, RetryPolicy
 from tests.support.pump_fakes import record
 
@@ -25,8 +25,8 @@ FAILED = FunctionFailed("Boom")
 
 def start(policy: RetryPolicy, count: int = 4, known: dict[int, Attempts] | None = None) -> Retrying:
     """Begin with `count` records that arrived at 1000 ms, 2000 ms and so on; with none it is a final call."""
-    records = [record(n, arrival_ms=(n + 1) * 1000) for n in range(count)]
-    batch = Batch(records, 100 + sum(len(r.fragment) + 1 for r in records))
+    records = Records.of([record(n, arrival_ms=(n + 1) * 1000) for n in range(count)])
+    batch = Batch(records, 100 + records.size)
     return Retrying(policy, batch, overhead=100, random=Random(1), known_failures=known)
 
 
@@ -70,7 +70,7 @@ def test_an_inserted_call_comes_before_what_is_left() -> None:
     retrying = start(RetryPolicy(), count=2)
     retrying.next(0)
     retrying.learn(FAILED)
-    retrying.insert(Batch([], 50))
+    retrying.insert(Batch(NO_RECORDS, 50))
     assert {first: attempts.failures for first, attempts in retrying.failures().items()} == {-1: 0, 0: 1}
     calls, finished, _ = play(retrying, lambda _: Delivered())
     assert calls == [[], [0, 1]]
@@ -159,7 +159,7 @@ def test_only_the_expired_leading_records_go() -> None:
 def test_an_oversized_record_is_never_invoked_with() -> None:
     """A record no event can hold is given up at once."""
     big = record(0, size=MAX_EVENT_BYTES)
-    retrying = Retrying(RetryPolicy(), Batch([big], MAX_EVENT_BYTES + 101), overhead=100, random=Random(1))
+    retrying = Retrying(RetryPolicy(), Batch(Records.of([big]), MAX_EVENT_BYTES + 101), overhead=100, random=Random(1))
     calls, _, discards = play(retrying, lambda _: Delivered())
     assert calls == []
     assert discards == [(Condition.MAXIMUM_PAYLOAD_SIZE_EXCEEDED, [0])]
@@ -216,7 +216,7 @@ def test_backoff_doubles_with_full_jitter_up_to_a_minute() -> None:
     ceilings = [min(60, 0.5 * 2**n) for n in range(12)]
     seen = []
     for seed in range(200):
-        batch = Batch([record(0)], 111)
+        batch = Batch(Records.of([record(0)]), 111)
         retrying = Retrying(RetryPolicy(), batch, overhead=100, random=Random(seed))
         delays = []
         for _ in ceilings:
@@ -229,7 +229,7 @@ def test_backoff_doubles_with_full_jitter_up_to_a_minute() -> None:
 
 def pauses(*outcomes: Outcome, seed: int = 1) -> list[float]:
     """Return the delay after each of these outcomes of one batch."""
-    retrying = Retrying(RetryPolicy(), Batch([record(0)], 111), overhead=100, random=Random(seed))
+    retrying = Retrying(RetryPolicy(), Batch(Records.of([record(0)]), 111), overhead=100, random=Random(seed))
     delays = []
     for outcome in outcomes:
         assert isinstance(retrying.next(0), Invoke)

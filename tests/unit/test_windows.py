@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model.ids import ShardId
 from model.mapping import KafkaSource, KinesisSource
 from model.outcome import Delivered, FunctionFailed, PartlyFailed
-from model.record import MAX_EVENT_BYTES, Batch, Record
+from model.record import MAX_EVENT_BYTES, NO_RECORDS, Batch, Record, Records
 from pollers.batcher import Batcher
 from pollers.retrying import Attempts
 from pollers.shard_state import StoredState
@@ -67,7 +67,7 @@ def test_a_record_later_than_its_windows_end_counts_in_the_next() -> None:
     """A window that was ended stays ended, also for the next holder."""
     windows = Windows(60)
     windows.enter(windows.assign(61_000))
-    windows.accept([record(1)])
+    windows.accept(Records.of([record(1)]))
     windows.close()
     for present in (windows, Windows(60, windows.stored())):
         assert present.assign(119_000) == Window(120, 180)
@@ -107,7 +107,7 @@ def test_sequence_numbers_of_any_length_can_be_stored() -> None:
     """Kinesis' are far beyond 64 bits."""
     windows = Windows(60)
     windows.enter(windows.assign(0))
-    windows.accept([record(10**127)])
+    windows.accept(Records.of([record(10**127)]))
     kept = StoredState.decode(StoredState(window=windows.stored()).encode())
     assert Windows(60, kept.window).last == str(10**127)
 
@@ -145,7 +145,7 @@ def test_a_source_in_trouble_tells_nothing_about_the_end() -> None:
 def test_the_event_has_the_windows_keys_in_order() -> None:
     """As in the specification, the state byte for byte as the function wrote it."""
     shard = Shard(length_s=120)
-    shard.batcher.add([Record(n, 1_607_497_440_000, b'{"n":%d}' % n, None, n) for n in (1, 2)])
+    shard.batcher.add(Records.of([Record(n, 1_607_497_440_000, b'{"n":%d}' % n, None, n) for n in (1, 2)]))
     first = shard.batcher.take()
     assert shard.exchange.event(first.records) == (
         b'{"Records":[{"n":1},{"n":2}],"window":{"start":"2020-12-09T07:04:00Z","end":"2020-12-09T07:06:00Z"},"state":{},'
@@ -153,7 +153,7 @@ def test_the_event_has_the_windows_keys_in_order() -> None:
         b'"isFinalInvokeForWindow":false,"isWindowTerminatedEarly":false}'
     )
     shard.accept(first, b'{"sum" : 3.10}')
-    assert shard.exchange.event([]) == (
+    assert shard.exchange.event(NO_RECORDS) == (
         b'{"Records":[],"window":{"start":"2020-12-09T07:04:00Z","end":"2020-12-09T07:06:00Z"},"state":{"sum" : 3.10},'
         b'"shardId":"shardId-000000000006","eventSourceARN":"arn:aws:kinesis:us-east-1:123456789012:stream/clicks",'
         b'"isFinalInvokeForWindow":true,"isWindowTerminatedEarly":false}'
@@ -164,14 +164,14 @@ def test_the_event_has_the_windows_keys_in_order() -> None:
 def test_the_size_of_an_event_is_known(sizes: list[int], state_size: int) -> None:
     """What is held against the largest payload is never less than the event has, and hardly more."""
     shard = Shard(batch_size=1)
-    shard.batcher.add([record(n, size=size) for n, size in enumerate(sizes)])
+    shard.batcher.add(Records.of([record(n, size=size) for n, size in enumerate(sizes)]))
     state = json.dumps({"s": "." * state_size}).encode()
     for _ in sizes:
         batch = shard.batcher.take()
         assert batch.size == len(shard.exchange.event(batch.records))
         shard.accept(batch, state)
     final = shard.batcher.take()
-    assert 0 <= final.size - len(shard.exchange.event([])) <= 2
+    assert 0 <= final.size - len(shard.exchange.event(NO_RECORDS)) <= 2
 
 
 def test_a_consumers_windows_name_the_consumer() -> None:
@@ -182,7 +182,7 @@ def test_a_consumers_windows_name_the_consumer() -> None:
     ):
         windows = Windows(60, StoredWindow(0, 60))
         exchange = WindowedExchange(WindowEnvelope(), windows, source, SHARD, partial_responses=False)
-        assert json.loads(exchange.event([]))["eventSourceARN"] == arn
+        assert json.loads(exchange.event(NO_RECORDS))["eventSourceARN"] == arn
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_consumers_windows_name_the_consumer() -> None:
 def test_an_answer_without_a_usable_state_is_a_failure(body: bytes) -> None:
     """Also one with a bad list of failed items. The state before stays."""
     shard = Shard(partial=True)
-    shard.batcher.add([record(1), record(2)])
+    shard.batcher.add(Records.of([record(1), record(2)]))
     batch = shard.batcher.take()
     outcome = shard.exchange.read(Delivered(body), batch)
     assert isinstance(outcome, FunctionFailed)
@@ -211,7 +211,7 @@ def test_a_partial_failure_comes_with_a_state() -> None:
     body = b'{"batchItemFailures":[{"itemIdentifier":2}],"state":{"n":1}}'
     for partial in (True, False):
         shard = Shard(partial=partial)
-        shard.batcher.add([record(1), record(2)])
+        shard.batcher.add(Records.of([record(1), record(2)]))
         batch = shard.batcher.take()
         outcome = shard.exchange.read(Delivered(body), batch)
         assert outcome == (PartlyFailed(frozenset({2})) if partial else Delivered(body))
@@ -231,12 +231,12 @@ json_values = st.recursive(
 def test_any_json_object_is_a_state(state: dict[str, object], indent: int | None, ascii_only: bool) -> None:  # noqa: FBT001 - drawn
     """What the function gives is what it gets."""
     shard = Shard()
-    shard.batcher.add([record(1)])
+    shard.batcher.add(Records.of([record(1)]))
     text = json.dumps({"x": 1, "state": state}, indent=indent, ensure_ascii=ascii_only)
     batch = shard.batcher.take()
     assert isinstance(shard.exchange.read(Delivered(text.encode(errors="surrogatepass")), batch), Delivered)
     shard.windows.accept(batch.records)
-    assert json.loads(shard.exchange.event([]))["state"] == state
+    assert json.loads(shard.exchange.event(NO_RECORDS))["state"] == state
 
 
 # Batches
@@ -245,13 +245,13 @@ def test_any_json_object_is_a_state(state: dict[str, object], indent: int | None
 def test_a_batch_ends_with_its_window() -> None:
     """The record of a later window waits for its own batch, behind the final call of the first window."""
     shard = Shard(batch_size=10)
-    shard.batcher.add([record(n, arrival_ms=n * 20_000) for n in range(5)])
+    shard.batcher.add(Records.of([record(n, arrival_ms=n * 20_000) for n in range(5)]))
     assert shard.batcher.due_at() == -math.inf
     first = shard.batcher.take()
     assert [r.position for r in first.records] == [0, 1, 2]
     shard.accept(first, b'{"n":3}')
     final = shard.batcher.take()
-    assert final.records == []
+    assert not final.records
     assert shard.exchange.name(final) == "final-2"
     shard.accept(final)
     assert [r.position for r in shard.batcher.take().records] == [3, 4]
@@ -262,12 +262,12 @@ def test_an_open_window_is_due_when_it_is_over() -> None:
     """Before that only its records are; without an open window nothing is."""
     shard = Shard()
     assert shard.batcher.due_at() is None
-    shard.batcher.add([record(1)])
+    shard.batcher.add(Records.of([record(1)]))
     assert shard.batcher.due_at() == 300
     shard.accept(shard.batcher.take())
     shard.batcher.invoked(10)
     assert shard.batcher.due_at() == 1000
-    shard.batcher.add([record(2)])
+    shard.batcher.add(Records.of([record(2)]))
     assert shard.batcher.due_at() == 310
     shard.over_at = 5
     assert shard.batcher.due_at() == 5
@@ -277,7 +277,7 @@ def test_an_open_window_is_due_when_it_is_over() -> None:
 def test_a_window_from_which_nothing_was_taken_needs_no_final_call() -> None:
     """Records given up do not open a window."""
     shard = Shard()
-    shard.batcher.add([record(1)])
+    shard.batcher.add(Records.of([record(1)]))
     shard.batcher.take()
     assert shard.batcher.due_at() is None
 
@@ -285,7 +285,7 @@ def test_a_window_from_which_nothing_was_taken_needs_no_final_call() -> None:
 def test_a_large_state_ends_its_window_first() -> None:
     """More than 1 MB: the final call is owed at once, and the window goes on with an empty state."""
     shard = Shard(batch_size=1)
-    shard.batcher.add([record(1), record(2)])
+    shard.batcher.add(Records.of([record(1), record(2)]))
     large = b'{"a":"%b"}' % (b"." * MAX_STATE_BYTES)
     shard.accept(shard.batcher.take(), large[:6] + large[16:])
     assert shard.exchange.owed() is None
@@ -293,13 +293,13 @@ def test_a_large_state_ends_its_window_first() -> None:
     owed = shard.exchange.owed()
     assert owed is not None
     assert owed == shard.batcher.take()
-    event = json.loads(shard.exchange.event([]))
+    event = json.loads(shard.exchange.event(NO_RECORDS))
     assert (event["isFinalInvokeForWindow"], event["isWindowTerminatedEarly"]) == (True, True)
     restored = Shard(stored=shard.windows.stored())
-    assert restored.batcher.take().records == []
+    assert not restored.batcher.take().records
     shard.accept(owed)
     assert shard.exchange.owed() is None
-    shard.batcher.add([record(3)])
+    shard.batcher.add(Records.of([record(3)]))
     shard.batcher.take()
     assert shard.windows.current == Window(0, 60)
     assert shard.windows.state == b"{}"
@@ -309,10 +309,10 @@ def test_records_and_any_allowed_state_fit_into_an_event() -> None:
     """A batch leaves room for the state to grow while parts of it are retried; a lone record needs only the present."""
     shard = Shard(batch_size=10)
     half = (MAX_EVENT_BYTES - MAX_STATE_BYTES) // 2 - 1000
-    shard.batcher.add([record(n, size=half) for n in range(3)])
+    shard.batcher.add(Records.of([record(n, size=half) for n in range(3)]))
     assert len(shard.batcher.take().records) == 2
     alone = Shard()
-    alone.batcher.add([record(1, size=MAX_EVENT_BYTES - 1000)])
+    alone.batcher.add(Records.of([record(1, size=MAX_EVENT_BYTES - 1000)]))
     assert alone.batcher.take().size <= MAX_EVENT_BYTES
 
 
@@ -334,7 +334,7 @@ def test_every_record_in_one_window_and_one_final_call(
     while True:
         if read < len(records):
             step = chunks[turn % len(chunks)]
-            shard.batcher.add(records[read : read + step])
+            shard.batcher.add(Records.of(records[read : read + step]))
             read += step
         if shard.batcher.due_at() is None:
             break
@@ -351,7 +351,7 @@ def test_every_record_in_one_window_and_one_final_call(
         seen = json.loads(shard.windows.state).get("seen", [])
         if batch.records:
             shard.accept(Batch(taken, 0), json.dumps({"seen": seen + [r.position for r in taken]}).encode())
-            done = taken[-1].position + 1
+            done = taken.positions[-1] + 1
         else:
             finals.append((current, seen))
             shard.accept(batch)
