@@ -52,8 +52,8 @@ class Allowance:
 
     def due_at(self, running: int) -> float | None:
         """When there may be room though nothing ends; None: never."""
-        spaced = self._not_before if running < self.limit else -inf
-        return min((at for at in (spaced, self._widen_at) if at is not None and at > -inf), default=None)
+        spaced_at = self._not_before if running + 1 <= self.limit else -inf
+        return min((at for at in (spaced_at, self._widen_at) if at is not None and at > -inf), default=None)
 
     def began(self, now: float) -> None:
         """Note that a batch goes to the function."""

@@ -171,6 +171,9 @@ def test_whatever_happens_one_may_go_before_long(steps: list[tuple[str, int, flo
                 allowance.ramp(now, 0.1 + wait_s / 90)
             case _:
                 now += wait_s
+        for held in range(40):  # whoever waits for room need not look again before there may be some
+            due_at = allowance.due_at(held)
+            assert allowance.room(held, now) >= 1 or due_at is None or due_at > now
         due_at = allowance.due_at(0)
         assert allowance.room(0, now) >= 1 or (due_at is not None and due_at <= now + LONGEST_SPACING_S)
         assert allowance.room(0, now + LONGEST_SPACING_S) >= 1
