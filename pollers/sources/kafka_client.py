@@ -11,12 +11,12 @@ and the positions in one step, taking fetched records of some partitions while t
 - Replacing the assignment while the group's coordinator is being looked up can end aiokafka's coordination task, and a
   fetcher task can end unseen. Both show in `take`; then a new consumer is made.
 - `bootstrap` logs why it failed and forgets it; `probe` goes first and keeps the reason.
+- `stop` cancels fetches under way and awaits them bare: whoever stops gets their `CancelledError`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +30,7 @@ from aiokafka.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from pollers.sources.kafka_security import KafkaSecurity
 
@@ -138,15 +138,31 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
 
     async def shut(self) -> None:
         """Stop, within a bounded time and whatever state the client is in. Never raises but when cancelled."""
-        with contextlib.suppress(Exception):
+        if await self._within(self.stop):
+            return
+        # It waited for a coordinator that does not answer, or met a fetch that it had cancelled itself.
+        fetcher = self._fetcher
+        if fetcher is not None:
+            tasks = {fetcher._fetch_task, *fetcher._pending_tasks}  # noqa: SLF001  # no public way
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_STOP_S)
+        await self._within(self._client.close)
+
+    async def _within(self, closing: Callable[[], Awaitable[None]]) -> bool:
+        """Close something within a bounded time; tell whether that went well."""
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
+        try:
             async with asyncio.timeout(_STOP_S):
-                await self.stop()
-                return
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_STOP_S):  # `stop` waited for a coordinator that does not answer
-                if self._fetcher is not None:
-                    await self._fetcher.close()
-                await self._client.close()
+                await closing()
+        except asyncio.CancelledError:
+            if task is not None and task.cancelling() > cancelled:
+                raise  # we are meant; else it is what became of a fetch under way
+            return False
+        except Exception:  # noqa: BLE001  # whatever state the client is in, it is being given up
+            return False
+        return True
 
 
 async def probe(bootstrap_servers: Sequence[str], security: KafkaSecurity, *, timeout_s: float) -> None:

@@ -11,8 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from model.errors import SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.ids import Position
 from model.mapping import StartingPosition
-from node.embedded_kafka import EmbeddedKafka
+from node.embedded_kafka import FETCH_MAX_WAIT_MS, EmbeddedKafka
 from pollers.ports import Lag
+from pollers.sources.kafka_client import PartitionConsumer
+from pollers.sources.kafka_security import KafkaSecurity
 from tests.support.kafka_source import kafka_mapping, kafka_source, produce, read_values, shard
 
 if TYPE_CHECKING:
@@ -276,3 +278,29 @@ async def test_a_closed_source_leaves_nothing_running(broker: EmbeddedKafka) -> 
         await source.close()
         with pytest.raises(SourceRefusedError):
             await reader.read(1)
+
+
+async def test_a_fetch_under_way_does_not_cancel_whoever_closes_the_connection(broker: EmbeddedKafka) -> None:
+    """The client cancels it and awaits it bare: a source that makes a new connection must not end by that."""
+    consumer = PartitionConsumer(
+        "audit",
+        bootstrap_servers=[broker.bootstrap_servers],
+        group_id="group",
+        security=KafkaSecurity(),
+        fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+        fetch_max_bytes=2**20,
+        request_timeout_s=5,
+    )
+    before = asyncio.all_tasks()
+    await consumer.start()
+    consumer.move({TopicPartition("audit", 0): 0}, partition_bytes=2**20)
+    async with asyncio.timeout(10):
+        while not consumer._fetcher._pending_tasks:  # noqa: ASYNC110 - aiokafka tells nobody
+            await asyncio.sleep(0.001)
+    async with asyncio.TaskGroup() as tasks:
+        fetches = [tasks.create_task(asyncio.sleep(60)) for _ in range(2)]
+        consumer._fetcher._pending_tasks.update(fetches)
+        closing = tasks.create_task(consumer.shut())
+    assert not closing.cancelled()
+    assert all(fetch.cancelled() for fetch in fetches)
+    assert asyncio.all_tasks() == before
