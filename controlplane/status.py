@@ -157,6 +157,22 @@ def assemble(
     for shard in snapshot.wanted:
         if shard.kind is ShardKind.SOURCE:
             wanted.setdefault(shard.key.mapping, set()).add(shard.key)
+    mappings = []
+    for record in records:
+        mine = wanted.get(record.id, set())
+        shards = present_shards(node, snapshot, mine, progress.get(record.id, {}), live)
+        mappings.append(mapping_status(record, shards, mine, snapshot.holdings, now_s=now_s))
+    return Status(str(node), _nodes(snapshot), mappings)
+
+
+def present_shards(
+    node: NodeId,
+    snapshot: FleetSnapshot,
+    wanted: Iterable[ShardKey],
+    progress: Mapping[ShardKey, ShardProgress],
+    live: LiveShards,
+) -> dict[ShardKey, ShardProgress]:
+    """Return what is known of a mapping's shards by now, from memory where `node` itself holds them."""
 
     def freshest(key: ShardKey, stored: ShardProgress) -> ShardProgress:
         holding = snapshot.holdings.get(key)
@@ -172,14 +188,8 @@ def assemble(
             return ShardProgress(stored.position, stored.token, stored.node, stored.ledger, stored.state, report)
         return stored
 
-    mappings = []
-    for record in records:
-        mine = wanted.get(record.id, set())
-        stored = {**dict.fromkeys(mine, ShardProgress()), **progress.get(record.id, {})}
-        shards = {key: freshest(key, one) for key, one in stored.items()}
-        circuit = circuit_status([one.report for key, one in shards.items() if key in snapshot.holdings], now_s)
-        mappings.append(_mapping(record, shards, mine, snapshot.holdings, circuit))
-    return Status(str(node), _nodes(snapshot), mappings)
+    known = {**dict.fromkeys(wanted, ShardProgress()), **progress}
+    return {key: freshest(key, one) for key, one in known.items()}
 
 
 def last_processing_result(reports: Mapping[ShardId, ShardReport]) -> str:
@@ -217,13 +227,15 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
 
 
-def _mapping(
+def mapping_status(
     record: MappingRecord,
     shards: Mapping[ShardKey, ShardProgress],
     wanted: set[ShardKey],
     holdings: Mapping[ShardKey, Holding],
-    circuit: CircuitStatus,
+    *,
+    now_s: float,
 ) -> MappingStatus:
+    """Put one mapping's part of the document together."""
     total = Ledger()
     for progress in shards.values():
         total = total.plus(progress.ledger)
@@ -240,18 +252,20 @@ def _mapping(
         uuid=str(record.id),
         state=str(record.state),
         last_processing_result=last_processing_result(telling),
-        circuit=circuit,
+        circuit=circuit_status([one.report for key, one in shards.items() if key in holdings], now_s),
         ledger=LedgerStatus(
             **msgspec.structs.asdict(total), balanced=all(one.ledger.balanced for one in shards.values())
         ),
         shards=[
-            _shard(key, shown[key], holdings.get(key), wanted=wanted)
+            _shard(key, shown[key], holdings.get(key), wanted=wanted, now_s=now_s)
             for key in sorted(shown, key=lambda key: natural_key(key.shard))
         ],
     )
 
 
-def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, wanted: set[ShardKey]) -> ShardStatus:
+def _shard(
+    key: ShardKey, progress: ShardProgress, holding: Holding | None, *, wanted: set[ShardKey], now_s: float
+) -> ShardStatus:
     report = progress.report
     state: str = report.state
     if holding is None and report.state is not ShardState.DRAINED:
@@ -275,7 +289,7 @@ def _shard(key: ShardKey, progress: ShardProgress, holding: Holding | None, *, w
                 key=parked.key,
                 records=parked.records,
                 bytes=parked.size,
-                age_s=round(max(0.0, time.time() - parked.since), 3),
+                age_s=round(max(0.0, now_s - parked.since), 3),
                 failures=parked.failures,
                 last_error=parked.error,
             )

@@ -143,3 +143,4 @@ class MappingRecord:
     state_reason: str = "USER_INITIATED"
     modified_time: float = 0.0  # epoch seconds, by the store's clock
     drained: int = 0  # shards read to their end so far: a new value has the tracker look again
+    parked_tries: int = 0  # asked for so far: a new value has the holders try everything parked at once

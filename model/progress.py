@@ -90,6 +90,51 @@ class CircuitReport(msgspec.Struct, frozen=True, array_like=True):
     limit: int | None = None  # how many batches the function is given at once, since it throttles; None: no limit
 
 
+class WaitsFor(StrEnum):
+    """What keeps a shard from going on."""
+
+    FUNCTION = "function"
+    SOURCE = "source"
+    DESTINATION = "destination"  # the on-failure destination
+    PARKING_LOT = "parking_lot"  # it is full
+
+
+class Blocking(msgspec.Struct, frozen=True, array_like=True):
+    """The record that holds up a shard, or a message group, for operators. Texts are short and printable."""
+
+    record: str  # its position; in a queue the message id
+    key: str | None  # what stays in order with it, and waits; None: nothing does
+    records: int  # with which it goes to the function
+    failures: int  # function errors; in a queue: how often the message was received
+    invocations: int
+    setbacks: int  # failures of any kind since the last progress
+    since: float  # epoch seconds: when it was first seen to hold up
+    retry_at: float | None  # epoch seconds; None: not known
+    others: int = 0  # further records that hold up other lanes, or groups
+
+
+class Succession(StrEnum):
+    """How a shard came to a holder."""
+
+    FIRST = "first"  # nobody is known to have held it before
+    HANDED_OVER = "handed_over"  # the one before had drained it
+    SAME_NODE = "same_node"  # the same node took it again, after its work on it had failed
+    HOLDER_LOST = "holder_lost"  # the one before was killed, cut off or too slow
+
+
+class Tenure(msgspec.Struct, frozen=True, array_like=True):
+    """One holder of a shard."""
+
+    token: int
+    node: str
+    since: float  # epoch seconds, by its own clock
+    succession: Succession
+
+
+MAX_TENURES = 5
+"""How many holders a shard's report names, the present one last: they are written with every save."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShardReport:
     """What the holder tells operators about a shard. Never holds a secret."""
@@ -103,6 +148,11 @@ class ShardReport:
     parked_keys: tuple[ParkedKey, ...] = ()  # those parked longest, at most `MAX_PARKED_SHOWN`
     remark: str | None = None  # what is worth knowing about how the shard is read, and no trouble
     circuit: CircuitReport | None = None  # of the mapping's function on the holder's node
+    error_time: float | None = None  # epoch seconds: when `last_error` was last seen
+    waits_for: WaitsFor | None = None
+    blocking: Blocking | None = None
+    tenures: tuple[Tenure, ...] = ()  # at most `MAX_TENURES`
+    parked_tries: int = 0  # the last `MappingRecord.parked_tries` for which all that was parked has been tried
 
 
 MAX_PARKED_SHOWN = 20

@@ -10,13 +10,18 @@ import http.client
 import json
 import os
 import ssl
-from typing import Any
-from urllib.parse import urlsplit
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from model.errors import EsmdError, UnavailableError
 
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
 DEFAULT_URL = "http://127.0.0.1:9001"
 TIMEOUT_S = 15.0
+_SAYS_WHY = frozenset({http.client.BAD_REQUEST, http.client.NOT_FOUND, http.client.CONFLICT})
 _LARGEST_ANSWER = 256 * 1024 * 1024
 
 
@@ -33,6 +38,41 @@ def get_json(url: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
 
     Raises `NodeUnreachableError` or `NodeRefusedError`, each saying what to do about it.
     """
+    with _asking(url, "GET", path, timeout_s=timeout_s) as (response, shown):
+        try:
+            body = response.read(_LARGEST_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(shown, error) from error
+        return _document(body, shown)
+
+
+def post_lines(url: str, path: str, document: object, *, timeout_s: float = TIMEOUT_S) -> Generator[Any, None, None]:
+    """POST a JSON document and yield the JSON documents of the answer's lines, as they come.
+
+    Whoever ends the iteration before its end closes the connection, and so tells the node to stop. Raises as
+    `get_json`, also when nothing comes for `timeout_s`, or the answer breaks off in the middle of a line.
+    """
+    with _asking(url, "POST", path, body=json.dumps(document).encode(), timeout_s=timeout_s) as (response, shown):
+        while True:
+            try:
+                line = response.readline(_LARGEST_ANSWER)
+            except (OSError, http.client.HTTPException) as error:
+                raise _unreachable(shown, error) from error
+            if not line:
+                return
+            yield _document(line, shown)
+
+
+def mapping_path(mapping: str, what: str) -> str:
+    """Return the path of something about a mapping, by its name or id."""
+    return f"/esmd/v1/mappings/{quote(mapping, safe='')}/{what}"
+
+
+@contextmanager
+def _asking(
+    url: str, method: str, path: str, *, body: bytes | None = None, timeout_s: float
+) -> Iterator[tuple[http.client.HTTPResponse, str]]:
+    """Send a request; yield the answer if it is one of success, and the address as people read it."""
     host, port, tls, prefix = _parse(url)
     connection = (
         http.client.HTTPSConnection(host, port, timeout=timeout_s, context=ssl.create_default_context())
@@ -44,28 +84,48 @@ def get_json(url: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     if token:
         headers["Authorization"] = f"Bearer {token}"
     shown = f"{'https' if tls else 'http'}://{host}:{connection.port}"
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     try:
-        connection.request("GET", f"{prefix}{path}", headers=headers)
-        response = connection.getresponse()
-        body = response.read(_LARGEST_ANSWER)
-    except (OSError, http.client.HTTPException) as error:
-        raise NodeUnreachableError(
-            f"no node answers at {shown}: {_why(error)}. Start one with `esmd run CONFIG`, or name another with --url "
-            "or ESMD_URL."
-        ) from error
+        try:
+            connection.request(method, f"{prefix}{path}", body=body, headers=headers)
+            response = connection.getresponse()
+            refused = b"" if response.status == http.client.OK else response.read(_LARGEST_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(shown, error) from error
+        if response.status != http.client.OK:
+            raise _refusal(response, refused, shown, path)
+        with response:
+            yield response, shown
     finally:
         connection.close()
-    if response.status == http.client.OK:
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise NodeUnreachableError(f"what answers at {shown} is no esmd node: its answer is not JSON") from error
-    message = _message(body) or response.reason
+
+
+def _unreachable(shown: str, error: Exception) -> NodeUnreachableError:
+    return NodeUnreachableError(
+        f"no node answers at {shown}: {_why(error)}. Start one with `esmd run CONFIG`, or name another with --url "
+        "or ESMD_URL."
+    )
+
+
+def _document(text: bytes, shown: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise NodeUnreachableError(f"what answers at {shown} is no esmd node: its answer is not JSON") from error
+
+
+def _refusal(response: http.client.HTTPResponse, body: bytes, shown: str, path: str) -> EsmdError:
+    """Return what a status other than 200 means."""
+    told = _message(body)
+    message = told or response.reason
     if response.status in {http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT}:
-        raise NodeUnreachableError(f"the node at {shown} cannot answer now: {message}")
+        return NodeUnreachableError(f"the node at {shown} cannot answer now: {message}")
     if response.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
-        raise NodeRefusedError(f"the node at {shown} refuses: {message}")
-    raise NodeRefusedError(f"{shown}{path} answers {response.status}: {message}. Is it an esmd node?")
+        return NodeRefusedError(f"the node at {shown} refuses: {message}")
+    if told and told != response.reason and response.status in _SAYS_WHY:
+        return NodeRefusedError(told)
+    return NodeRefusedError(f"{shown}{path} answers {response.status}: {message}. Is it an esmd node?")
 
 
 def _parse(url: str) -> tuple[str, int | None, bool, str]:

@@ -138,7 +138,7 @@ class Parts:
         def count_committed(step: int) -> None:
             counters.committed += step
 
-        embedded = self._embedded_servers(mapping)
+        embedded = self.embedded_servers(mapping)
         if not embedded:
             return KafkaSource(mapping, self._resolver, tasks=self._tasks, count_committed=count_committed)
         return KafkaSource(
@@ -150,7 +150,7 @@ class Parts:
             count_committed=count_committed,
         )
 
-    def _embedded_servers(self, mapping: EventSourceMapping) -> Sequence[str]:
+    def embedded_servers(self, mapping: EventSourceMapping) -> Sequence[str]:
         """Return where a topic of the embedded broker is; nothing for all others."""
         embedded = self.settings.embedded.kafka
         topic = mapping.source.topic if isinstance(mapping.source, KafkaTopic) else ""
@@ -191,7 +191,7 @@ class Parts:
         return KafkaDestination(
             name,
             TopicDocuments(function_arn=function_arn, envelope=envelope, record_info=KafkaBatchInfo(source)),
-            bootstrap_servers=self._embedded_servers(mapping) or source.bootstrap_servers,
+            bootstrap_servers=self.embedded_servers(mapping) or source.bootstrap_servers,
             connect_options=connect_options,
         )
 

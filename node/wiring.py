@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ import structlog
 
 from config.load import load
 from config.secrets import Secrets
+from controlplane.explain import read_explanation
 from controlplane.mappings import Desired, apply
-from controlplane.status import read_status
+from controlplane.status import present_shards, read_status
 from invocation.client import Targets
 from leasing.service import LeasingService
 from model.errors import ConflictError, SourceRefusedError, UnavailableError
@@ -27,7 +29,10 @@ from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
 from node.guard import BearerTokens
 from node.health import Readiness, readiness
+from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings
+from node.redrive import Redrives
+from node.redrive_parts import RedriveParts
 from node.runtimes import Catalogue, Runtimes
 from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
@@ -41,12 +46,14 @@ from pollers.fleet import Fleet
 from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from config.settings import ConfiguredMapping, Settings
+    from controlplane.explain import Explanation
     from controlplane.status import Status
     from leasing.held import HeldLease
-    from model.ids import ShardKey
+    from model.ids import MappingId, ShardKey
+    from model.progress import ShardProgress
     from model.secret import SecretResolver
     from node.options import RunOptions
     from node.signals import Shutdown
@@ -167,6 +174,10 @@ class Node:
                 embedded_aws=self._embedded_aws,
             )
             self._runtimes = Runtimes(self._catalogue, self._parts)
+            redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
+            self._redrives = Redrives(
+                self._catalogue, self._runtimes, self._store, redriving, present=self._present_shards
+            )
             async with shutdown.starting():
                 await self._bring_up()
             self._leasing = LeasingService(
@@ -193,6 +204,7 @@ class Node:
                 log.info("node.started", node=self._name, roles=sorted(self._options.roles), listen=str(address))
                 await shutdown.drain.wait()
                 self._draining = True
+                self._redrives.stop()
                 await self._leasing.drain(settings.drain_timeout_s)
                 await leasing
                 for task in background:
@@ -212,6 +224,7 @@ class Node:
             metrics=Telemetry(collector).exposition,
             status=self._status,
             credentials=credentials,
+            routes=MappingApi(explain=self._explain, redrives=self._redrives).routes(),
         )
 
     def _ready(self) -> Readiness:
@@ -226,6 +239,15 @@ class Node:
     async def _status(self) -> Status:
         return await read_status(self._store, self._leasing.node or NodeId(self._name), self._meters.view)
 
+    async def _explain(self, mapping: str) -> Explanation:
+        node = self._leasing.node or NodeId(self._name)
+        return await read_explanation(self._store, node, mapping, self._meters.view, now_s=time.time())
+
+    async def _present_shards(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
+        snapshot, progress = await self._store.snapshot(), await self._store.load_mapping(mapping)
+        node = self._leasing.node or NodeId(self._name)
+        return present_shards(node, snapshot, (), progress, self._meters.view)
+
     # Workers
 
     async def _make_worker(self, lease: HeldLease) -> Worker:
@@ -233,7 +255,7 @@ class Node:
             await self._catalogue.read()
         if lease.key.shard == TRACKER:
             return TrackerWorker(lease, self._catalogue, self._runtimes, self._store)
-        return PumpWorker(lease, self._runtimes, self._store)
+        return PumpWorker(lease, self._catalogue, self._runtimes, self._store)
 
     def _ended(self, key: ShardKey) -> None:
         self._leasing.give_up(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from model.ids import TRACKER, ShardKey
 from model.mapping import MappingState, SqsSource
 from model.progress import ProgressUpdate, ShardReport, ShardState
 from model.shard import SourceShard
+from pollers.blocking import tenures
 from pollers.pump import Pump
 from pollers.queue_calls import QueueParts
 from pollers.queue_pump import QueuePump
@@ -41,8 +43,9 @@ _REFUSED_S = 30.0
 class PumpWorker:
     """Pumps one shard with its mapping's runtime. `pollers.fleet.Worker`."""
 
-    def __init__(self, lease: HeldLease, runtimes: Runtimes, store: Store) -> None:
+    def __init__(self, lease: HeldLease, catalogue: Catalogue, runtimes: Runtimes, store: Store) -> None:
         self._lease = lease
+        self._catalogue = catalogue
         self._runtimes = runtimes
         self._store = store
         self._pump: Pump | QueuePump | None = None
@@ -53,6 +56,7 @@ class PumpWorker:
         try:
             async with self._runtimes.using(self._lease.key.mapping) as parts:
                 self._pump = self._make_pump(parts)
+                self._try_parked()
                 if self._draining.is_set():
                     return
                 if await self._pump.run():
@@ -90,9 +94,16 @@ class PumpWorker:
             self._pump.refresh()
 
     def mapping_changed(self, *, document: bool) -> None:
-        """Come back with the present document."""
+        """Come back with the present document; try what is parked if an operator wishes it."""
         if document:
             self.drain()
+        else:
+            self._try_parked()
+
+    def _try_parked(self) -> None:
+        record = self._catalogue.record(self._lease.key.mapping)
+        if record is not None and self._pump is not None:
+            self._pump.try_parked(record.parked_tries)
 
     async def _tell(self, error: str) -> None:
         progress = self._lease.progress
@@ -102,7 +113,13 @@ class PumpWorker:
             node=self._lease.node,
             position=None,
             ledger=progress.ledger,
-            report=ShardReport(ShardState.FAILED, last_result=f"PROBLEM: {error}", last_error=error),
+            report=ShardReport(
+                ShardState.FAILED,
+                last_result=f"PROBLEM: {error}",
+                last_error=error,
+                error_time=time.time(),
+                tenures=tenures(progress, self._lease.lease, time.time()),
+            ),
             state=progress.state,
             origin=progress.origin,
         )

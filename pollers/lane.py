@@ -7,9 +7,11 @@ only itself.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from model.record import Records
+from pollers.blocking import Stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -102,6 +104,7 @@ class Lane:
         self._in_delivery = 0
         self._oldest_ms = 0
         self._retrying: Retrying | None = None
+        self._retry_at: float | None = None  # epoch seconds
 
     @property
     def held(self) -> int:
@@ -131,6 +134,11 @@ class Lane:
     def failures(self) -> dict[int, Attempts]:
         """Return what the records in delivery have been through."""
         return {} if self._retrying is None else self._retrying.failures()
+
+    def stuck(self) -> Stuck | None:
+        """Return what holds up this lane."""
+        work = None if self._retrying is None else self._retrying.stuck()
+        return None if work is None else Stuck(work, self._retry_at)
 
     def add(self, records: Records) -> None:
         """Take records behind those waiting. Never none."""
@@ -185,7 +193,7 @@ class Lane:
 
     def began(self, retrying: Retrying) -> None:
         """Note whose failures count now."""
-        self._retrying = retrying
+        self._retrying, self._retry_at = retrying, None
 
     def delivered(self, records: Records) -> None:
         """Pass on what was delivered."""
@@ -199,6 +207,7 @@ class Lane:
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Pass on a failed attempt."""
+        self._retry_at = time.time() + delay_s
         self._owner.setback(outcome, delay_s)
 
     def park(self, key: Hashable, retrying: Retrying) -> float | None:

@@ -70,6 +70,7 @@ class LaneMaker:
             lambda unparking: parked._delivery(unparking, exchange),  # noqa: SLF001 - of the same class
             batch_size=self.parts.mapping.batch_size,
             gives_up=self.parts.gives_up,
+            tried=self.standing.tried_parked,
         )
 
     def _lane_of(self, owner: LaneOwner, batches: Batches, exchange: Exchange) -> Lane:
@@ -110,7 +111,7 @@ class LaneMaker:
             required=parts.mapping.extensions.destination_required,
             lease=self.lease,
             counters=parts.counters,
-            watch=self.standing,
+            watch=self.standing.troubles,
             random=parts.random,
             draining=self.draining,
         )

@@ -58,13 +58,14 @@ class Pump:
         self._settled_at = 0.0  # the source answers without trouble since
         self._lanes: list[Lane] = []
         self._unparking: Unparking | None = None
+        self._parked_tries = lease.progress.report.parked_tries
         self._room = asyncio.Event()  # a lane took a batch
         self._draining = asyncio.Event()
         self._ended = asyncio.Event()  # drained, or read to the end of a closed shard
         self._restart: SourceRestartedError | None = None
 
     def __repr__(self) -> str:
-        return f"<Pump {self.key} {self._standing.state} at {self._standing.position}>"
+        return f"<Pump {self.key} {self._standing.troubles.state} at {self._standing.position}>"
 
     def drain(self) -> None:
         """Read no more; `run` returns after the invocations under way and the last checkpoint."""
@@ -73,6 +74,12 @@ class Pump:
         if self._unparking is not None:
             self._unparking.stop()
         self._parts.gate.drained()
+
+    def try_parked(self, number: int) -> None:
+        """Have all that is parked tried at once, unless that was done for this wish of an operator."""
+        self._parked_tries = number
+        if self._unparking is not None and number != self._standing.parked_tries:
+            self._unparking.try_all(number)
 
     def refresh(self) -> None:
         """Have the report brought up to date."""
@@ -94,7 +101,7 @@ class Pump:
                 await self._note_start(reader)
                 await self._pump(reader)
                 await self._standing.all_saved()
-            return self._standing.state is ShardState.DRAINED
+            return self._standing.troubles.state is ShardState.DRAINED
         finally:
             self._standing.close()
             probes.pop(self.key, None)
@@ -114,7 +121,7 @@ class Pump:
 
     async def _note_start(self, reader: ShardReader) -> None:
         """Make a resolved LATEST or AT_TIMESTAMP durable before anything is delivered."""
-        self._standing.source_answers()
+        self._standing.troubles.source_answers()
         if self._standing.position is None and reader.start is not None:
             self._standing.position = reader.start
             self._standing.log.info("shard.started", position=reader.start)
@@ -133,6 +140,7 @@ class Pump:
         )
         self._lanes = [maker.lane(self, reader) for _ in range(self._parts.lanes)]
         self._unparking = maker.unparking(self)
+        self.try_parked(self._parked_tries)
         self._standing.holders = [*self._lanes, self._unparking]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -142,7 +150,7 @@ class Pump:
                 reading = tasks.create_task(self._read(reader), name=f"read {self.key}")
                 await self._ended.wait()
                 if self._draining.is_set():
-                    self._standing.state = ShardState.DRAINING
+                    self._standing.troubles.state = ShardState.DRAINING
                     self._unparking.stop()
                     reading.cancel()
                 for lane in self._lanes:
@@ -159,7 +167,7 @@ class Pump:
                 raise
             raise lost.exceptions[0] from None
         if not self._draining.is_set():
-            self._standing.state = ShardState.DRAINED
+            self._standing.troubles.state = ShardState.DRAINED
         if self._restart is not None:
             self._standing.log.warning("shard.rewound", why=str(self._restart), position=self._restart.position)
             self._standing.rewind(self._restart.position)
@@ -185,7 +193,7 @@ class Pump:
                 self._ended.set()
                 return
             delay_s = _FIRST_DELAY_S
-            self._standing.source_answers()
+            self._standing.troubles.source_answers()
             if chunk.raws:
                 intake.take(chunk)
 
@@ -207,7 +215,9 @@ class Pump:
         """Report it and wait, unless draining; returns the next delay."""
         refused = isinstance(exc, SourceRefusedError)
         delay_s = _REFUSED_DELAY_S if refused else delay_s
-        if self._standing.source_trouble(str(exc), result=exc.result if isinstance(exc, SourceRefusedError) else None):
+        if self._standing.troubles.source_trouble(
+            str(exc), result=exc.result if isinstance(exc, SourceRefusedError) else None
+        ):
             event = "source.refused" if refused else "source.unavailable"
             self._standing.log.warning(event, error=str(exc), retry_in_s=delay_s)
         with suppress(TimeoutError):
@@ -306,7 +316,7 @@ class Pump:
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Report a failed attempt."""
-        self._standing.setback(outcome, delay_s)
+        self._standing.troubles.setback(outcome, delay_s)
 
     def known_failures(self) -> dict[int, Attempts]:
         """Return what records had been through before a restart."""

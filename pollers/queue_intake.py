@@ -152,4 +152,4 @@ class Intake:
             # Waiting for the window costs visibility; without the heartbeat it is asked for at once, as AWS did.
             timeout_s = min(int(needed_s) + _WINDOW_MARGIN_S, int(MAX_HIDDEN_S))
             self._visibility_s = timeout_s
-        self._visibility.timeout_s = timeout_s
+        self._visibility.timeout_s = self._standing.visibility_s = timeout_s

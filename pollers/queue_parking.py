@@ -38,6 +38,23 @@ class QueueParking:
         self._load = load
         self._groups = groups
         self._random = random
+        self._asked = self._done = 0  # wishes of operators, and those carried out
+        self._untried: list[Work] = []
+
+    def try_all(self, number: int, now: float) -> None:
+        """Have all that is parked tried at once, whatever its backoff, for this wish of an operator."""
+        if number != self._asked:
+            self._asked = number
+            self._untried = self._load.parked
+            for work in self._untried:
+                work.due_at = now
+
+    def tried(self) -> int:
+        """Return the last wish for which all that was parked has had its turn, or has gone."""
+        self._untried = [work for work in self._untried if work in self._load]
+        if not self._untried:
+            self._done = self._asked
+        return self._done
 
     def keep(self, work: Work, failed: Iterable[Message], *, reported: bool, now: float) -> list[Message]:
         """Keep failed messages of a batch; return those that are left to the queue.

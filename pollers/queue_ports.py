@@ -61,6 +61,9 @@ class Queue(Protocol):
     async def facts(self) -> QueueFacts:
         """Ask for the visibility timeout and the backlog."""
 
+    async def moves_after(self) -> int | None:
+        """Ask after how many receives the queue moves a message to its dead-letter queue; None: never."""
+
     async def receive(self, most: int, *, wait_s: int, visibility_s: int | None = None) -> list[Received]:
         """Receive up to `most` messages (10 at most), waiting up to `wait_s` (20 at most) for the first.
 

@@ -18,6 +18,7 @@ from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableEr
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import ShardState
 from pollers.gate import Place
+from pollers.handing_over import drained_within
 from pollers.queue_calls import call
 from pollers.queue_following import Following
 from pollers.queue_groups import Groups
@@ -63,7 +64,7 @@ class QueuePump:
         mapping = parts.mapping
         self._changed = asyncio.Event()
         limits, self._index = ScalingLimits.of(mapping), shard_index(lease.key.shard)
-        self._standing = QueueStanding(lease, parts.checkpointer, self, mapping=mapping.name, circuit=parts.gate.report)
+        self._standing = QueueStanding(lease, parts, self)
         self._limit = ConcurrencyLimit(
             share(self._index, limits.start, limits),
             reduces_on_errors=not mapping.report_batch_item_failures,
@@ -102,6 +103,11 @@ class QueuePump:
     def drain(self) -> None:
         """Receive no more; `run` returns after the handlers under way, everything else given back."""
         self._draining.set()
+        self._changed.set()
+
+    def try_parked(self, number: int) -> None:
+        """Have all that is parked tried at once, for this wish of an operator."""
+        self.parking.try_all(number, asyncio.get_running_loop().time())
         self._changed.set()
 
     def refresh(self) -> None:
@@ -160,7 +166,7 @@ class QueuePump:
                 self._intake.learn(await self._parts.source.facts())
             except (SourceUnavailableError, SourceRefusedError) as exc:
                 pause_s, delay_s = self._intake.trouble(exc, delay_s)
-                await self._pause(pause_s)
+                await drained_within(self._draining, pause_s)
             else:
                 self._standing.source_answers()
                 await self._following.read_allotment()
@@ -302,13 +308,14 @@ class QueuePump:
 
     def _delivered(self, messages: list[Message]) -> None:
         """Have messages deleted; in FIFO queues their groups stay locked until that is done."""
-        self._standing.delivered(len(messages))
+        self._standing.delivered(messages)
         self._let_go(messages)
         self._settling.delete(messages, self._settled)
 
     def _failed(self, messages: list[Message]) -> None:
         """Leave messages to the queue, which makes them visible in its time; later ones of their groups too."""
         self._leave(messages)
+        self._standing.failed(messages)
         if self._parts.fifo:
             groups = {message.group for message in messages}
             self._leave(self._groups.withdraw(groups))
@@ -383,11 +390,6 @@ class QueuePump:
             self._giving_back -= 1
             self._changed.set()
         self._standing.log.info("messages.given_back", messages=len(messages))
-
-    async def _pause(self, delay_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                await self._draining.wait()
 
 
 def _first(group: BaseExceptionGroup) -> BaseException:

@@ -16,16 +16,20 @@ import structlog
 
 from model.errors import LeaseLostError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState, WaitsFor
+from pollers.blocking import tenures
 from pollers.circuit import held_up
 from pollers.counters import ShardView
+from pollers.queue_failing import Failing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leasing.held import HeldLease
     from model.ids import ShardKey
-    from pollers.checkpointer import Checkpointer
-    from pollers.counters import CircuitProbe
+    from pollers.queue_calls import QueueParts
     from pollers.queue_parking import QueueParking
+    from pollers.queue_ports import Message
     from statemgr.scaling import QueueUse
 
 log = structlog.get_logger(__name__)
@@ -59,21 +63,23 @@ class Holder(Protocol):
 class QueueStanding:
     """One poller's standing under one lease. `pollers.checkpointer.Saving`."""
 
-    def __init__(
-        self, lease: HeldLease, checkpointer: Checkpointer, holder: Holder, *, mapping: str, circuit: CircuitProbe
-    ) -> None:
+    def __init__(self, lease: HeldLease, parts: QueueParts, holder: Holder) -> None:
         self.key: ShardKey = lease.key
         before = lease.progress.ledger
         # What its predecessor had parked is in the queue, and received again, as what it had in flight.
         self.ledger = before.plus(Ledger(parked=-before.parked, in_flight=before.parked)).resumed()
         self.state = ShardState.STARTING
         self.source_error: str | None = None
+        self.visibility_s = 0.0  # the queue's, once known
+        self._failing = Failing(ordered=parts.fifo)
         self._holder = holder
-        self._circuit = circuit
+        self._circuit = parts.gate.report
         self._lease = lease
-        self._checkpointer = checkpointer
+        self._checkpointer = parts.checkpointer
         self._last_result = lease.progress.report.last_result
         self._last_error: str | None = None
+        self._error_time: float | None = None
+        self._tenures = tenures(lease.progress, lease.lease, time.time())
         self._imbalance = 0
         self._changes = 0
         self._changes_saved = 0
@@ -81,7 +87,7 @@ class QueueStanding:
         self._refused: SaveResult | None = None
         self._news = asyncio.Event()
         self._counting: asyncio.TimerHandle | None = None
-        self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
+        self.log = log.bind(mapping=parts.mapping.name, shard=lease.key.shard, token=lease.token)
 
     def changed(self) -> None:
         """Have the present state saved soon."""
@@ -106,13 +112,18 @@ class QueueStanding:
         self.ledger.filtered += messages
         self.counted()
 
-    def delivered(self, messages: int) -> None:
+    def delivered(self, messages: Sequence[Message]) -> None:
         """Count messages as taken by the function."""
-        self.ledger.delivered += messages
+        self.ledger.delivered += len(messages)
+        self._failing.finished(messages)
         self._last_result, self._last_error = "OK", None
         if self.state is not ShardState.DRAINING:
             self.state = ShardState.READING
         self.counted()
+
+    def failed(self, messages: Sequence[Message]) -> None:
+        """Remember, for operators, messages that the function failed on."""
+        self._failing.failed(messages, time.time())
 
     def left_to_queue(self, messages: int) -> None:
         """Take messages off the account: they are the queue's again."""
@@ -134,7 +145,7 @@ class QueueStanding:
         if error != self._last_error and not isinstance(outcome, Throttled):  # of throttles the gate tells, once
             retry = "when visible again" if delay_s is None else round(delay_s, 3)
             self.log.warning("invoke.failed", error=error, retry_in_s=retry)
-        self._last_result, self._last_error = result, error
+        self._last_result, self._last_error, self._error_time = result, error, time.time()
         if self.state is not ShardState.DRAINING:
             self.state = state
         self.counted()
@@ -142,7 +153,7 @@ class QueueStanding:
     def source_trouble(self, error: str, *, result: str | None) -> bool:
         """Note that the queue does not answer, or refuses (`result` given). Tells whether that is new."""
         new = error != self.source_error
-        self.source_error = error
+        self.source_error, self._error_time = error, time.time()
         self.state = ShardState.WAITING if result is None else ShardState.FAILED
         if result is not None:
             self._last_result = result
@@ -224,13 +235,21 @@ class QueueStanding:
         backlog, oldest_ms = self._holder.backlog, self._holder.oldest_ms
         circuit = self._circuit()
         state, held_up_by = held_up(self.state, circuit)
+        last_error = self.source_error or self._last_error or held_up_by
+        calling = state in (ShardState.RETRYING, ShardState.WAITING)
+        waits_for = WaitsFor.SOURCE if self.source_error else WaitsFor.FUNCTION if calling else None
         return ShardReport(
             state=state,
             lag_records=None if backlog is None else backlog + self._holder.held,
             lag_s=None if oldest_ms is None else round(max(0.0, time.time() - oldest_ms / 1000), 3),
             last_result=self._last_result,
-            last_error=self.source_error or self._last_error or held_up_by,
+            last_error=last_error,
+            error_time=None if last_error is None else self._error_time,
+            waits_for=waits_for,
+            blocking=self._failing.blocking(self.visibility_s, time.time()),
+            tenures=self._tenures,
             parked_keys=self._holder.parking.shown(asyncio.get_running_loop().time()),
+            parked_tries=self._holder.parking.tried(),
             circuit=circuit,
         )
 

@@ -60,6 +60,9 @@ class Workload:
         self._ended_at: list[float] = []  # a heap: of the free slots
         self._peak = 0
 
+    def __contains__(self, work: object) -> bool:
+        return work in self._running or work in self._waiting
+
     @property
     def running(self) -> int:
         """Batches with the function."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 _SAMPLE_S: Final = 10.0
 _WINDOW_S: Final = 300.0
 _MIN_SPAN_S: Final = 30.0  # a shard that has just been opened shows no trend
 _HORIZON_S: Final = 7 * 86400.0  # a forecast beyond this means nothing
+_WARN_S: Final = 3600.0
 
 
 class RetentionForecast:
@@ -36,3 +37,27 @@ class RetentionForecast:
             return None
         left_s = max(0.0, retention_s - lag_s) * (now - began) / (lag_s - before_s)
         return round(left_s, 1) if left_s < _HORIZON_S else None
+
+
+class Warn(Protocol):
+    """Told, once, when a loss comes near; and again when it does after a recovery."""
+
+    def __call__(self, *, loss_in_s: float | None, lag_s: float | None, retention_s: float | None) -> None:
+        """Warn."""
+
+
+class WarningForecast:
+    """A forecast that warns an hour before records are lost."""
+
+    def __init__(self, warn: Warn) -> None:
+        self._forecast = RetentionForecast()
+        self._warn = warn
+        self._near = False
+
+    def loss_in_s(self, now: float, lag_s: float | None, retention_s: float | None) -> float | None:
+        """See `RetentionForecast`."""
+        loss_in_s = self._forecast.loss_in_s(now, lag_s, retention_s)
+        before, self._near = self._near, loss_in_s is not None and loss_in_s < _WARN_S
+        if self._near and not before:
+            self._warn(loss_in_s=loss_in_s, lag_s=lag_s, retention_s=retention_s)
+        return loss_in_s

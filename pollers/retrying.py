@@ -221,6 +221,10 @@ class Retrying:
         works = self._todo if self._giving_up is None else [*self._todo, self._giving_up]
         return {_place(work.batch): Attempts.of(work) for work in works}
 
+    def stuck(self) -> Work | None:
+        """Return what is next, if it has failed before, or what is being given up."""
+        return self._giving_up or next((work for work in self._todo[-1:] if work.last is not None), None)
+
     def insert(self, batch: Batch) -> None:
         """Put a batch before what is left."""
         self._todo.append(Work(batch))

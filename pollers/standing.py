@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from model.errors import LeaseLostError, StoreUnavailableError
-from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from model.errors import LeaseLostError
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
 from model.record import pick
-from pollers.circuit import held_up
+from pollers.blocking import blocking, tenures
 from pollers.counters import ShardView
-from pollers.handing_over import drained_within
+from pollers.lot_loading import load_lot
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
 from pollers.positions import Positions
-from pollers.retention import RetentionForecast
-from pollers.retrying import FIRST_DELAY_S, MAX_DELAY_S
+from pollers.retention import WarningForecast
 from pollers.shard_state import StoredState
+from pollers.troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from leasing.held import HeldLease
     from model.ids import Position, ShardKey
     from model.record import Places, Records
+    from pollers.blocking import Stuck
     from pollers.checkpointer import Checkpointer
     from pollers.counters import CircuitProbe
     from pollers.ports import Chunk, ShardReader
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pollers.windows import Windows
 
 log = structlog.get_logger(__name__)
-
-_WARN_S = 3600.0  # before records are lost to the source's retention
 
 
 class Holder(Protocol):
@@ -55,6 +53,9 @@ class Holder(Protocol):
 
     def failures(self) -> dict[int, Attempts]:
         """Return what the records in delivery have been through, by the first position of each run of them."""
+
+    def stuck(self) -> Stuck | None:
+        """Return what holds it up, if anything does."""
 
 
 class Standing:
@@ -75,27 +76,24 @@ class Standing:
         self.ledger = lease.progress.ledger.resumed()
         self.positions = Positions(stored.ahead)
         self.position: Position | None = lease.progress.position
-        self.state = ShardState.STARTING
-        self.source_error: str | None = None
         self.known_failures = dict(stored.attempts)  # counted before a restart
         self.stored_window = stored.window
         self.lot = ParkingLot(max_parked_bytes)
         self._has_stored_lot = stored.parked
+        self.parked_tries = lease.progress.report.parked_tries
         self.windows: Windows | None = None  # of a mapping with tumbling windows
-        self._destination_trouble: tuple[ShardState, str] | None = None
         self._circuit = circuit
         self.holders: Sequence[Holder] = ()
         self.reader: ShardReader | None = None
         self._lease = lease
         self._checkpointer = checkpointer
-        self._last_result = lease.progress.report.last_result
-        self._last_error: str | None = None
+        self._blocking = lease.progress.report.blocking
+        self._tenures = tenures(lease.progress, lease.lease, time.time())
         self._imbalance = 0
         self._rewind = False
         self._reported: ShardReport | None = None
         self._clock = clock
-        self._forecast = RetentionForecast()
-        self._warned = False
+        self._forecast = WarningForecast(self._warn_of_loss)
         self._strayed = False  # and said so
         self._changes = 0  # counts what is worth saving
         self._changes_saved = 0
@@ -105,6 +103,7 @@ class Standing:
         self._refused: SaveResult | None = None
         self._news = asyncio.Event()  # a save came back
         self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
+        self.troubles = Troubles(self.log, self.changed, last_result=lease.progress.report.last_result)
 
     # What happens
 
@@ -176,7 +175,7 @@ class Standing:
         if attempts is not None:
             self.known_failures[records.positions[0]] = attempts
             queue = self.lot.queues[records.order_keys[0]]
-            queue.failures, queue.error = attempts.failures, self._last_error
+            queue.failures, queue.error = attempts.failures, self.troubles.last_error
 
     def left_lot(self, records: Records) -> None:
         """Note that parked records were delivered or given up."""
@@ -184,24 +183,25 @@ class Standing:
             self.known_failures.pop(position, None)
         self.changed()
 
+    def tried_parked(self, number: int) -> None:
+        """Note that all that was parked has been tried for an operator."""
+        self.parked_tries = number
+        self.changed()
+
     async def take_up_lot(self, draining: asyncio.Event) -> None:
         """Load what the last holder parked, unless the node drains first."""
-        delay_s = FIRST_DELAY_S
-        while self._has_stored_lot and not draining.is_set():
-            try:
-                stored = await self._checkpointer.load_parked(self.key)
-            except StoreUnavailableError as exc:
-                self.log.warning("parked.not_loaded", error=str(exc), retry_in_s=delay_s)
-                await drained_within(draining, delay_s)
-                delay_s = min(MAX_DELAY_S, delay_s * 2)
-                continue
-            now = asyncio.get_running_loop().time()
-            self.lot = ParkingLot(self.lot.max_bytes, stored, now=now, since=time.time())
-            for queue in self.lot.queues.values():
-                known = self.known_failures.get(queue.records[0].position)
-                queue.failures = 0 if known is None else known.failures
-            self._has_stored_lot = False
-            self.changed()
+        if not self._has_stored_lot:
+            return
+        stored = await load_lot(self._checkpointer, self.key, draining, self.log)
+        if stored is None:
+            return
+        now = asyncio.get_running_loop().time()
+        self.lot = ParkingLot(self.lot.max_bytes, stored, now=now, since=time.time())
+        for queue in self.lot.queues.values():
+            known = self.known_failures.get(queue.records[0].position)
+            queue.failures = 0 if known is None else known.failures
+        self._has_stored_lot = False
+        self.changed()
 
     def batch_finished(self) -> None:
         """Count a finished batch."""
@@ -210,58 +210,8 @@ class Standing:
 
     def succeeded(self) -> None:
         """Note that the function took records."""
-        self._last_result, self._last_error = "OK", None
+        self.troubles.function_took()
         self.lot.function_answers()
-        self.state = ShardState.READING
-
-    def setback(self, outcome: Outcome, delay_s: float) -> None:
-        """Note a failed attempt; its count is stored, so that it survives a restart."""
-        match outcome:
-            case FunctionFailed():
-                result, error, state = "PROBLEM: Function call failed", outcome.error, ShardState.RETRYING
-            case PartlyFailed():
-                result, state = "PROBLEM: Function call failed", ShardState.RETRYING
-                failed = len(outcome.failed)
-                error = f"{failed} record{'s' if failed != 1 else ''} of a batch failed"
-            case Throttled() | NotReached():
-                result, error, state = f"PROBLEM: {outcome.error}", outcome.error, ShardState.WAITING
-            case Delivered():
-                return
-        if error != self._last_error and not isinstance(outcome, Throttled):  # of throttles the gate tells, once
-            self.log.warning("invoke.failed", error=error, retry_in_s=round(delay_s, 3))
-        self._last_result, self._last_error, self.state = result, error, state
-        self.changed()
-
-    def destination_failed(self, error: str, *, refused: bool, retry_in_s: float | None) -> None:
-        """Note that the on-failure destination cannot take records now; they wait, unless they may be dropped."""
-        trouble = (ShardState.FAILED if refused else ShardState.WAITING, f"on-failure destination: {error}")
-        if trouble != self._destination_trouble:
-            say = self.log.error if refused else self.log.warning
-            say("destination.failed", error=error, retry_in_s=retry_in_s and round(retry_in_s, 3))
-        self._destination_trouble = None if retry_in_s is None else trouble
-        self.changed()
-
-    def destination_answers(self) -> None:
-        """Note that the on-failure destination took records."""
-        if self._destination_trouble is not None:
-            self.log.info("destination.answers")
-        self._destination_trouble = None
-
-    def source_trouble(self, error: str, *, result: str | None) -> bool:
-        """Note that the source does not answer, or refuses (`result` given). Tells whether that is new."""
-        new = error != self.source_error
-        self.source_error = error
-        self.state = ShardState.WAITING if result is None else ShardState.FAILED
-        if result is not None:
-            self._last_result = result
-        self.changed()
-        return new
-
-    def source_answers(self) -> None:
-        """Note that the source gave records."""
-        self.source_error = None
-        if self.state in (ShardState.STARTING, ShardState.WAITING, ShardState.FAILED):
-            self.state = ShardState.READING
 
     def refresh(self) -> None:
         """Have the report saved if it changed although the checkpoint did not move: lag, age."""
@@ -345,6 +295,9 @@ class Standing:
         """Save nothing more."""
         self._checkpointer.forget(self)
 
+    def _warn_of_loss(self, **facts: float | None) -> None:
+        self.log.warning("retention.loss_near", **facts)
+
     # The account and the report
 
     def _account(self) -> Ledger:
@@ -376,30 +329,27 @@ class Standing:
             ages_s.append(lag.seconds)
         lag_s = round(max(0.0, *ages_s), 3) if ages_s else None
         circuit = self._circuit()
-        state, held_up_by = held_up(self.state, circuit)
-        state, trouble = self._destination_trouble or (state, None)
-        if trouble is None and self.lot.full:
-            state, trouble = ShardState.WAITING, "the parking lot is full"
+        trouble = self.troubles.worst(circuit, lot_full=self.lot.full)
+        stuck = [one for holder in self.holders if (one := holder.stuck()) is not None]
+        if trouble.retry_at is not None:
+            stuck = [one._replace(retry_at=trouble.retry_at) for one in stuck]
+        self._blocking = blocking(stuck, self._blocking, time.time())
         return ShardReport(
-            state=self.state if self.state is ShardState.DRAINING else state,
+            state=ShardState.DRAINING if self.troubles.state is ShardState.DRAINING else trouble.state,
             lag_records=None if lag.records is None else lag.records + held,
             lag_s=lag_s,
-            last_result=self._last_result,
-            last_error=trouble or self.source_error or self._last_error or held_up_by,
-            loss_in_s=self._loss_in_s(lag_s, lag.retention_s),
+            last_result=self.troubles.last_result,
+            last_error=trouble.error,
+            loss_in_s=self._forecast.loss_in_s(self._clock(), lag_s, lag.retention_s),
             parked_keys=self.lot.shown(),
             remark=lag.remark,
             circuit=circuit,
+            error_time=None if trouble.error is None else self.troubles.seen_at,
+            waits_for=trouble.waits_for,
+            blocking=self._blocking,
+            tenures=self._tenures,
+            parked_tries=self.parked_tries,
         )
-
-    def _loss_in_s(self, lag_s: float | None, retention_s: float | None) -> float | None:
-        """Forecast when the source deletes what is not finished, and warn in good time, once."""
-        loss_in_s = self._forecast.loss_in_s(self._clock(), lag_s, retention_s)
-        near = loss_in_s is not None and loss_in_s < _WARN_S
-        if near and not self._warned:
-            self.log.warning("retention.loss_near", loss_in_s=loss_in_s, lag_s=lag_s, retention_s=retention_s)
-        self._warned = near
-        return loss_in_s
 
     def view(self) -> ShardView:
         """Return the shard as it is now, for scrapes and `status`."""

@@ -61,6 +61,7 @@ class Unparking:
         *,
         batch_size: int,
         gives_up: bool,
+        tried: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self._owner = owner
         self._lot = lot
@@ -71,6 +72,9 @@ class Unparking:
         self._closing = False
         self._stopping = False
         self._queue: ParkedQueue | None = None  # the key whose step is under way
+        self._tried = tried  # told once everything parked was tried for an operator
+        self._asked: int | None = None  # the wish being carried out
+        self._untried: set[Hashable] = set()
 
     def failures(self) -> dict[int, Attempts]:
         """Return what parked records have been through, by the first position of each run."""
@@ -80,8 +84,24 @@ class Unparking:
                 known.update(queue.course.failures())
         return known
 
+    def stuck(self) -> None:
+        """Hold up nothing: what is parked is out of the way."""
+
     def added(self) -> None:
         """Learn that something was parked."""
+        self._changed.set()
+
+    def try_all(self, number: int) -> None:
+        """Try every key at once, whatever its backoff; `tried` gets the number when all of them had their turn."""
+        if number == self._asked:
+            return
+        self._asked = number
+        self._untried = set(self._lot.queues)
+        now = asyncio.get_running_loop().time()
+        for queue in self._lot.queues.values():
+            queue.due_at = now
+        if not self._untried:
+            self._tried(number)
         self._changed.set()
 
     def close(self) -> None:
@@ -185,14 +205,24 @@ class Unparking:
         queue.failures = 0 if known is None else known.failures
         queue.error = _error(outcome)
         self._owner.setback_parked()
+        self._had_its_turn(queue)
 
     def park(self, key: Hashable, retrying: Retrying) -> float | None:
         """Never happens: what is parked is not parked again."""
         raise RuntimeError(f"{key!r} is parked already: {retrying!r}")
 
     def _leave(self, count: int) -> None:
-        if self._queue is not None:
-            self._lot.leave(self._queue, count)
+        queue = self._queue
+        if queue is not None:
+            self._lot.leave(queue, count)
+            if not queue.records:
+                self._had_its_turn(queue)
+
+    def _had_its_turn(self, queue: ParkedQueue) -> None:
+        if queue.key in self._untried:
+            self._untried.remove(queue.key)
+            if not self._untried and self._asked is not None:
+                self._tried(self._asked)
 
 
 def _error(outcome: Outcome) -> str | None:

@@ -193,8 +193,10 @@ class MemoryStore:
             and (present.state is MappingState.DELETING) == (record.state is MappingState.DELETING)
         ):
             return present
-        drained = 0 if present is None else present.drained
-        stored = replace(record, revision=revision + 1, modified_time=self._clock(), drained=drained)
+        drained, tries = (0, 0) if present is None else (present.drained, present.parked_tries)
+        stored = replace(
+            record, revision=revision + 1, modified_time=self._clock(), drained=drained, parked_tries=tries
+        )
         self._mappings[record.id] = stored
         tracker = ShardKey(record.id, TRACKER)
         if tracker not in self._wanted:
@@ -251,6 +253,15 @@ class MemoryStore:
         self._mappings[mapping] = replace(self._mappings[mapping], drained=self._mappings[mapping].drained + 1)
         self._mappings_changed()
         return True
+
+    async def try_parked(self, mapping: MappingId) -> int | None:
+        """See `MappingStore.try_parked`."""
+        present = self._mappings.get(mapping)
+        if present is None:
+            return None
+        self._mappings[mapping] = replace(present, parked_tries=present.parked_tries + 1)
+        self._mappings_changed()
+        return present.parked_tries + 1
 
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """See `MappingStore.retire`."""

@@ -131,6 +131,13 @@ class MappingStore(Protocol):
         or the mapping is gone.
         """
 
+    async def try_parked(self, mapping: MappingId) -> int | None:
+        """Have the holders of the mapping's shards try everything parked at once: an operator asks for it.
+
+        Raises `MappingRecord.parked_tries` and the mappings revision and wakes the fleet. Returns the new number; None
+        when there is no such mapping.
+        """
+
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """Forget the progress of shards for ever, and save the tracker's own, in one step. False as above.
 

@@ -30,17 +30,15 @@ def status_command(*, as_json: bool, url: str) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    from rich.console import Console  # noqa: PLC0415 - not for --json
+    from node.printing import console  # noqa: PLC0415 - not for --json
 
     try:
         renderables = list(render(document))
     except (KeyError, TypeError, AttributeError) as error:
         raise NodeRefusedError(f"the node at {url} speaks another version of esmd: use --json") from error
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width; cut lines would be of no use to what reads it
+    out = console()
     for renderable in renderables:
-        console.print(renderable)
+        out.print(renderable)
 
 
 def render(document: dict[str, Any]) -> Iterable[RenderableType]:
@@ -75,7 +73,9 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
         "  ",
         _text(mapping["uuid"], "dim"),
     )
-    if told := _circuit(mapping.get("circuit")):
+    from node.printing import STATE_STYLES, the_circuit  # noqa: PLC0415 - same
+
+    if told := the_circuit(mapping.get("circuit")):
         yield _text(f"  {told}", "yellow")
     ledger = mapping["ledger"]
     counts = ", ".join(f"{name.replace('_', ' ')} {ledger[name]:,}" for name in ledger if name != "balanced")
@@ -92,7 +92,7 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
     for shard in mapping["shards"]:
         shards.add_row(
             _text(f"  {shard['id']}"),
-            _text(shard["state"], _STATE_STYLES.get(shard["state"], "")),
+            _text(shard["state"], STATE_STYLES.get(shard["state"], "")),
             _text(shard["owner"]),
             str(shard["fencing_token"] or "-"),
             _text(shard["checkpoint"]),
@@ -125,21 +125,6 @@ def _parked(shards: Sequence[dict[str, Any]]) -> Iterable[RenderableType]:
         yield parked
 
 
-def _circuit(circuit: dict[str, Any] | None) -> str:
-    """Say what keeps the function from being called as usual; nothing if nothing does."""
-    if circuit is None:
-        return ""
-    if circuit["state"] != "closed":
-        state, since_s, retry_in_s = circuit["state"].replace("_", "-"), circuit["since_s"], circuit["retry_in_s"]
-        return f"the circuit is {state} for {since_s:,.0f} s, next try in {retry_in_s:.0f} s: {circuit['last_error']}"
-    if circuit["limit"] is not None:
-        return f"the function is given {circuit['limit']} batches at once from a node"
-    return ""
-
-
-_STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "red", "unowned": "red"}
-
-
 def _right(header: str) -> Any:
     from rich.table import Column  # noqa: PLC0415 - not for --json
 
@@ -147,9 +132,6 @@ def _right(header: str) -> Any:
 
 
 def _text(value: str | None, style: str = "") -> Text:
-    """Return text that is neither markup nor terminal control, wherever it came from."""
-    from rich.text import Text  # noqa: PLC0415 - not for --json
+    from node.printing import printable  # noqa: PLC0415 - not for --json
 
-    return Text(
-        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in value or "-"), style
-    )
+    return printable(value, style)

@@ -1,4 +1,4 @@
-"""The SDK's clients for destinations in AWS: made once per node, service and Region, and closed with the node.
+"""The SDK's clients for destinations in AWS, and to read them again: one per node, service and Region.
 
 Credentials, endpoints (`AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_SQS`…), retries and proxies are the SDK's business, as
 everywhere in AWS's tools; `aws.endpoint_url` of the configuration goes over its endpoints. What the SDK's errors mean
@@ -32,6 +32,12 @@ _PASSING = frozenset({
 })  # fmt: skip
 """Codes that come with a 4xx status and yet pass by themselves."""
 
+_NOT_THERE = frozenset({"NoSuchKey", "NotFound"})
+
+
+class NotThereError(RefusedError):
+    """What was to be read or moved does not exist."""
+
 
 class Arn(NamedTuple):
     """The parts of an ARN that say where something is. Empty for S3: region and account."""
@@ -62,15 +68,19 @@ class AwsClients:
         self._making = asyncio.Lock()
         self._session: Any = None
 
-    async def call(self, service: str, operation: str, what: str, *, region: str = "", **parameters: object) -> None:
-        """Call one operation, in the configured Region unless another one is given.
+    async def call(self, service: str, operation: str, what: str, *, region: str = "", **parameters: object) -> Any:
+        """Call one operation, in the configured Region unless another one is given; return the answer.
+
+        Where that has a `Body`, it is read to its end.
 
         Raises `RefusedError` for what will not change by waiting, else `UnavailableError`; both name `what`.
         """
         errors = await _errors()
         try:
             client = await self._client(service, region or self._region)
-            await getattr(client, operation)(**parameters)
+            answer = await getattr(client, operation)(**parameters)
+            if "Body" in answer:
+                answer["Body"] = await answer["Body"].read()
         except errors.ClientError as exc:
             raise _translated(exc, what) from exc
         except errors.NoCredentialsError as exc:
@@ -82,6 +92,7 @@ class AwsClients:
         except (errors.BotoCoreError, OSError) as exc:
             # The texts of credential providers may quote what they read.
             raise UnavailableError(f"{what} cannot be reached ({type(exc).__name__})") from exc
+        return answer
 
     async def endpoint(self, service: str, *, region: str) -> str:
         """Return the URL that calls go to, without a slash at the end. Raises `RefusedError`."""
@@ -139,6 +150,8 @@ def _translated(exc: Any, what: str) -> RefusedError | UnavailableError:
     code = str(error.get("Code", "unknown error"))
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     text = f"{what}: {code}: {error.get('Message', '')}".removesuffix(": ")
+    if code in _NOT_THERE:
+        return NotThereError(text)
     refused = status in _REFUSED and status != _TOO_MANY and code not in _PASSING
     return RefusedError(text) if refused else UnavailableError(text)
 

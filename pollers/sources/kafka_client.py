@@ -95,6 +95,11 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
             raise UnknownTopicOrPartitionError(self._topic)
         return found
 
+    async def noted(self, partition: TopicPartition) -> tuple[int, str] | None:
+        """Return the offset committed for a partition with the text that was committed with it; None without any."""
+        found = (await self._coordinator.fetch_committed_offsets([partition])).get(partition)  # the public one: no text
+        return None if found is None or found.offset < 0 else (int(found.offset), str(found.metadata or ""))
+
     def leader(self, partition: TopicPartition) -> int | None:
         """Return the leader's node id as of the last metadata; None without a leader."""
         node: int | None = self._client.cluster.leader_for_partition(partition)

@@ -42,6 +42,10 @@ class IteratorExpiredError(SourceUnavailableError):
     """A shard iterator is good for five minutes."""
 
 
+class NotInStreamError(SourceRefusedError):
+    """There is no such stream or shard, or the sequence number did not come from it."""
+
+
 class _TokenExpiredError(SourceUnavailableError):
     """A page's token is good for five minutes."""
 
@@ -147,6 +151,19 @@ class KinesisApi:
             raise SourceRefusedError(f"{self._what}: nothing of {shard} is to be read")
         return self._parse(await self._ask("GetShardIterator", request), _read_iterator).ShardIterator
 
+    async def iterator_at(self, shard: ShardId, sequence_number: str) -> str:
+        """Return an iterator at a record. Where that is not kept any more, it is at the oldest one that is.
+
+        Raises `NotInStreamError` too.
+        """
+        request = {
+            "StreamARN": self.stream_arn,
+            "ShardId": shard,
+            "ShardIteratorType": "AT_SEQUENCE_NUMBER",
+            "StartingSequenceNumber": sequence_number,
+        }
+        return self._parse(await self._ask("GetShardIterator", request), _read_iterator).ShardIterator
+
     async def list_shards(self, filtered: dict[str, Any]) -> list[Shard]:
         """List the shards that a ShardFilter lets through, page by page."""
         for _ in range(3):
@@ -230,6 +247,7 @@ _THROTTLED = frozenset(
         "SlowDown",
     }
 )
+_NOT_IN_STREAM = frozenset({"ResourceNotFoundException", "InvalidArgumentException"})
 _LATER = frozenset(
     {
         "ResourceInUseException",  # being made or changed
@@ -254,4 +272,4 @@ def translated(what: str, answer: Answer) -> SourceUnavailableError | SourceRefu
         return ThrottledError(text)
     if error.code in _LATER or answer.status >= 500:  # noqa: PLR2004 the server's own faults
         return SourceUnavailableError(text)
-    return SourceRefusedError(text)
+    return NotInStreamError(text) if error.code in _NOT_IN_STREAM else SourceRefusedError(text)

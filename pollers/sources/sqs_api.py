@@ -96,6 +96,7 @@ class _Attributes(msgspec.Struct):
 
 
 _receive_decoder = msgspec.json.Decoder(_Received)
+_attributes_decoder = msgspec.json.Decoder(_Attributes)
 _entries_decoder = msgspec.json.Decoder(_Entries)
 
 
@@ -119,12 +120,23 @@ class SqsQueue:
             "ApproximateNumberOfMessagesDelayed",
         ]
         body = await self._ask("GetQueueAttributes", {"AttributeNames": names})
-        found = self._read(msgspec.json.Decoder(_Attributes), body, "GetQueueAttributes").Attributes
+        found = self._read(_attributes_decoder, body, "GetQueueAttributes").Attributes
         try:
             visibility_s, visible, in_flight, delayed = (int(found.get(name, "0")) for name in names)
         except ValueError as exc:
             raise SourceUnavailableError(f"SQS queue {self._name}: GetQueueAttributes: unreadable answer") from exc
         return QueueFacts(visibility_s, visible, in_flight, delayed)
+
+    async def moves_after(self) -> int | None:
+        """See `Queue`."""
+        body = await self._ask("GetQueueAttributes", {"AttributeNames": ["RedrivePolicy"]})
+        policy = self._read(_attributes_decoder, body, "GetQueueAttributes").Attributes.get("RedrivePolicy")
+        if not policy:
+            return None
+        try:
+            return int(msgspec.json.decode(policy)["maxReceiveCount"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise SourceUnavailableError(f"SQS queue {self._name}: GetQueueAttributes: unreadable answer") from exc
 
     async def receive(self, most: int, *, wait_s: int, visibility_s: int | None = None) -> list[Received]:
         """See `Queue`."""

@@ -9,7 +9,18 @@ import msgspec
 from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
-from model.progress import CircuitReport, Ledger, ParkedKey, ParkedRecords, ShardProgress, ShardReport, ShardState
+from model.progress import (
+    Blocking,
+    CircuitReport,
+    Ledger,
+    ParkedKey,
+    ParkedRecords,
+    ShardProgress,
+    ShardReport,
+    ShardState,
+    Tenure,
+    WaitsFor,
+)
 from model.record import Record
 
 if TYPE_CHECKING:
@@ -38,6 +49,11 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     parked_keys: tuple[ParkedKey, ...] = ()
     remark: str | None = None
     circuit: CircuitReport | None = None
+    error_time: float | None = None
+    waits_for: WaitsFor | None = None
+    blocking: Blocking | None = None
+    tenures: tuple[Tenure, ...] = ()
+    parked_tries: int = 0
 
 
 class _Parked(msgspec.Struct, array_like=True, gc=False):
@@ -61,6 +77,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     state_reason: str
     modified_us: int
     drained: int = 0
+    parked_tries: int = 0
 
 
 class _Wanted(msgspec.Struct, array_like=True, gc=False):
@@ -190,6 +207,11 @@ def pack_progress(update: ProgressUpdate) -> bytes:
         report.parked_keys,
         report.remark,
         report.circuit,
+        report.error_time,
+        report.waits_for,
+        report.blocking,
+        report.tenures,
+        report.parked_tries,
     )
     try:
         return _pack(row)
@@ -232,6 +254,11 @@ def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) 
             saved.parked_keys,
             saved.remark,
             saved.circuit,
+            saved.error_time,
+            saved.waits_for,
+            saved.blocking,
+            saved.tenures,
+            saved.parked_tries,
         ),
         origin,
     )
@@ -260,6 +287,7 @@ def record(packed: bytes) -> MappingRecord:
         found.state_reason,
         found.modified_us / US,
         found.drained,
+        found.parked_tries,
     )
 
 

@@ -62,7 +62,7 @@ class _Script:
 _BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(_Script, ("beat", "leave", "snapshot", "acquire", "release"))
 _PUT_MAPPING, _MAPPINGS, _SET_STATE = map(_Script, ("put_mapping", "mappings", "set_state"))
 _SET_WANTED, _REMOVE_MAPPING, _PING = map(_Script, ("set_wanted", "remove_mapping", "ping"))
-_REPORT_DRAINED, _RETIRE = map(_Script, ("report_drained", "retire"))
+_REPORT_DRAINED, _TRY_PARKED, _RETIRE = map(_Script, ("report_drained", "try_parked", "retire"))
 _SAVE, _LOAD = _Script("save", common=False), _Script("load", common=False)
 
 
@@ -219,6 +219,10 @@ class RedisStore:
         mapping, shard = lease.key
         args = [mapping, lease.token, shard]
         return bool(await self._fleet(_REPORT_DRAINED, args, [self._keys.progress(mapping)]))
+
+    async def try_parked(self, mapping: MappingId) -> int | None:
+        """See `MappingStore.try_parked`."""
+        return int(await self._fleet(_TRY_PARKED, [mapping])) or None
 
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """See `MappingStore.retire`."""

@@ -171,6 +171,14 @@ async def test_order_is_kept_when_visibility_ends(strict_lab: Lab) -> None:
         assert [body(one) for one in again] == [b'"a%d"' % n for n in range(5)]
 
 
+async def test_a_queue_tells_whether_it_moves_messages_away(lab: Lab) -> None:
+    """After how many receives."""
+    async with lab(receives=3) as (queue, _):
+        assert await queue.moves_after() == 3
+    async with lab() as (queue, _):
+        assert await queue.moves_after() is None
+
+
 async def test_a_message_received_too_often_is_dead_lettered(lab: Lab) -> None:
     """The queue's redrive policy takes it away at the receive that would be one too many."""
     async with lab(visibility_s=1, receives=2) as (queue, send):

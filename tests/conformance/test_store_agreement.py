@@ -191,6 +191,11 @@ class Fleet(RuleBasedStateMachine):
         if (pair := self.lease(pick)) is not None:
             self.same(lambda store, index: store.report_drained(pair[index]))
 
+    @rule(mapping=MAPPINGS)
+    def try_parked(self, mapping: MappingId) -> None:
+        """Ask for a try of what is parked, whether or not there is such a mapping."""
+        self.same(lambda store, _index: store.try_parked(mapping))
+
     @rule(mapping=MAPPINGS, numbers=NUMBERS, pick=st.integers(0, 10))
     def retire(self, mapping: MappingId, numbers: list[int], pick: int) -> None:
         """Forget shards under a tracker's lease, present or past."""

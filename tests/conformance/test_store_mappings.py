@@ -252,6 +252,24 @@ async def test_a_drained_shard_shows_in_the_mapping_and_wakes_the_fleet(store: S
     assert (await store.put_mapping(mapping_record(document=b'{"a": 2}'))).drained == record.drained + 1
 
 
+async def test_a_try_of_what_is_parked_shows_in_the_mapping_and_wakes_the_fleet(lab: StoreLab, store: Store) -> None:
+    """Each wish counts once, survives a change of the document, and is none without the mapping."""
+    await track(store)
+    _, (record,) = await store.mappings()
+    async with listen(lab.client()) as wakes:
+        await anext(wakes)
+        assert await store.try_parked(ORDERS) == record.parked_tries + 1
+        async with asyncio.timeout(5):
+            await anext(wakes)
+    assert await store.try_parked(ORDERS) == 2
+    before, (changed,) = await store.mappings()
+    assert changed == replace(record, parked_tries=2)
+    again = await store.put_mapping(mapping_record(document=b'{"a": 2}'))
+    assert (again.parked_tries, again.drained) == (2, record.drained)
+    assert (await store.mappings())[0] > before
+    assert await store.try_parked(CLICKS) is None
+
+
 async def test_only_the_present_holder_reports_a_drained_shard(store: Store) -> None:
     """A stale lease, or one of a removed mapping, changes nothing."""
     tracker = await track(store)

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 from model.ids import FencingToken, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import Lease, Member
-from model.progress import CircuitReport, CircuitState, Ledger, SaveResult, ShardProgress, ShardReport, ShardState
+from model.progress import (
+    Blocking,
+    CircuitReport,
+    CircuitState,
+    Ledger,
+    SaveResult,
+    ShardProgress,
+    ShardReport,
+    ShardState,
+    Succession,
+    Tenure,
+    WaitsFor,
+)
 from tests.support.fleet_values import (
     ANN,
     BOB,
@@ -36,8 +48,17 @@ async def test_progress_comes_back_as_it_was_saved(store: Store) -> None:
     await track(store)
     lease = await take(store, ANN, shard(0))
     circuit = CircuitReport(CircuitState.OPEN, 1_700_000_000_123, 1_700_000_001_000, "refused \u2603", 3)
-    report = replace(
-        ShardReport(ShardState.RETRYING, 12, 3.25, "PROBLEM: Function call failed", "boom \u2603 \x00\n", 60.5),
+    report = ShardReport(
+        ShardState.RETRYING,
+        12,
+        3.25,
+        "PROBLEM: Function call failed",
+        "boom \u2603 \x00\n",
+        error_time=1_790_000_000.5,
+        waits_for=WaitsFor.FUNCTION,
+        blocking=Blocking("4711", "k \u2603", 3, 2, 4, 5, 1_790_000_000.25, None, 1),
+        tenures=(Tenure(lease.token, ANN, 1_790_000_000.125, Succession.HANDED_OVER),),
+        parked_tries=3,
         remark="\u2603",
         circuit=circuit,
     )

@@ -89,6 +89,11 @@ class FakeQueue:
         await self._call()
         return QueueFacts(self.visibility_s, len(self.visible()), self.hidden())
 
+    async def moves_after(self) -> int | None:
+        """Tell about the queue."""
+        await self._call()
+        return self.max_receives
+
     async def receive(self, most: int, *, wait_s: int, visibility_s: int | None = None) -> list[Received]:
         """Hand out visible messages, waiting for the first."""
         assert 1 <= most <= 10

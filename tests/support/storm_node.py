@@ -135,7 +135,7 @@ class StormNode:
             await self._catalogue.read()
         if lease.key.shard == TRACKER:
             return TrackerWorker(lease, self._catalogue, self._runtimes, self._way)
-        return PumpWorker(lease, self._runtimes, self._way)
+        return PumpWorker(lease, self._catalogue, self._runtimes, self._way)
 
     def _ended(self, key: ShardKey) -> None:
         self.leasing.give_up(key)

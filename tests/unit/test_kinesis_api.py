@@ -16,7 +16,7 @@ from model.lease import Member, ShardKind
 from model.mapping import MappingRecord, StartingPosition
 from model.shard import BEGINNING, END, at_time, origin_ms
 from pollers.sources.kinesis import KinesisSource
-from pollers.sources.kinesis_api import IteratorExpiredError, KinesisApi, ThrottledError
+from pollers.sources.kinesis_api import IteratorExpiredError, KinesisApi, NotInStreamError, ThrottledError
 from statemgr.manager import Tracker
 from statemgr.memory_store import MemoryStore
 from tests.support.kinesis_script import (
@@ -92,10 +92,10 @@ async def test_an_iterator_begins_after_the_checkpoint_or_at_the_origin(
         (says("no object"), SourceUnavailableError),
         (close_silently(), SourceUnavailableError),
         (reset(), SourceUnavailableError),
-        (refuses("ResourceNotFoundException", "Stream clicks not found"), SourceRefusedError),
+        (refuses("ResourceNotFoundException", "Stream clicks not found"), NotInStreamError),
         (refuses("AccessDeniedException", "not authorized"), SourceRefusedError),
         (refuses("KMSDisabledException"), SourceRefusedError),
-        (refuses("InvalidArgumentException"), SourceRefusedError),
+        (refuses("InvalidArgumentException"), NotInStreamError),
         (says({}, status=403, **{"x-amzn-ErrorType": "UnrecognizedClientException:http://x/"}), SourceRefusedError),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from model.errors import EsmdError, RefusedError, SourceRefusedError, SourceUnavailableError, UnavailableError
 from model.ids import Position, ShardId
 from model.shard import BEGINNING, at_time
-from pollers.sources.kinesis_api import ThrottledError
+from pollers.sources.kinesis_api import NotInStreamError, ThrottledError
 from pollers.sources.kinesis_subscription import (
     SILENCE_S,
     FanOutUnsupportedError,
@@ -99,9 +99,9 @@ ERRORS = [
     (refuses("InternalFailure", status=500), SourceUnavailableError),
     (close_silently(), SourceUnavailableError),
     (reset(), SourceUnavailableError),
-    (refuses("ResourceNotFoundException"), SourceRefusedError),
+    (refuses("ResourceNotFoundException"), NotInStreamError),
     (refuses("AccessDeniedException"), SourceRefusedError),
-    (refuses("InvalidArgumentException"), SourceRefusedError),
+    (refuses("InvalidArgumentException"), NotInStreamError),
 ]
 
 
@@ -126,7 +126,7 @@ async def test_an_answer_that_is_no_subscription_says_what_to_do(
         (error("InternalFailure"), SourceUnavailableError),
         (error("Odd"), SourceUnavailableError),
         (exception("UnknownOperationException"), FanOutUnsupportedError),
-        (exception("ResourceNotFoundException"), SourceRefusedError),
+        (exception("ResourceNotFoundException"), NotInStreamError),
         (exception("KMSDisabledException"), SourceRefusedError),
         (exception("KMSInvalidStateException"), SourceRefusedError),
         (exception("KMSAccessDeniedException"), SourceRefusedError),

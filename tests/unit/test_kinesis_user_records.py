@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pollers.ports import Chunk
 from pollers.sources.kinesis_api import KinesisRecord
 from pollers.sources.kinesis_user_records import PLACE_BITS, UserRecords, checkpoint
-from pollers.sources.kpl import EVERYTHING, HashKeyRange, hash_key
+from pollers.sources.kpl import EVERYTHING, MAGIC, HashKeyRange, hash_key
 from tests.support.kinesis_streams import datas
 from tests.support.kpl_encoding import User, bytes_field, encode, seal
 
@@ -57,7 +57,10 @@ def test_what_users_wrote_comes_out_in_order_at_rising_positions(
         )
     records = UserRecords()
     records.add(chunk_of(content))
-    assert records.has_aggregates == any(isinstance(one, list) for one in content)
+    if any(isinstance(one, list) for one in content):
+        assert records.has_aggregates
+    elif records.has_aggregates:  # what only begins like an aggregate is looked at too
+        assert any(isinstance(one, bytes) and one.startswith(MAGIC[:3]) for one in content)
     positions: list[int] = []
     taken = Chunk([], positions, 0, [], set())
     while len(records):

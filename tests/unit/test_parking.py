@@ -390,3 +390,52 @@ async def test_a_reported_failure_shows_as_the_reason() -> None:
     async with rig.running():
         await rig.until(lambda: rig.saved(10))
         await rig.until(lambda: rig.saves.progress.report.parked_keys[0].error == "reported as failed")
+
+
+async def test_a_wish_of_an_operator_has_everything_parked_tried_at_once() -> None:
+    """Whatever the backoff; once each key had its turn the report says so, and a wish is carried out once."""
+    rig, got, switch = parking_rig(keyed(100), [7, 8], policy=RetryPolicy(park_after=1))
+    loop = asyncio.get_running_loop()
+    async with rig.running() as (pump, _):
+        await rig.until(lambda: rig.saved(100))
+        await asyncio.sleep(600)  # the delays have grown to a minute
+        switch["mended"] = True
+        before = loop.time()
+        pump.try_parked(1)
+        await rig.until(lambda: rig.saves.progress.ledger.parked == 0)
+        assert loop.time() - before < 1
+        await rig.until(lambda: rig.saves.progress.report.parked_tries == 1)
+    assert sorted(got.positions) == list(range(100))
+
+
+async def test_keys_that_fail_again_had_their_turn_too() -> None:
+    """They keep their place, and the next wish is another one; looking at the same wish again tries nothing."""
+    rig, _, _ = parking_rig(keyed(10), [7, 8])
+    async with rig.running() as (pump, _):
+        await rig.until(lambda: rig.saved(10))
+        await asyncio.sleep(600)
+        for number in (1, 2):
+            calls = len(rig.target.calls)
+            pump.try_parked(number)
+            pump.try_parked(number)
+            await rig.until(lambda number=number: rig.saves.progress.report.parked_tries == number)  # type: ignore[misc]
+            assert sorted(rig.target.calls[calls:]) == [[7], [8]]
+            pump.try_parked(number)
+    assert [one.position for one in rig.saves.lot.records] == [7, 8]
+
+
+async def test_a_wish_outlives_the_holder_that_was_asked() -> None:
+    """The next one knows from the mapping's record what was asked, and from the report what was done."""
+    rig, _, switch = parking_rig(keyed(10), [7])
+    async with rig.running():
+        await rig.until(lambda: rig.saved(10))
+    switch["mended"] = True
+    async with rig.running() as (pump, _):
+        pump.try_parked(5)  # as the worker does before `run`
+        await rig.until(lambda: rig.saves.progress.report.parked_tries == 5)
+        await rig.until(lambda: rig.saves.progress.ledger.parked == 0)
+    calls = len(rig.target.calls)
+    async with rig.running() as (pump, _):
+        pump.try_parked(5)
+        await asyncio.sleep(5)
+    assert len(rig.target.calls) == calls

@@ -129,3 +129,34 @@ async def test_a_drain_gives_parked_messages_back_in_order() -> None:
     async with rig.running(pump):
         await asyncio.sleep(30)
     assert rig.function.done == ["g/0", "g/1", "g/2"]
+
+
+async def test_a_wish_of_an_operator_has_every_parked_group_tried_at_once() -> None:
+    """Whatever the backoff; the report says when all of them had their turn, and each wish is carried out once."""
+    rig = QueueRig(FakeQueue(fifo=True), sqs_mapping(fifo=True, extensions=PARKING))
+    rig.function.answer = lambda _bodies: FunctionFailed("boom")
+    for group in range(3):
+        rig.queue.send(f"g{group}/0", group=f"g{group}")
+    pump = rig.pump()
+
+    async def tried(number: int) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                stored = (await rig.store.load([pump.key])).get(pump.key)
+                if stored is not None and stored.report.parked_tries == number:
+                    return
+                await asyncio.sleep(0.05)
+
+    async with rig.running(pump):
+        pump.try_parked(4)  # as the worker does when it begins
+        await tried(4)
+        await asyncio.sleep(600)  # the delays have grown to a minute
+        calls = len(rig.function.calls)
+        pump.try_parked(5)
+        pump.try_parked(5)
+        await tried(5)
+        assert sorted(rig.function.calls[calls:]) == [["g0/0"], ["g1/0"], ["g2/0"]]
+        rig.function.answer = lambda _bodies: Delivered()
+        pump.try_parked(6)
+        await tried(6)
+        assert rig.queue.bodies() == []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +11,12 @@ from rich.console import Console
 
 from node import cli
 from node.commands.status import render
+from tests.support.fake_node import fake_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.fake_node import FakeNode
 
 DOCUMENT: dict[str, Any] = {
     "node": "ann-1",
@@ -59,48 +60,14 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-class FakeNode(ThreadingHTTPServer):
-    """Answers every request alike, and notes the last one."""
-
-    answer = (200, json.dumps(DOCUMENT).encode())
-    path = ""
-    authorization: str | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request to the fake."""
-
-    server: FakeNode
-
-    def do_GET(self) -> None:
-        """Answer."""
-        self.server.path, self.server.authorization = self.path, self.headers["Authorization"]
-        status, body = self.server.answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name for it
-        """Stay silent."""
-
-
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
     """Serve a node's status on loopback, with ESMD_URL pointing there."""
     monkeypatch.delenv("ESMD_TOKEN", raising=False)
-    with FakeNode(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with fake_node() as server:
+        server.answer = (200, json.dumps(DOCUMENT).encode())
         monkeypatch.setenv("ESMD_URL", server.url)
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_json_is_the_nodes_document(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

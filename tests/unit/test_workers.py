@@ -127,7 +127,7 @@ async def test_a_pump_worker_pumps_until_drained_and_lets_the_source_go() -> Non
     """The lease's worker opens the mapping's source, delivers, and closes it again."""
     rig = Rig()
     await rig.put(3)
-    worker = PumpWorker(rig.lease(), rig.runtimes, rig.store)
+    worker = PumpWorker(rig.lease(), rig.catalogue, rig.runtimes, rig.store)
     async with asyncio.TaskGroup() as tasks:
         saving = tasks.create_task(rig.checkpointer.run())
         working = tasks.create_task(worker.run())
@@ -148,7 +148,7 @@ async def test_a_closed_shard_that_is_read_out_keeps_its_lease() -> None:
     """Only the tracker decides when a shard is no longer wanted."""
     rig = Rig()
     await rig.put(3)
-    worker = PumpWorker(rig.lease(), rig.runtimes, rig.store)
+    worker = PumpWorker(rig.lease(), rig.catalogue, rig.runtimes, rig.store)
     async with asyncio.TaskGroup() as tasks:
         saving = tasks.create_task(rig.checkpointer.run())
         working = tasks.create_task(worker.run())
@@ -170,7 +170,7 @@ async def test_a_mapping_this_node_cannot_work_on_is_reported_and_given_back_aft
     rig = Rig()
     rig.refuse = True
     await rig.put(3)
-    worker = PumpWorker(rig.lease(), rig.runtimes, rig.store)
+    worker = PumpWorker(rig.lease(), rig.catalogue, rig.runtimes, rig.store)
     began_at = asyncio.get_running_loop().time()
     await worker.run()
     assert asyncio.get_running_loop().time() - began_at == pytest.approx(30, abs=1)
@@ -196,3 +196,32 @@ async def test_a_tracker_worker_discovers_through_the_mappings_source() -> None:
         await working
     assert SHARD in {wanted.key for wanted in (await rig.store.snapshot()).wanted}
     assert rig.closed == rig.sources
+
+
+async def test_a_wish_to_try_what_is_parked_reaches_the_pump() -> None:
+    """At its start, and with each change of the mapping's record; the document is what it was, so nothing drains."""
+    rig = Rig()
+    await rig.put(3)
+    await rig.store.try_parked(MAPPING)
+    await rig.catalogue.read()
+    worker = PumpWorker(rig.lease(), rig.catalogue, rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        running = tasks.create_task(worker.run())
+        for number in (1, 2):
+            await _reported(rig, number)
+            await rig.store.try_parked(MAPPING)
+            assert await rig.catalogue.read() == {MAPPING: False}
+            worker.mapping_changed(document=False)
+        worker.drain()
+        await running
+        saving.cancel()
+
+
+async def _reported(rig: Rig, tries: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            progress = (await rig.store.load([SHARD])).get(SHARD)
+            if progress is not None and progress.report.parked_tries == tries:
+                return
+            await asyncio.sleep(0.01)

@@ -12,7 +12,9 @@ if present then
   if present[2] == name and present[3] == document and same_end then return {'stored', packed} end
   redis.call('HDEL', NAMES, present[2])
 end
-packed = cmsgpack.pack({mapping, name, document, revision + 1, state, reason, now_us(), present and present[8] or 0})
+packed = cmsgpack.pack({
+  mapping, name, document, revision + 1, state, reason, now_us(), present and present[8] or 0, present and present[9] or 0
+})
 redis.call('HSET', MAPPINGS, mapping, packed)
 redis.call('HSET', NAMES, name, mapping)
 if redis.call('HSETNX', WANTED_OF, mapping, cmsgpack.pack({})) == 1 then

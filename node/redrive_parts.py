@@ -1,0 +1,84 @@
+"""Choose what a redrive of a mapping reads from: its destination's archive, and its source for records only named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model.errors import RefusedError
+from model.mapping import KafkaSource, KinesisSource, SqsSource
+from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
+from pollers.redriving.documents import DocumentReader
+from pollers.redriving.kafka import KafkaAccess, KafkaArchive, KafkaRereading, group_of
+from pollers.redriving.kinesis import KinesisRereading
+from pollers.redriving.s3 import S3Archive
+from pollers.redriving.sqs import SqsArchive
+from pollers.sources.kafka_security import resolve_security
+from pollers.sources.kinesis import KinesisSource as KinesisReading
+from pollers.sources.kinesis_api import KinesisApi
+from pollers.sources.sqs_api import SqsQueue
+
+if TYPE_CHECKING:
+    from invocation.client import Targets
+    from model.mapping import EventSourceMapping
+    from model.secret import SecretResolver
+    from node.parts import Parts
+    from pollers.destinations.aws_clients import AwsClients
+    from pollers.pump_parts import PumpParts
+    from pollers.redriving.archive import Archive, Rereading
+    from pollers.redriving.job import Wishes
+    from pollers.sources.kafka_security import KafkaSecurity
+
+
+class RedriveParts:
+    """Makes the parts of redrives for one node."""
+
+    def __init__(self, parts: Parts, *, resolver: SecretResolver, targets: Targets, aws: AwsClients) -> None:
+        self._parts = parts
+        self._resolver = resolver
+        self._targets = targets
+        self._aws = aws
+
+    def reader(self, mapping: EventSourceMapping) -> DocumentReader:
+        """Return what tells a mapping's own documents from others."""
+        if isinstance(mapping.source, SqsSource):
+            raise RefusedError("queues have no failure documents")
+        return DocumentReader(mapping.source, self._parts.settings.function_arn(mapping.function_name))
+
+    def archive(self, mapping: EventSourceMapping, destination: str, wishes: Wishes) -> Archive:
+        """Return the archive of a destination that `pollers.redriving.choice` allows."""
+        if destination.startswith(KAFKA_SCHEME):
+            topic = destination.removeprefix(KAFKA_SCHEME)
+            return KafkaArchive(self._access(mapping), topic, commits=not wishes.dry_run)
+        if destination.split(":")[2] == "s3":
+            return S3Archive(destination, mapping.id, self._aws, since_ms=wishes.since_ms)
+        queue = SqsQueue(SqsSource(destination, fifo=False), self._targets.aws("sqs", version="1.0"))
+        return SqsArchive(queue, destination.rpartition(":")[2], looks=wishes.dry_run)
+
+    def rereading(self, parts: PumpParts) -> Rereading:
+        """Return what reads the mapping's source again."""
+        source = parts.mapping.source
+        match source:
+            case KinesisSource():
+                api = KinesisApi(source.arn, self._targets.aws("kinesis"))
+                key_range = None
+                if source.consumer_arn is not None and isinstance(parts.source, KinesisReading):
+                    key_range = parts.source.key_range
+                return KinesisRereading(api, parts.envelope, parts.filter, key_range=key_range)
+            case KafkaSource():
+                return KafkaRereading(self._access(parts.mapping), source.topic, parts.envelope, parts.filter)
+            case _:
+                raise RefusedError(f"{source.kind} sources are not read again")
+
+    def _access(self, mapping: EventSourceMapping) -> KafkaAccess:
+        source = mapping.source
+        if not isinstance(source, KafkaSource):
+            raise RefusedError(f"{mapping.name} reads no Kafka")
+
+        async def security() -> KafkaSecurity:
+            return await resolve_security(source, self._resolver)
+
+        return KafkaAccess(
+            servers=self._parts.embedded_servers(mapping) or source.bootstrap_servers,
+            group=group_of(mapping.id),
+            security=security,
+        )
