@@ -1,10 +1,12 @@
-"""From a Kafka topic, past a function that fails, to the on-failure destination: the node's parts put together."""
+"""From a source, past a function that fails, to the on-failure destination: the node's parts put together."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -12,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 from config.load import load
 from invocation.client import Targets
 from model.ids import FencingToken, ShardId, ShardKey
+from model.outcome import FunctionFailed
 from node.embedded_kafka import FETCH_MAX_WAIT_MS
 from node.parts import Parts
 from pollers.checkpointer import Checkpointer
@@ -23,7 +26,8 @@ from pollers.sources.kafka import KafkaSource
 from tests.integration.test_aws_servers import client
 from tests.integration.test_kafka_destination import read
 from tests.support.kafka_source import Secrets
-from tests.support.mapping_rig import SavedProgress
+from tests.support.kinesis_streams import Stream
+from tests.support.mapping_rig import MappingRig, SavedProgress
 from tests.support.pump_fakes import FakeLease
 from tests.support.scripted_http import ScriptedServer, answer
 from tests.support.servers import unique_name
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
     from tests.support.elasticmq import ElasticMQ
     from tests.support.embedded_broker import EmbeddedBroker
+    from tests.support.moto_server import MotoServer
 
 CONFIGURATION = """
 aws: {{region: us-east-1, account_id: "000000000000", endpoint_url: "{endpoint_url}"}}
@@ -153,3 +158,61 @@ async def test_failed_records_end_in_a_topic_of_the_same_cluster(
     payloads = [json.loads(message.value)["payload"] for message in messages]
     assert [payload["records"][f"{topic}-0"] for payload in payloads] == [[record] for record in invoked]
     assert [message.key for message in messages] == [b"k", b"k"]
+
+
+@pytest.mark.parametrize("service", ["sqs", "s3"])
+async def test_failed_kinesis_records_are_told_of_key_by_key(
+    moto_server: MotoServer, tmp_path: Path, service: str
+) -> None:
+    """The document is the specification's, made of the stream's own numbers; an object holds the event besides."""
+    stream, name = await asyncio.to_thread(Stream, moto_server.endpoint_url), unique_name("failed")
+    placed = await asyncio.to_thread(stream.put, [("k", b"one"), ("k", b"two")])
+    made = client(service, moto_server.endpoint_url)
+    if service == "sqs":
+        queue = (await asyncio.to_thread(made.create_queue, QueueName=name))["QueueUrl"]
+        destination = f"arn:aws:sqs:us-east-1:123456789012:{name}"
+    else:
+        await asyncio.to_thread(made.create_bucket, Bucket=name)
+        destination = f"arn:aws:s3:::{name}"
+    mapping = {
+        "Name": "clicks", "EventSourceArn": stream.arn, "StartingPosition": "TRIM_HORIZON", "BatchSize": 2,
+        "MaximumBatchingWindowInSeconds": 1, "MaximumRetryAttempts": 1,
+        "DestinationConfig": {"OnFailure": {"Destination": destination}},
+    }  # fmt: skip
+    rig = MappingRig(tmp_path, mapping, endpoint_url=moto_server.endpoint_url)
+    rig.function.answer = lambda _event: FunctionFailed("Boom")
+    shard, last = placed[-1]
+    async with rig.running(shard):
+        await rig.saves.until(lambda progress: progress.position == last)
+    assert rig.saves.progress.ledger.destination == 2
+    if service == "sqs":
+        [message] = made.receive_message(QueueUrl=queue, WaitTimeSeconds=2)["Messages"]
+        document = json.loads(message["Body"])
+    else:
+        [entry] = made.list_objects_v2(Bucket=name)["Contents"]
+        document = json.loads(made.get_object(Bucket=name, Key=entry["Key"])["Body"].read())
+        assert json.loads(document.pop("payload")) == rig.function.events[0]
+        when = datetime.fromisoformat(document["timestamp"])
+        assert entry["Key"].startswith(f"aws/lambda/{rig.mapping.id}/{shard}/{when:%Y/%m/%d/%Y-%m-%dT%H.%M.%S}-")
+    arrivals = [record["kinesis"]["approximateArrivalTimestamp"] for record in rig.function.calls[0]]
+    UUID(document["requestContext"].pop("requestId"))
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(document.pop("timestamp"))) < timedelta(minutes=1)
+    first, second = (datetime.fromtimestamp(s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z" for s in arrivals)
+    assert document == {
+        "requestContext": {
+            "functionArn": "arn:aws:lambda:us-east-1:000000000000:function:f",
+            "condition": "RetryAttemptsExhausted",
+            "approximateInvokeCount": 2,
+        },
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "version": "1.0",
+        "KinesisBatchInfo": {
+            "shardId": shard,
+            "startSequenceNumber": placed[0][1],
+            "endSequenceNumber": last,
+            "approximateArrivalOfFirstRecord": first,
+            "approximateArrivalOfLastRecord": second,
+            "batchSize": 2,
+            "streamArn": stream.arn,
+        },
+    }
