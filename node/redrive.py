@@ -166,7 +166,8 @@ class _FromDestination:
                 stop=stop,
             )
             await say(_begin(self._mapping, str(archive), await archive.count(), "documents", self._wishes.dry_run))
-            return msgspec.structs.asdict(await redrive.run())
+            counts = await redrive.run()
+            return {**msgspec.structs.asdict(counts), "skipped": dict(redrive.skipped)}
 
     async def kept(self, document: str, records: int, error: str) -> None:
         """Tell of a document that stays."""
@@ -209,10 +210,11 @@ class _Parked:
         await say(_begin(self._mapping, PARKED, await redrive.parked(), "records", self._dry_run))
         if self._dry_run:
             parked = (await redrive.look()).parked
-            return msgspec.structs.asdict(Counts(delivered_records=parked))
+            return {**msgspec.structs.asdict(Counts(delivered_records=parked)), "skipped": {}}
         counts = await redrive.run()
         failed = 0 if stop.is_set() else counts.parked - counts.delivered
-        return msgspec.structs.asdict(Counts(delivered_records=counts.delivered, failed_records=failed))
+        came_to = Counts(delivered_records=counts.delivered, failed_records=failed)
+        return {**msgspec.structs.asdict(came_to), "skipped": {}}
 
     async def looked(self, counts: ParkedCounts) -> None:
         """Tell how far it is."""

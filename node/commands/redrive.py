@@ -135,6 +135,8 @@ class _Outcome:
         """Say what it came to."""
         for kept in self.kept:
             yield f"stays: {_clean(kept['what'])}, {_count(kept['records'], 'record')}: {_clean(kept['error'])}"
+        for why, number in self.last.get("skipped", {}).items():
+            yield f"left alone: {_count(number, 'document')}, {_clean(why)}"
         counts, dry = self.last, bool(self.begin.get("dry_run"))
         if not counts:
             yield "Stopped before the end: run it again to go on."
@@ -142,13 +144,9 @@ class _Outcome:
         documents = f" of {_count(counts['documents'], 'document')}" if self.begin.get("unit") == "documents" else ""
         told = [f"{_count(counts['delivered_records'], 'record')}{documents} {'to be ' if dry else ''}delivered"]
         told += [
-            f"{_count(counts[f'{what}_{unit}s'], unit)} {text}"
-            for what, unit, text in (
-                ("failed", "record", "failed again and stay"),
-                ("gone", "record", "not in the source any more"),
-                ("skipped", "document", "of others, or of another time, left alone"),
-            )
-            if counts[f"{what}_{unit}s"]
+            f"{_count(counts[f'{what}_records'], 'record')} {text}"
+            for what, text in (("failed", "failed again and stay"), ("gone", "not in the source any more"))
+            if counts[f"{what}_records"]
         ]
         stopped = counts.get("stopped", True)
         yield ", ".join(told) + (". Stopped before the end: run it again to go on." if stopped else ".")

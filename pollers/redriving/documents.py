@@ -140,8 +140,8 @@ class DocumentReader:
             document = _document(_published(body) or body)
             at_ms = _epoch_ms(document.timestamp)
             return self._not_for_us(document) or self._failed(document, at_ms)
-        except (ValueError, KeyError) as exc:  # msgspec's errors are ValueErrors too
-            return NotForUs(f"no failure document: {exc}")
+        except (ValueError, KeyError):  # msgspec's errors are ValueErrors too
+            return NotForUs("no failure document")
 
     def _not_for_us(self, document: _Document) -> NotForUs | None:
         if isinstance(self._source, KinesisSource):

@@ -9,6 +9,7 @@ the same target, classification and patience with throttles as ever, but without
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -40,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 _TELL_S = 5.0
+_MAX_REASONS = 20
 
 
 class Counts(msgspec.Struct):
@@ -160,6 +162,7 @@ class Redrive:
         )
         self._told: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
         self.counts = Counts()
+        self.skipped: Counter[str] = Counter()  # documents by why they are left alone
 
     async def run(self) -> Counts:
         """Go through the archive once, or until `stop`. Raises `RefusedError` for what someone must see to."""
@@ -201,21 +204,21 @@ class Redrive:
             self.counts.documents += 1
             failed = self._reader.read(one.body)
             if isinstance(failed, NotForUs):
-                self.counts.skipped_documents += 1
-                self._archive.keep([one], foreign=failed.foreign and not self._wishes.dry_run)
-                log.info("redrive.skipped", document=one.name, why=failed.why)
-            elif not self._in_time(failed):
-                self.counts.skipped_documents += 1
-                self._archive.keep([one])
+                self._skip(one, failed.why, foreign=failed.foreign and not self._wishes.dry_run)
+            elif failed.at_ms > self._wishes.before_ms:
+                self._skip(one, "failed since the redrive began")
+            elif self._wishes.since_ms is not None and failed.at_ms < self._wishes.since_ms:
+                self._skip(one, "failed before the time given")
             else:
                 document = await self._with_records(one, failed)
                 if document is not None:
                     documents.append(document)
         return documents
 
-    def _in_time(self, failed: FailedRecords) -> bool:
-        wishes = self._wishes
-        return failed.at_ms <= wishes.before_ms and (wishes.since_ms is None or failed.at_ms >= wishes.since_ms)
+    def _skip(self, found: Found, why: str, *, foreign: bool = False) -> None:
+        self.counts.skipped_documents += 1
+        self.skipped[why if why in self.skipped or len(self.skipped) < _MAX_REASONS else "for other reasons"] += 1
+        self._archive.keep([found], foreign=foreign)
 
     async def _with_records(self, found: Found, failed: FailedRecords) -> Document | None:
         """Return a document with its records, from the source where it only names them; None: they are gone."""
@@ -242,7 +245,9 @@ class Redrive:
     # Delivering
 
     async def _deliver_all(self, documents: list[Document]) -> None:
-        self._plan.add(documents)
+        empty = self._plan.add(documents)
+        if empty:
+            await self._took(empty)
         while not self._stop.is_set() and (attempt := self._plan.next()) is not None:
             if not await self._paced(len(attempt.records)):
                 return

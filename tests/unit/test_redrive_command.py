@@ -38,7 +38,7 @@ BEGIN = {
     "dry_run": False,
 }
 PROGRESS = {"event": "progress", "done": 2, **COUNTS}
-END = {"event": "end", "stopped": False, "seconds": 1.5, **COUNTS}
+END = {"event": "end", "stopped": False, "seconds": 1.5, **COUNTS, "skipped": {"of another function, f\x1b": 1}}
 KEPT = {"event": "kept", "what": "m\x1b[2J", "records": 1, "error": "Boom"}
 
 
@@ -94,10 +94,8 @@ def test_people_see_what_it_came_to(node: FakeNode, capsys: pytest.CaptureFixtur
     output = capsys.readouterr()
     assert output.out.splitlines() == [
         "stays: m\N{REPLACEMENT CHARACTER}[2J, 1 record: Boom",
-        (
-            "1,200 records of 4 documents delivered, 1 record failed again and stay, "
-            "1 document of others, or of another time, left alone."
-        ),
+        "left alone: 1 document, of another function, f\N{REPLACEMENT CHARACTER}",
+        "1,200 records of 4 documents delivered, 1 record failed again and stay.",
     ]
     assert output.err.splitlines() == [
         "from SQS queue q, 4 documents",
@@ -118,6 +116,7 @@ def test_json_is_one_document_and_nothing_else(node: FakeNode, capsys: pytest.Ca
         "dry_run": False,
         **COUNTS,
         "seconds": 1.5,
+        "skipped": {"of another function, f\x1b": 1},
         "stopped": False,
         "kept": [{"what": KEPT["what"], "records": 1, "error": "Boom"}],
     }

@@ -127,9 +127,17 @@ async def test_what_is_not_ours_too_old_or_too_new_is_left_alone() -> None:
     rig.put(failed(1, at_ms=AT_MS - 5000), failed(2), failed(3, at_ms=AT_MS + 1))
     rig.stored["junk"] = b"{}"
     rig.stored["theirs"] = documents().message(failed(9)).replace(FUNCTION_ARN.encode(), b"arn:x")
-    counts = await rig.redrive(since_ms=AT_MS - 1000)
+    rig.archive = MemoryArchive(rig.stored)
+    redrive = rig.job(since_ms=AT_MS - 1000)
+    counts = await redrive.run()
     assert rig.calls == [[2]]
     assert counts.skipped_documents == 4
+    assert redrive.skipped == {
+        "no failure document": 1,
+        "of another function, arn:x": 1,
+        "failed since the redrive began": 1,
+        "failed before the time given": 1,
+    }
     assert rig.archive.kept == [("orders-0:1", False), ("orders-0:3", False), ("junk", True), ("theirs", False)]
 
 
@@ -227,3 +235,15 @@ async def test_a_stop_ends_the_wait_for_a_function_that_is_not_called() -> None:
     assert loop.time() - before < 1
     assert running.result() == Counts(documents=2)
     assert list(rig.stored) == ["orders-0:1", "orders-0:2"]
+
+
+async def test_a_document_without_records_is_done_as_it_is() -> None:
+    """There is nothing to deliver, and nothing to keep it for."""
+    rig = RedriveRig()
+    rig.put(failed(1))
+    document = msgspec.json.decode(documents().object_body(failed(2)))
+    document["payload"] = {"records": {"orders-0": []}}
+    rig.stored["empty"] = msgspec.json.encode(document)
+    counts = await rig.redrive()
+    assert rig.stored == {}
+    assert (counts.delivered_documents, counts.delivered_records) == (2, 1)
