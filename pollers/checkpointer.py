@@ -71,12 +71,15 @@ class Checkpointer:
         self._dirty[shard.key] = shard
         self._work.set()
 
-    def forget(self, shard: Saving) -> None:
-        """Save nothing more for a shard: it ended."""
+    def forget(self, shard: Saving, *, instead: ProgressUpdate | None = None) -> None:
+        """Save nothing more for a shard: it ended.
+
+        Its parking lot is too large to be kept for others: without it, `instead` is what may be published again.
+        """
         if self._dirty.get(shard.key) is shard:
             del self._dirty[shard.key]
-        if self._lots.pop(shard.key, None) is not None:  # too large to be kept for others
-            self._last[shard.key] = replace(self._last[shard.key], parked=None)
+        if self._lots.pop(shard.key, None) is not None:
+            self._last[shard.key] = instead or replace(self._last[shard.key], parked=None)
 
     async def republish(self) -> None:
         """Write what was last saved from here once more, for a store that has forgotten it.
@@ -92,6 +95,11 @@ class Checkpointer:
                 count += 1
             await self._store.save(updates[:count])
             del updates[:count]
+
+    async def save_again(self, key: ShardKey) -> None:
+        """Write what was last saved of one shard once more. Raises `StoreUnavailableError`."""
+        if key in self._last:
+            await self._store.save([self._with_lot(self._last[key])])
 
     async def run(self) -> None:
         """Save until cancelled."""

@@ -153,9 +153,13 @@ class ParkingLot:
         return self._revision
 
     def change(self) -> ParkedChange | None:
-        """Return what the next save has to do; None: nothing. Call it at the moment of sending."""
+        """Return what the next save has to do; None: nothing. Call it at the moment of sending.
+
+        While anything is parked that is never nothing: a checkpoint that lies beyond parked records must not be saved
+        in a store that has lost them.
+        """
         if not (self._put or self._drop or self._whole):
-            return None
+            return ParkedChange(self._stored, self._stored) if self._count else None
         self._revision += 1
         if self._whole:
             return ParkedChange(None, self._revision, tuple(self))

@@ -275,13 +275,12 @@ class QueuePump:
     async def _deliver(self, work: Work, turn: Turn) -> None:
         """Call the function once with a batch, and see to what came of it. Raises `LeaseLostError`."""
         loop = asyncio.get_running_loop()
-        try:
-            with turn:
-                outcome = turn.outcome = await call(self._parts, self._lease, work.messages, work.refusals + 1)
-        finally:
-            self._load.end(work, loop.time())
-            self._changed.set()
+        # Cancelled, or without the lease: nothing is decided, and the messages stay in the account as held.
+        with turn:
+            outcome = turn.outcome = await call(self._parts, self._lease, work.messages, work.refusals + 1)
+        self._load.end(work, loop.time())
         self._learn_outcome(work, outcome, loop.time())
+        self._changed.set()
 
     def _learn_outcome(self, work: Work, outcome: Outcome, now: float) -> None:
         """Decide about each message of a batch. No await."""

@@ -85,6 +85,7 @@ class QueueStanding:
         self._changes_saved = 0
         self._saving = 0
         self._refused: SaveResult | None = None
+        self._closed = False
         self._news = asyncio.Event()
         self._counting: asyncio.TimerHandle | None = None
         self.log = log.bind(mapping=parts.mapping.name, shard=lease.key.shard, token=lease.token)
@@ -192,7 +193,7 @@ class QueueStanding:
 
     def to_save(self) -> ProgressUpdate | None:
         """Return the state for the store; None once nothing may be written any more."""
-        if self._refused is not None:
+        if self._closed or self._refused is not None:
             return None
         self._saving = self._changes
         return ProgressUpdate(
@@ -215,6 +216,7 @@ class QueueStanding:
 
     def close(self) -> None:
         """Save nothing more."""
+        self._closed = True
         if self._counting is not None:
             self._counting.cancel()
         self._checkpointer.forget(self)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -101,6 +102,9 @@ class Standing:
         self._batches_saved = 0
         self._saving = (0, 0)  # changes and batches covered by the save under way
         self._refused: SaveResult | None = None
+        self._closed = False
+        self._before_parked: dict[int, Position | None] = {}  # the checkpoint before each record was parked, here
+        self._without_lot: ProgressUpdate | None = None  # what was last saved, as it is to be without the parking lot
         self._news = asyncio.Event()  # a save came back
         self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
         self.troubles = Troubles(self.log, self.changed, last_result=lease.progress.report.last_result)
@@ -171,6 +175,7 @@ class Standing:
     def parked(self, records: Records, attempts: Attempts | None = None) -> None:
         """Note records as parked: finished for the checkpoint, which is saved together with the lot."""
         self.lot.park(records, now=asyncio.get_running_loop().time(), since=time.time())
+        self._before_parked.update(dict.fromkeys(records.positions, self.position))
         self.finished(records.positions)
         if attempts is not None:
             self.known_failures[records.positions[0]] = attempts
@@ -181,6 +186,7 @@ class Standing:
         """Note that parked records were delivered or given up."""
         for position in records.positions:
             self.known_failures.pop(position, None)
+            self._before_parked.pop(position, None)
         self.changed()
 
     def tried_parked(self, number: int) -> None:
@@ -248,8 +254,11 @@ class Standing:
     # The checkpointer's side
 
     def to_save(self) -> ProgressUpdate | None:
-        """Return the state for the store; None once nothing may be written any more."""
-        if self._refused is not None:
+        """Return the state for the store; None once nothing may be written any more, or before the lot is known.
+
+        Without the lot the account would not balance, and the next holder would be told that nothing is parked.
+        """
+        if self._closed or self._refused is not None or self._has_stored_lot:
             return None
         self._saving = (self._changes, self._batches)
         self._reported = self._report()
@@ -279,9 +288,13 @@ class Standing:
             self._changes_saved, self._batches_saved = self._saving
             if update.parked is not None:
                 self.lot.saved(update.parked)
+            lowest = self.lot.lowest
+            if lowest is not None:
+                self._without_lot = _without_lot(update, self._before_parked.get(lowest))
+            else:
+                self._without_lot = None
             if self.reader is not None and update.position is not None:
                 # The mirror outlives the store, the parking lot does not: it stays before the first parked record.
-                lowest = self.lot.lowest
                 self.reader.checkpointed(update.position if lowest is None else self.reader.after(lowest - 1))
         elif result is SaveResult.INCOMPLETE:
             self.log.warning("parked.saved_again", why="the store has lost parked records", records=len(self.lot))
@@ -293,7 +306,8 @@ class Standing:
 
     def close(self) -> None:
         """Save nothing more."""
-        self._checkpointer.forget(self)
+        self._closed = True
+        self._checkpointer.forget(self, instead=self._without_lot)
 
     def _warn_of_loss(self, **facts: float | None) -> None:
         self.log.warning("retention.loss_near", **facts)
@@ -354,3 +368,14 @@ class Standing:
     def view(self) -> ShardView:
         """Return the shard as it is now, for scrapes and `status`."""
         return ShardView(self._report(), self._account())
+
+
+def _without_lot(update: ProgressUpdate, position: Position | None) -> ProgressUpdate:
+    """Return what to tell a store that has lost the parking lot: a checkpoint before all that was parked.
+
+    None, where it is not known here: the shard is read from its origin then.
+    """
+    ledger = update.ledger.plus(Ledger())
+    ledger.polled -= ledger.parked
+    ledger.parked = 0
+    return replace(update, position=position, ledger=ledger, state=b"", parked=None)

@@ -35,8 +35,11 @@ class Lineage:
     unsettled: bool = False  # a shard is over and its children are not listed yet: look again soon
 
 
-def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress]) -> Lineage:
-    """Decide about a source's shards. `known`: the progress of every shard of the mapping, its tracker left out."""
+def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress], *, began: bool = False) -> Lineage:
+    """Decide about a source's shards. `known`: the progress of every shard of the mapping, its tracker left out.
+
+    `began`: the mapping has had its first look, so that nothing known means that all of it was lost.
+    """
     if not any(shard.origin is not None for shard in listed):
         return Lineage(tuple(shard.id for shard in listed))
     present = {shard.id: shard for shard in listed}
@@ -46,11 +49,13 @@ def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress])
     for shard in listed:
         for parent in shard.parents:
             children.setdefault(parent, []).append(shard.id)
-    origins = dict.fromkeys(present, BEGINNING) if renewed else _new_origins(present, known)
+    origins = dict.fromkeys(present, BEGINNING) if renewed else _new_origins(present, known, began=began)
+    # Whose descendants have begun was done, though a store that was lost and told again may know an earlier state.
+    passed = _ancestors(present, [name for name in present if _begun(known.get(name))])
 
     def done(shard: ShardId) -> bool:
         progress = known.get(shard)
-        return origins.get(shard) == END or (progress is not None and is_done(progress))
+        return shard in passed or origins.get(shard) == END or (progress is not None and is_done(progress))
 
     def wanted(shard: SourceShard) -> bool:
         if done(shard.id):
@@ -104,19 +109,27 @@ def _renewed(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgres
 def _new_origins(
     present: Mapping[ShardId, SourceShard],
     known: Mapping[ShardId, ShardProgress],
+    *,
+    began: bool,
 ) -> dict[ShardId, ShardOrigin]:
     """Return the origins of the shards that have none yet.
 
     A shard that is not known although a descendant is was forgotten by a store that was lost: a child is only read
     once its parents are done.
     """
-    if not known:
+    if not known and not began:
         return {name: shard.origin for name, shard in present.items() if shard.origin is not None}
-    inherited: set[ShardId] = set()
-    ahead = [shard for shard in present if shard in known]
+    inherited = _ancestors(present, [shard for shard in present if shard in known])
+    return {name: END if name in inherited else BEGINNING for name in present if name not in known}
+
+
+def _ancestors(present: Mapping[ShardId, SourceShard], shards: list[ShardId]) -> set[ShardId]:
+    """Return the listed shards from which some came, by any number of splits and merges."""
+    found: set[ShardId] = set()
+    ahead = list(shards)
     while ahead:
         for parent in present[ahead.pop()].parents:
-            if parent in present and parent not in inherited:
-                inherited.add(parent)
+            if parent in present and parent not in found:
+                found.add(parent)
                 ahead.append(parent)
-    return {name: END if name in inherited else BEGINNING for name in present if name not in known}
+    return found

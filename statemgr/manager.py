@@ -187,7 +187,7 @@ class Tracker:
         # Read after the listing: what it says is done was done when a child could first be seen.
         progress = await self._store.load_mapping(record.id)
         known = {key.shard: found for key, found in progress.items() if key.shard != TRACKER}
-        lineage = trace(shards, known)
+        lineage = trace(shards, known, began=record.state is MappingState.ENABLED)
         if lineage.renewed:
             await self._forget(lineage.renewed, known)
             self._log.error("source.renewed", mapping=record.name, shards=sorted(lineage.renewed))

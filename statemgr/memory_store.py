@@ -47,7 +47,7 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._listeners: set[asyncio.Event] = set()
+        self._listeners: dict[asyncio.Event, None] = {}  # in order, so that a simulation runs alike each time
         self._forget()
 
     def wipe(self) -> None:
@@ -150,14 +150,14 @@ class MemoryStore:
         """See `LeaseStore.wakes`. Also yields for changes made by the one who listens."""
         changed = asyncio.Event()
         changed.set()
-        self._listeners.add(changed)
+        self._listeners[changed] = None
         try:
             while True:
                 await changed.wait()
                 changed.clear()
                 yield
         finally:
-            self._listeners.discard(changed)
+            del self._listeners[changed]
 
     # Progress
 
@@ -201,7 +201,7 @@ class MemoryStore:
         tracker = ShardKey(record.id, TRACKER)
         if tracker not in self._wanted:
             self._wanted[tracker] = WantedShard(tracker, ShardKind.TRACKER)
-            self._version += 1
+            self._version = self._raised(self._version)
         self._mappings_changed()
         return stored
 
@@ -284,7 +284,7 @@ class MemoryStore:
         _drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress, self._parked)
         self._highest_token += 1
         self._removed[mapping] = self._highest_token
-        self._version += 1
+        self._version = self._raised(self._version)
         self._mappings_changed()
         return True
 
@@ -313,7 +313,7 @@ class MemoryStore:
         if session is None or (session.member.draining, session.member.roles) != (facts.draining, facts.roles):
             self._snapshot_changed()
         elif session.member != facts:
-            self._version += 1
+            self._version = self._raised(self._version)
         return self._reply(member.node)
 
     def _reply(self, node: NodeId) -> TickReply:
@@ -339,6 +339,10 @@ class MemoryStore:
     def _new_token(self, floor: FencingToken) -> FencingToken:
         self._highest_token = max(self._highest_token + 1, floor + 1, int(self._clock() * 1_000_000))
         return FencingToken(self._highest_token)
+
+    def _raised(self, number: int) -> int:
+        """Return a higher number that never was: not even when the last writes were lost, since it comes from time."""
+        return max(number + 1, int(self._clock() * 1_000_000))
 
     def _note_token(self, key: ShardKey, token: FencingToken) -> None:
         self._tokens[key] = token
@@ -378,6 +382,8 @@ class MemoryStore:
         stored = self._parked.get(update.key, ParkedRecords())
         if change.base is not None and change.base != stored.revision:
             return False
+        if change.base == change.revision:
+            return True  # nothing to do: it was asked whether the lot is still there
         records = {} if change.base is None else {record.position: record for record in stored.records}
         for position in change.drop:
             records.pop(position, None)
@@ -393,11 +399,11 @@ class MemoryStore:
         return True
 
     def _snapshot_changed(self) -> None:
-        self._version += 1
+        self._version = self._raised(self._version)
         self._wake()
 
     def _mappings_changed(self) -> None:
-        self._mappings_revision += 1
+        self._mappings_revision = self._raised(self._mappings_revision)
         self._wake()
 
     def _wake(self) -> None:

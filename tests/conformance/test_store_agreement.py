@@ -54,6 +54,7 @@ class Fleet(RuleBasedStateMachine):
         self.redis: Store = self.lab.client()
         self.leases: list[tuple[Lease, Lease]] = []  # every lease ever given, as each store gave it
         self.names: dict[FencingToken, int] = {NO_FLOOR: -1}  # tokens of both stores, by the lease they belong to
+        self.changes: dict[tuple[str, int], list[int]] = {}  # versions and revisions seen, by what of which store
 
     def teardown(self) -> None:
         """Delete the fleet's keys and close."""
@@ -117,11 +118,10 @@ class Fleet(RuleBasedStateMachine):
         """Join or tick."""
         member = Member(node, draining=draining)
         memory, redis = self.both(lambda store, _: (store.join if join else store.tick)(member, ttl_s=LONG_S))
-        assert (memory.version, memory.mappings_revision, memory.member) == (
-            redis.version,
-            redis.mappings_revision,
-            redis.member,
-        )
+        assert memory.member == redis.member
+        assert self.change("version", 0, memory.version) == self.change("version", 1, redis.version)
+        revisions = memory.mappings_revision, redis.mappings_revision
+        assert self.change("revision", 0, revisions[0]) == self.change("revision", 1, revisions[1])
 
     @rule(node=NODES)
     def leave(self, node: NodeId) -> None:
@@ -223,23 +223,31 @@ class Fleet(RuleBasedStateMachine):
     def everything_is_equal(self) -> None:
         """Compare all there is to read."""
 
-        async def read(store: Store, _: int) -> object:
+        async def read(store: Store, index: int) -> object:
             snapshot = await store.snapshot()
             revision, records = await store.mappings()
             progress = {**await store.load_mapping(ORDERS), **await store.load_mapping(CLICKS)}
             assert await store.load(list(progress)) == progress
             return (
-                snapshot.version,
+                self.change("version", index, snapshot.version),
                 [(member.node, member.draining) for member in snapshot.members],
                 sorted(snapshot.wanted, key=lambda wanted: wanted.key),
                 {key: (held.node, self.names[held.token]) for key, held in snapshot.holdings.items()},
                 snapshot.reserved,
-                revision,
+                self.change("revision", index, revision),
                 [_timeless(record) for record in records],
                 {key: self.named((None, found)) for key, found in progress.items()},
             )
 
         self.same(read)
+
+    def change(self, what: str, index: int, number: int) -> int:
+        """Return how many other numbers of the kind this store has shown before; they only grow."""
+        seen = self.changes.setdefault((what, index), [])
+        if not seen or seen[-1] != number:
+            assert not seen or number > seen[-1]
+            seen.append(number)
+        return len(seen)
 
     def named(self, answer: tuple[Any, Any]) -> tuple[Any, ...]:
         """Write a lease and its progress with the names of their tokens."""

@@ -88,9 +88,11 @@ async def test_a_lineage_that_wants_children_at_once_is_found_out(monkeypatch: p
     """The judgement can fail: without the wait for parents some storm delivers a key's records out of order."""
     honest = lineage.trace
 
-    def hasty(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress]) -> lineage.Lineage:
+    def hasty(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress], *, began: bool) -> lineage.Lineage:
         done = {name for name, progress in known.items() if lineage.is_done(progress)}
-        return replace(honest(listed, known), wanted=tuple(shard.id for shard in listed if shard.id not in done))
+        return replace(
+            honest(listed, known, began=began), wanted=tuple(shard.id for shard in listed if shard.id not in done)
+        )
 
     monkeypatch.setattr(manager, "trace", hasty)
     for seed in HASTY_SEEDS:

@@ -13,7 +13,7 @@ if member then
     if standing_before ~= standing then
       snapshot_changed()
     elseif address_before ~= address then
-      redis.call('HINCRBY', META, 'version', 1)
+      raise('version')
     end
   end
   redis.call('ZADD', EXPIRY, whole(now + ttl_us), node)

@@ -12,8 +12,15 @@ end
 
 local function wake() redis.call('PUBLISH', ARGV[1], '') end
 
+-- Raise a number by which nodes see that something changed. It comes from time, so that it never is again what it was, not
+-- even when the last writes were lost by a fail-over.
+local function raise(field)
+  local before = tonumber(redis.call('HGET', META, field) or 0)
+  redis.call('HSET', META, field, whole(math.max(before + 1, now_us())))
+end
+
 local function snapshot_changed()
-  redis.call('HINCRBY', META, 'version', 1)
+  raise('version')
   wake()
 end
 

@@ -19,8 +19,8 @@ redis.call('HSET', MAPPINGS, mapping, packed)
 redis.call('HSET', NAMES, name, mapping)
 if redis.call('HSETNX', WANTED_OF, mapping, cmsgpack.pack({})) == 1 then
   redis.call('HSET', WANTED, mapping .. '/tracker', '')
-  redis.call('HINCRBY', META, 'version', 1)
+  raise('version')
 end
-redis.call('HINCRBY', META, 'mappings_revision', 1)
+raise('mappings_revision')
 wake()
 return {'stored', packed}

@@ -29,6 +29,6 @@ if redis.call('HLEN', REMOVED) >= 1000 then
   end
 end
 redis.call('HSET', REMOVED, mapping, tombstone)
-redis.call('HINCRBY', META, 'mappings_revision', 1)
+raise('mappings_revision')
 snapshot_changed()
 return 1

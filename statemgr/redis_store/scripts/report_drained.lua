@@ -5,6 +5,6 @@ if not packed or token_of(KEYS[11], mapping, shard) > tonumber(token) then retur
 local record = cmsgpack.unpack(packed)
 record[8] = (record[8] or 0) + 1
 redis.call('HSET', MAPPINGS, mapping, cmsgpack.pack(record))
-redis.call('HINCRBY', META, 'mappings_revision', 1)
+raise('mappings_revision')
 wake()
 return 1

@@ -6,7 +6,7 @@ local record = cmsgpack.unpack(redis.call('HGET', MAPPINGS, mapping))
 if record[5] ~= state or record[6] ~= reason then
   record[5], record[6], record[7] = state, reason, now_us()
   redis.call('HSET', MAPPINGS, mapping, cmsgpack.pack(record))
-  redis.call('HINCRBY', META, 'mappings_revision', 1)
+  raise('mappings_revision')
   wake()
 end
 return 1
