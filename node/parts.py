@@ -13,6 +13,7 @@ from model.mapping import SqsSource
 from model.problem import Problem
 from node.embedded_aws import LONG_POLL_S as EMBEDDED_LONG_POLL_S
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
+from pollers.caution import Quarantine
 from pollers.circuit import Circuit
 from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
 from pollers.destinations.kafka import KafkaDestination
@@ -79,6 +80,7 @@ class Parts:
         self._long_poll_s = EMBEDDED_LONG_POLL_S if embedded_aws else LONG_POLL_S
         self._kinesis = targets.aws("kinesis")
         self._sqs = targets.aws("sqs", version="1.0")
+        self._quarantine = Quarantine()
         self._random = Random()  # noqa: S311 - jitter, no secret
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
@@ -101,6 +103,7 @@ class Parts:
             random=self._random,
             lanes=mapping.extensions.parallelization_factor or mapping.parallelization_factor,
             destination=self._destination(mapping, envelope),
+            quarantine=self._quarantine,
         )
 
     def _queue(self, mapping: EventSourceMapping, source: SqsSource) -> QueueParts:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.lease import Lease
     from model.progress import ShardProgress
     from model.record import Record
-    from pollers.retrying import Work
+    from pollers.attempts import Work
 
 _FINAL_CALL = "window's final call"
 

@@ -16,8 +16,9 @@ import structlog
 
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
+from pollers.caution import NoCaution
 from pollers.handing_over import Fate, drained_within
-from pollers.retrying import Discard, Invoke, Park, Retrying
+from pollers.retrying import Discard, Invoke, Park, Retrying, unknown_lag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
     from model.ids import ShardKey
     from model.record import Batch, Records
+    from pollers.attempts import Attempts, Work
+    from pollers.caution import Caution
     from pollers.counters import Counters
     from pollers.gate import Gate
     from pollers.handing_over import HandingOver
-    from pollers.ports import Target
-    from pollers.retrying import Attempts, RetryPolicy, Work
+    from pollers.ports import Lag, Target
+    from pollers.retrying import RetryPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +104,8 @@ class Delivery:
     finishing: Finishing
     random: Random
     draining: asyncio.Event
+    caution: Caution | NoCaution = NoCaution()  # noqa: RUF009 - it has no state
+    lag: Callable[[], Lag] = unknown_lag
     handing_over: HandingOver | None = None  # None: there is no on-failure destination
     now_ms: Callable[[], float] = lambda: time.time() * 1000
 
@@ -111,7 +116,7 @@ class Delivery:
         function may have run: the records count as unfinished.
         """
         retrying = self.begin(batch, known_failures)
-        while (step := retrying.next(self.now_ms())) is not None:
+        while (step := retrying.next(self.now_ms(), self.lag)) is not None:
             pause_s = await self.take(step, retrying)
             if pause_s is not None and await drained_within(self.draining, pause_s):
                 return retrying  # what is left goes to the next holder
@@ -127,6 +132,7 @@ class Delivery:
             known_failures=known_failures,
         )
         self.finishing.began(retrying)
+        self.caution.begin()
         return retrying
 
     async def take(
@@ -159,13 +165,17 @@ class Delivery:
 
     async def _call(self, work: Work, retrying: Retrying, within_s: float) -> float | None:
         loop = asyncio.get_running_loop()
-        wait_s = min(retrying.expires_in_s(self.now_ms()), within_s)
+        if await self.caution.drained_before(work):
+            return math.inf
+        wait_s = min(retrying.expires_in_s(self.now_ms(), self.lag), within_s)
         until = None if wait_s == math.inf else loop.time() + wait_s
         turn = await self.gate.enter(self.draining, not_before=work.not_before, until=until)
         if turn is None:
             return math.inf if self.draining.is_set() else 0.0  # records may be too old by now
         with turn:
-            outcome = turn.outcome = await self._invoke(work.batch, work.attempt)
+            outcome = turn.outcome = await self.caution.invoke(work, self._invoke)
+        if outcome is None:
+            return math.inf  # draining
         verdict = retrying.learn(outcome)
         if verdict.finished or isinstance(outcome, Delivered):
             # Nothing is awaited since the answer: records and what came with the answer are accounted for at once.
@@ -181,7 +191,8 @@ class Delivery:
             return 0.0
         return verdict.delay_s
 
-    async def _invoke(self, batch: Batch, attempt: int) -> Outcome:
+    async def _invoke(self, work: Work) -> Outcome:
+        batch = work.batch
         event = self.exchange.event(batch.records)
         key = self.lease.key
         self.lease.check()
@@ -195,7 +206,7 @@ class Delivery:
                 shard=key,
                 token=self.lease.token,
                 batch_id=f"{key}:{self.exchange.name(batch)}",
-                attempt=attempt,
+                attempt=work.attempt,
             )
         )
         self.counters.durations.observe(loop.time() - began_at)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model.record import order_keys, pick
+from pollers.lane import lane_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ class Intake:
         if len(lanes) == 1:
             self._add(lanes[0], raws, places)
             return
-        chosen = [hash(key) % len(lanes) for key in order_keys(places, parts.envelope.keys(raws))]
+        chosen = lane_numbers(order_keys(places, parts.envelope.keys(raws)), len(lanes))
         for number, lane in enumerate(lanes):
             mine = [one == number for one in chosen]
             self._add(lane, pick(raws, mine), pick(places, mine))

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
 
 from model.record import Records
 from pollers.blocking import Stuck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
     from model.outcome import Outcome
     from model.record import Batch
+    from pollers.attempts import Attempts
     from pollers.delivery import Delivery
     from pollers.handing_over import Fate
-    from pollers.retrying import Attempts, Discard, Retrying
+    from pollers.retrying import Discard, Retrying
+
+
+def lane_numbers(keys: Iterable[Any], lanes: int) -> list[int]:
+    """Choose lanes by what records stay in order with: a key, or a record's own position where it has none.
+
+    Alike on every node: what is stored of a run of records is found again by the run's first record, in the same lane.
+    """
+    return [(key if type(key) is int else crc32(key if type(key) is bytes else key.encode())) % lanes for key in keys]
 
 
 class LaneOwner(Protocol):

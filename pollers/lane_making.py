@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pollers.batcher import Batcher
+from pollers.caution import Caution
 from pollers.delivery import Delivery
 from pollers.exchange import PlainExchange
 from pollers.handing_over import HandingOver
@@ -98,6 +99,8 @@ class LaneMaker:
             finishing=finishing,
             random=parts.random,
             draining=self.draining,
+            caution=Caution(note=self.standing.noted, quarantine=parts.quarantine, draining=self.draining),
+            lag=self.standing.lag,
             handing_over=self._handing_over(),
             now_ms=lambda: parts.now_s() * 1000,
         )

@@ -34,6 +34,7 @@ class Lag(msgspec.Struct, frozen=True, gc=False):
     records: int | None
     seconds: float | None = None
     retention_s: float | None = None  # how long the source keeps a record, where that is known
+    first: int | None = None  # position of the oldest record that the source still has, where that is known
     remark: str | None = None  # what operators should know about how the shard is read
 
 

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from model.ids import ShardKey
     from model.outcome import Outcome
     from model.record import Records
+    from pollers.attempts import Attempts
     from pollers.lane import Lane
     from pollers.ports import ShardReader
     from pollers.pump_parts import PumpParts
-    from pollers.retrying import Attempts, Discard
+    from pollers.retrying import Discard
     from pollers.unparking import Unparking
 
 _FIRST_DELAY_S = 0.5
@@ -151,6 +152,7 @@ class Pump:
                 await self._ended.wait()
                 if self._draining.is_set():
                     self._standing.troubles.state = ShardState.DRAINING
+                    self._standing.changed()  # being cut off from now on is no death
                     self._unparking.stop()
                     reading.cancel()
                 for lane in self._lanes:

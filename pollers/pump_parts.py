@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pollers.caution import Quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ class PumpParts:
     lanes: int = 1
     now_s: Callable[[], float] = time.time  # epoch time
     destination: Destination | None = None  # of records that are given up
+    quarantine: Quarantine = field(default_factory=Quarantine)  # the node's
 
     @property
     def gives_up(self) -> bool:

@@ -17,19 +17,21 @@ from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, assert_never
 
-import msgspec
-
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.record import MAX_EVENT_BYTES, NO_POSITION, NO_RECORDS, Batch, Records
+from pollers.attempts import Attempts, Flight, Work
+from pollers.ports import Lag
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
     from random import Random
 
     from model.mapping import EventSourceMapping
 
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 60.0
+FREE_DEATHS = 1  # in a row make a suspect and cost nothing: see `pollers.deaths`
+_PIECES = 16  # of a run whose holder died: a death is dearer than sixteen invocations
 
 
 class Condition(StrEnum):
@@ -50,6 +52,7 @@ class RetryPolicy:
     partial_responses: bool = False
     in_order: bool = True  # a partial response of a stream shard fails everything from the lowest one on
     park_after: int | None = None  # function errors of records of one key before it is parked; None: never
+    maximum_deaths: int | None = None  # of holders in a row, for records that no count of failures limits
 
     @classmethod
     def of(cls, mapping: EventSourceMapping, *, in_order: bool) -> RetryPolicy:
@@ -70,8 +73,13 @@ class RetryPolicy:
         return self.maximum_record_age_s + (arrival_ms - now_ms + 1) / 1000  # 1 ms: older, not as old
 
     def of_parked(self) -> RetryPolicy:
-        """Return the rules for records in the parking lot: tried until they get too old, and told apart."""
-        return replace(self, maximum_retry_attempts=None, park_after=None, bisect=True)
+        """Return the rules for records in the parking lot: tried until they get too old, and told apart.
+
+        That their retries are used up is why they are there. But a record that kills the node has to go some time.
+        """
+        retries = self.maximum_retry_attempts
+        deaths = None if retries is None else retries + FREE_DEATHS
+        return replace(self, maximum_retry_attempts=None, park_after=None, bisect=True, maximum_deaths=deaths)
 
 
 def _park_after(mapping: EventSourceMapping) -> int | None:
@@ -81,62 +89,6 @@ def _park_after(mapping: EventSourceMapping) -> int | None:
     if mapping.extensions.park_after is not None:
         return mapping.extensions.park_after
     return 1 if mapping.maximum_retry_attempts is None else mapping.maximum_retry_attempts + 1
-
-
-@dataclass(slots=True)
-class Work:
-    """A batch, or what is left of one, with what it has been through."""
-
-    batch: Batch
-    failures: int = 0  # function errors, against MaximumRetryAttempts
-    invocations: int = 0  # times the function was called with these records
-    setbacks: int = 0  # times the function failed since the last progress, for the backoff
-    last: Outcome | None = None
-    parkable: bool = True  # False: there was no room when it was its time, so it goes on until the next failure
-    refusals: int = 0  # times it did not reach the function since then
-    unreached: int = 0  # of these, the last ones in a row that were no throttles
-    not_before: float = 0.0  # event-loop time until which it holds itself back after a refusal
-
-    @property
-    def attempt(self) -> int:
-        """The number of the next call since the last progress; 1 for the first."""
-        return self.setbacks + self.refusals + 1
-
-
-class Attempts(msgspec.Struct, frozen=True, array_like=True):
-    """What a run of records has been through, for the shard's stored state: it survives restarts and hand-overs.
-
-    `last` bounds the run: the next holder's batches are cut differently, and records that the function was never
-    called with must not inherit the attempts of those that failed. The function's last answer is kept for the
-    on-failure document.
-    """
-
-    last: int  # position of the run's last record
-    failures: int
-    invocations: int
-    status: int = 200
-    executed_version: str | None = None
-    function_error: str | None = "Unhandled"
-
-    @classmethod
-    def of(cls, work: Work) -> Attempts:
-        """Sum up a piece of work."""
-        positions = work.batch.records.positions
-        attempts = cls(positions[-1] if positions else NO_POSITION, work.failures, work.invocations)
-        match work.last:
-            case FunctionFailed(_, function_error, status, version):
-                return msgspec.structs.replace(
-                    attempts, status=status, executed_version=version, function_error=function_error
-                )
-            case PartlyFailed(_, status, version):
-                return msgspec.structs.replace(attempts, status=status, executed_version=version, function_error=None)
-            case _:
-                return attempts
-
-    def resume(self, batch: Batch) -> Work:
-        """Return the work that goes on with these records."""
-        last = FunctionFailed("before a restart", self.function_error, self.status, self.executed_version)
-        return Work(batch, self.failures, self.invocations, self.failures, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +121,11 @@ class Verdict:
 
     finished: Records = NO_RECORDS
     delay_s: float = 0.0
+
+
+def unknown_lag() -> Lag:
+    """Tell nothing of a source."""
+    return Lag(None)
 
 
 class Retrying:
@@ -209,9 +166,19 @@ class Retrying:
             ):
                 end += 1
             part = batch if end - at == len(positions) else self._batch(batch.records[at:end])
-            works.append(Work(part) if attempts is None else attempts.resume(part))
+            if attempts is None:
+                works.append(Work(part))
+            elif attempts.flight is Flight.DEADLY:
+                # One of the pieces is to blame: each is no more than a suspect again.
+                works += [replace(attempts.resume(piece), deaths=FREE_DEATHS) for piece in self._pieces(part.records)]
+            else:
+                works.append(attempts.resume(part))
             at = end
         return works[::-1]
+
+    def _pieces(self, records: Records) -> list[Batch]:
+        size = -(-len(records) // _PIECES)
+        return [self._batch(records[at : at + size]) for at in range(0, len(records), size)]
 
     def failures(self) -> dict[int, Attempts]:
         """Return what every unfinished run of records has been through, for the shard's stored state.
@@ -251,10 +218,11 @@ class Retrying:
         work.parkable = False
         return Verdict(delay_s=self._backoff_s(work))
 
-    def next(self, now_ms: float) -> Invoke | Discard | Park | None:
+    def next(self, now_ms: float, lag: Callable[[], Lag] = unknown_lag) -> Invoke | Discard | Park | None:
         """Return the next step; None when everything is finished. `now_ms` is epoch time, for the age of records.
 
-        After `Discard` the records are gone from the work; call `next` again once they are given up.
+        `lag` tells what the source still has; it is asked only about records that could not be delivered at once. After
+        `Discard` the records are gone from the work; call `next` again once they are given up.
         """
         self._giving_up = None
         if not self._todo:
@@ -262,7 +230,7 @@ class Retrying:
         work = self._todo[-1]
         if self._is_to_park(work):
             return Park(work.batch.records.order_keys[0], work)
-        condition, count = self._to_give_up(work, now_ms)
+        condition, count = self._to_give_up(work, now_ms, lag)
         if condition is None:
             return Invoke(work)
         records = work.batch.records
@@ -282,30 +250,50 @@ class Retrying:
             and _of_one_key(work.batch)
         )
 
-    def _to_give_up(self, work: Work, now_ms: float) -> tuple[Condition | None, int]:
+    def _to_give_up(self, work: Work, now_ms: float, lag: Callable[[], Lag]) -> tuple[Condition | None, int]:
         records, policy = work.batch.records, self._policy
         if work.batch.size > MAX_EVENT_BYTES:
             return Condition.MAXIMUM_PAYLOAD_SIZE_EXCEEDED, len(records)
         if policy.maximum_retry_attempts is not None and work.failures > policy.maximum_retry_attempts:
             return Condition.RETRY_ATTEMPTS_EXHAUSTED, len(records)
-        if policy.maximum_record_age_s is not None:
-            oldest_ms = now_ms - policy.maximum_record_age_s * 1000
-            expired = next(
-                (at for at, arrival_ms in enumerate(records.arrivals_ms) if arrival_ms >= oldest_ms), len(records)
-            )
-            if expired:  # only the leading ones: younger records of the batch are still delivered (spec 4.2)
-                return Condition.RECORD_AGE_EXCEEDED, expired
-        return None, 0
+        if policy.maximum_deaths is not None and work.deaths > policy.maximum_deaths and len(records) == 1:
+            return Condition.RETRY_ATTEMPTS_EXHAUSTED, len(records)
+        age_s, first = self._kept(work, lag)
+        if age_s == inf and first is None:
+            return None, 0
+        since_ms, begin = now_ms - age_s * 1000, -1 if first is None else first
+        rows = enumerate(zip(records.arrivals_ms, records.positions, strict=True))
+        kept = (at for at, (arrival_ms, position) in rows if arrival_ms >= since_ms and position >= begin)
+        expired = next(kept, len(records))  # the leading ones: younger records are still delivered (spec 4.2)
+        return (Condition.RECORD_AGE_EXCEEDED, expired) if expired else (None, 0)
 
-    def expires_in_s(self, now_ms: float) -> float:
+    def _kept(self, work: Work, lag: Callable[[], Lag]) -> tuple[float, int | None]:
+        """Return how old records may get, and the position from which on they may be delivered.
+
+        What could not be delivered at once is tried as long as its source has it (spec 4.2): held for ever, it would
+        cost what waits behind it, which the source goes on deleting.
+        """
+        limit_s = self._policy.maximum_record_age_s
+        age_s = inf if limit_s is None else limit_s
+        if not (work.setbacks or work.refusals):
+            return age_s, None
+        source = lag()
+        return min(age_s, inf if source.retention_s is None else source.retention_s), source.first
+
+    def expires_in_s(self, now_ms: float, lag: Callable[[], Lag] = unknown_lag) -> float:
         """How long until `next` gives records of the present work up for their age; infinite: never."""
-        records = self._todo[-1].batch.records
-        return self._policy.expires_in_s(records.arrivals_ms[0], now_ms) if records else inf
+        work = self._todo[-1]
+        if not work.batch.records:
+            return inf
+        age_s, _ = self._kept(work, lag)
+        return age_s + (work.batch.records.arrivals_ms[0] - now_ms + 1) / 1000  # 1 ms: older, not as old
 
     def learn(self, outcome: Outcome) -> Verdict:
         """Take in what came of the last `Invoke`."""
         work = self._todo[-1]
         work.last = outcome
+        if not isinstance(outcome, Throttled | NotReached):
+            work.deaths = 0  # the function had the records, and the node lives
         unreached, work.unreached = work.unreached, 0
         match outcome:
             case Delivered():
@@ -331,11 +319,17 @@ class Retrying:
         if len(records) < 2 or (_of_one_key(work.batch) if parking else not self._policy.bisect):  # noqa: PLR2004
             return self._counted(work)
         # When keys are told apart to park one of them, an error of several is nobody's, and nobody waits for it.
-        failures, delay_s = (0, 0.0) if parking else (work.failures, self._backoff_s(work))
-        self._todo.pop()
-        half = len(records) // 2
-        for part in (records[half:], records[:half]):  # the first half is next
-            self._todo.append(replace(work, batch=self._batch(part), failures=failures, parkable=True))
+        if not parking:
+            return self._cut(work, len(records) // 2)
+        work.failures = 0
+        self._cut(work, len(records) // 2)
+        return Verdict()
+
+    def _cut(self, work: Work, at: int) -> Verdict:
+        """Cut the present work in two; each part keeps what the whole has been through, and the first one is next."""
+        records, delay_s = work.batch.records, self._backoff_s(work)
+        parts = (records[at:], records[:at])
+        self._todo[-1:] = [replace(work, batch=self._batch(part), parkable=True) for part in parts]
         return Verdict(delay_s=delay_s)
 
     def _counted(self, work: Work) -> Verdict:
@@ -353,7 +347,11 @@ class Retrying:
             failed = [item_id in outcome.failed for item_id in records.item_ids]
             finished, left = records.pick([not it for it in failed]), records.pick(failed)
         if not finished:
-            return self._first_failed(work) if self._policy.park_after is not None else self._counted(work)
+            if self._policy.park_after is not None:
+                return self._first_failed(work)
+            if self._policy.bisect and self._policy.in_order and len(records) > 1:
+                return self._cut(work, 1)  # the record that was named is told apart from those behind it
+            return self._counted(work)
         # Progress: the remainder is a new batch with a fresh budget (spec section 4.3).
         self._todo[-1] = rest = Work(self._batch(left), last=outcome)
         return Verdict(finished=finished, delay_s=self._backoff_s(rest))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pollers.retrying import Attempts  # noqa: TC001 - msgspec reads the annotation at run time
+from pollers.attempts import Attempts  # noqa: TC001 - msgspec reads the annotation at run time
 from pollers.windows import StoredWindow  # noqa: TC001 - same
 
 if TYPE_CHECKING:

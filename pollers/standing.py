@@ -17,6 +17,7 @@ from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, Shar
 from model.record import pick
 from pollers.blocking import blocking, tenures
 from pollers.counters import ShardView
+from pollers.deaths import inherited
 from pollers.lot_loading import load_lot
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from leasing.held import HeldLease
     from model.ids import Position, ShardKey
     from model.record import Places, Records
+    from pollers.attempts import Attempts
     from pollers.blocking import Stuck
     from pollers.checkpointer import Checkpointer
     from pollers.counters import CircuitProbe
     from pollers.ports import Chunk, ShardReader
-    from pollers.retrying import Attempts
     from pollers.windows import Windows
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,8 @@ class Standing:
         self.ledger = lease.progress.ledger.resumed()
         self.positions = Positions(stored.ahead)
         self.position: Position | None = lease.progress.position
-        self.known_failures = dict(stored.attempts)  # counted before a restart
+        drained = lease.progress.report.state is ShardState.DRAINING
+        self.known_failures = inherited(stored.attempts, drained=drained)  # counted before a restart
         self.stored_window = stored.window
         self.lot = ParkingLot(max_parked_bytes)
         self._has_stored_lot = stored.parked
@@ -108,6 +110,9 @@ class Standing:
         self._news = asyncio.Event()  # a save came back
         self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
         self.troubles = Troubles(self.log, self.changed, last_result=lease.progress.report.last_result)
+        for first, attempts in self.known_failures.items():
+            if attempts.deaths:
+                self.troubles.suspected(first, attempts)
 
     # What happens
 
@@ -232,9 +237,15 @@ class Standing:
             self._news.clear()
             await self._news.wait()
 
+    async def noted(self) -> None:
+        """Have the present state saved, and wait for that. Raises `LeaseLostError`."""
+        self.changed()
+        await self.all_saved()
+
     async def all_saved(self) -> None:
         """Wait until the store has everything as it is now. Raises `LeaseLostError`."""
-        while self._changes_saved < self._changes:
+        wanted = self._changes
+        while self._changes_saved < wanted:
             self._check_refused()
             self._lease.check()
             self._news.clear()
@@ -265,7 +276,7 @@ class Standing:
         failures = dict(self.known_failures)
         for holder in self.holders:
             failures.update(holder.failures())
-        failures = {first: attempts for first, attempts in failures.items() if attempts.failures}
+        failures = {first: attempts for first, attempts in failures.items() if attempts.telling}
         # Position and window are of one moment: the state belongs to exactly the records before the checkpoint.
         window = None if self.windows is None else self.windows.stored()
         parked = self.lot.change()
@@ -334,8 +345,12 @@ class Standing:
             in_flight=held + passed + strays,
         )
 
+    def lag(self) -> Lag:
+        """Return how far behind the source the reader is, and what of it the source still has."""
+        return Lag(None) if self.reader is None else self.reader.lag()
+
     def _report(self) -> ShardReport:
-        lag = Lag(None) if self.reader is None else self.reader.lag()
+        lag = self.lag()
         held = sum([holder.held for holder in self.holders])
         arrivals = [oldest_ms for holder in self.holders if (oldest_ms := holder.oldest_ms) is not None]
         ages_s = [time.time() - min(arrivals) / 1000] if arrivals else []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model.progress import CircuitReport
+    from pollers.attempts import Attempts
 
 
 class Trouble(NamedTuple):
@@ -56,7 +57,12 @@ class Troubles:
     def function_took(self) -> None:
         """Note that the function took records."""
         self.last_result, self.last_error = "OK", None
-        self.state = ShardState.READING
+        self._enter(ShardState.READING)
+
+    def suspected(self, first: int, attempts: Attempts) -> None:
+        """Note that nodes died while the function had records: what is wrong, until the function answers."""
+        self.last_error = f"nodes ended while the function had the records from {first} to {attempts.last}"
+        self._log.warning("records.suspected", first=first, last=attempts.last, deaths=attempts.deaths)
 
     def setback(self, outcome: Outcome, delay_s: float) -> None:
         """Note a failed attempt; its count is stored, so that it survives a restart."""
@@ -73,8 +79,14 @@ class Troubles:
                 return
         if error != self.last_error and not isinstance(outcome, Throttled):  # of throttles the gate tells, once
             self._log.warning("invoke.failed", error=error, retry_in_s=round(delay_s, 3))
-        self.last_result, self.last_error, self.state = result, error, state
+        self.last_result, self.last_error = result, error
+        self._enter(state)
         self._seen()
+
+    def _enter(self, state: ShardState) -> None:
+        """Change the state, unless the shard is on its way out: the next holder has to know that."""
+        if self.state is not ShardState.DRAINING:
+            self.state = state
 
     def destination_failed(self, error: str, *, refused: bool, retry_in_s: float | None) -> None:
         """Note that the on-failure destination cannot take records now; they wait, unless they may be dropped."""

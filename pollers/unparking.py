@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from model.outcome import FunctionFailed, NotReached, PartlyFailed, Throttled
 from model.record import MAX_EVENT_BYTES, Batch, Records
+from pollers.attempts import Work
 from pollers.parking_lot import head
-from pollers.retrying import FIRST_DELAY_S, Condition, Discard, Invoke, Work
+from pollers.retrying import FIRST_DELAY_S, Condition, Discard, Invoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from model.outcome import Outcome
+    from pollers.attempts import Attempts
     from pollers.delivery import Delivery
     from pollers.handing_over import Fate
     from pollers.parking_lot import ParkedQueue, ParkingLot
-    from pollers.retrying import Attempts, Retrying
+    from pollers.retrying import Retrying
 
 
 class UnparkingOwner(Protocol):
@@ -149,7 +151,7 @@ class Unparking:
                 queue.records, batch_size=self._batch_size, overhead=overhead, max_bytes=MAX_EVENT_BYTES
             )
             queue.course = self._delivery.begin(Batch(Records.of(records), size), self._owner.known_failures())
-        step = queue.course.next(self._delivery.now_ms())
+        step = queue.course.next(self._delivery.now_ms(), self._delivery.lag)
         if step is None:
             queue.course = None  # all of it went; if more waits, it is next
             self._owner.batch_finished()

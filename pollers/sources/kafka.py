@@ -13,6 +13,7 @@ of aborted transactions do not exist. While the brokers are away, what was read 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -50,6 +51,7 @@ _FETCH_MAX_BYTES = 8 * 1024 * 1024
 _LAST_COMMIT_S = 2.0
 _PROBE_S = 3.0
 _WATCH_S = 1.0
+_BEGINNINGS_S = 60.0
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 
@@ -69,6 +71,7 @@ class KafkaSource:
         request_timeout_s: float = 10.0,
         commit_interval_s: float = 1.0,
         stall_s: float = 5.0,
+        beginnings_s: float = _BEGINNINGS_S,
         count_committed: Callable[[int], None] = lambda _step: None,
     ) -> None:
         if not isinstance(mapping.source, KafkaTopic):
@@ -83,6 +86,7 @@ class KafkaSource:
         self._fetch_max_bytes = min(_FETCH_MAX_BYTES, prefetch_max_bytes)
         self._request_timeout_s = request_timeout_s
         self._commit_interval_s = commit_interval_s
+        self._beginnings_s = beginnings_s
         self._dispatcher = Dispatcher(prefetch_max_bytes=prefetch_max_bytes, fetch_max_wait_ms=fetch_max_wait_ms)
         self._commits = GroupCommits(count_committed)
         self._stalls = StallWatch(stall_s=stall_s)
@@ -210,6 +214,7 @@ class KafkaSource:
                 tasks.create_task(self._dispatcher.run(consumer), name="dispatch Kafka records")
                 tasks.create_task(self._commit(consumer), name="commit Kafka offsets")
                 tasks.create_task(self._watch(consumer, security), name="watch Kafka")
+                tasks.create_task(self._follow_beginnings(consumer), name="follow Kafka's deletions")
         finally:
             await consumer.shut()
 
@@ -233,6 +238,20 @@ class KafkaSource:
                 self._report(why)
             elif self._trouble is not None:
                 self._report(None)
+
+    async def _follow_beginnings(self, consumer: PartitionConsumer) -> None:
+        """Learn now and then where partitions begin, for records that are held until the brokers have deleted them."""
+        while True:
+            await asyncio.sleep(self._beginnings_s)
+            readers = [reader for reader in self._dispatcher.readers.values() if reader.unfinished]
+            if not readers:
+                continue
+            # Without an answer they are simply held on to; what is wrong is `_watch`'s to find out.
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(self._request_timeout_s):
+                    first = await consumer.beginning_offsets([reader.partition for reader in readers])
+                for reader in readers:
+                    reader.first = first[reader.partition]
 
     async def _diagnose(self, consumer: PartitionConsumer, security: KafkaSecurity) -> Trouble | None:
         """Find out what is wrong with the brokers. Raises what a new connection should look into."""

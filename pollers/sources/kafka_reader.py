@@ -52,7 +52,9 @@ class KafkaReader:
         self.inbox = inbox
         self.lost = 0
         self.stalled: Trouble | None = None  # this partition gets no answers
+        self.first: int | None = None  # where the partition's log began when that was asked last
         self._start = start
+        self._checkpoint = start
         self._next = start  # offset after the last record returned by `read`
         self._feed = feed
         self._wake: asyncio.Future[None] | None = None
@@ -99,19 +101,26 @@ class KafkaReader:
         """Compare with the end of the partition as the last fetch saw it; read-ahead records count as unread."""
         seen = self._feed.seen(self.partition)
         if seen is None or seen.highwater is None:
-            return Lag(None)
+            return Lag(None, first=self.first)
         # What is left of the log after our last record may be no records at all but transaction markers.
         past_markers = seen.position if seen.position is not None and not self.inbox.count else None
         records = max(0, seen.highwater - max(self._next, past_markers or 0))
         if records == 0:
-            return Lag(0, 0.0)
+            return Lag(0, 0.0, first=self.first)
         oldest_ms = self.inbox.oldest_ms()
-        return Lag(records, None if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000))
+        seconds = None if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+        return Lag(records, seconds, first=self.first)
 
     def checkpointed(self, position: Position) -> None:
         """Mirror the checkpoint to the consumer group within a second or so."""
         if not self._closed:
+            self._checkpoint = int(position)
             self._feed.finished(self, int(position))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether records were returned that are not finished."""
+        return self._next > self._checkpoint
 
     async def close(self) -> None:
         """Stop reading; the group gets the last checkpoint if the brokers answer soon."""
@@ -135,7 +144,8 @@ class KafkaReader:
 
         The checkpoint lies there too, so the pump has to take it back before anything of the new log is delivered.
         """
-        self._start = self._next = offset
+        self._start = self._next = self._checkpoint = offset
+        self.first = None
         self._feed.restarted(self)
         self._restarted = SourceRestartedError(
             f"{self.partition.topic}-{self.partition.partition} began anew at offset {offset}",

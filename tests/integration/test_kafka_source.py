@@ -16,6 +16,7 @@ from pollers.ports import Lag
 from pollers.sources.kafka_client import PartitionConsumer
 from pollers.sources.kafka_security import KafkaSecurity
 from tests.support.kafka_source import kafka_mapping, kafka_source, produce, read_values, shard
+from tests.support.node_process import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -211,6 +212,20 @@ async def test_records_deleted_before_they_were_read_are_counted(broker: Embedde
         reader = await source.reader(shard("audit", 0), Position("0"))
         chunk = await reader.read(100)
         assert reader.lost == chunk.positions[0] > 0
+
+
+async def test_while_records_are_held_it_is_known_where_the_partition_begins(broker: EmbeddedKafka) -> None:
+    """The brokers' deletions are followed as long as something is unfinished, and they are not asked otherwise."""
+    await produce(broker.bootstrap_servers, "audit", 0, [b"held", b"x"])
+    async with kafka_source(kafka_mapping(broker.bootstrap_servers, "audit"), beginnings_s=0.05) as source:
+        reader = await source.reader(shard("audit", 0), None)
+        assert await read_values(reader, 1) == [b"held"]
+        assert (reader.unfinished, reader.lag().first) == (True, None)
+        for _ in range(8):
+            await produce(broker.bootstrap_servers, "audit", 0, [b"x" * 900_000])  # the broker keeps 5 MiB
+        await eventually(lambda: reader.lag().first, "the beginning")
+        reader.checkpointed(Position("1"))
+        assert not reader.unfinished
 
 
 async def test_a_place_beyond_the_end_begins_again(broker: EmbeddedKafka) -> None:

@@ -1,12 +1,13 @@
-"""Runs a test on asyncio's own event loop and on uvloop: their transports differ in buffering and closing."""
+"""Event loops for tests: both real ones, whose transports differ in buffering and closing, and virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import looptime
 import pytest
 import uvloop
 
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 _FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+_T = TypeVar("_T")
+
+
+def fast_forwarded(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run in virtual time: for a property, whose examples need a loop each."""
+    loop = looptime.new_event_loop(start=0)
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

@@ -11,8 +11,8 @@ from model.lease import Lease
 from model.outcome import FunctionFailed
 from model.progress import MAX_TENURES, Blocking, ShardProgress, ShardReport, ShardState, Succession, Tenure
 from model.record import NO_RECORDS, Batch, Records
+from pollers.attempts import Work
 from pollers.blocking import Stuck, blocking, shown_key, tenures
-from pollers.retrying import Work
 from tests.support.pump_fakes import SHARD, record
 
 ANN, BOB = NodeId("ann"), NodeId("bob")

@@ -13,8 +13,9 @@ from model.ids import MappingId, ShardId, ShardKey
 from model.mapping import KafkaSource, KinesisSource
 from model.outcome import Delivered, FunctionFailed, Outcome, PartlyFailed, Throttled
 from model.record import Batch, Places, Record, Records
+from pollers.attempts import Work
 from pollers.failure_document import Failure, FailureDocuments, TopicDocuments, timestamp
-from pollers.retrying import Condition, Discard, Work
+from pollers.retrying import Condition, Discard
 from pollers.sources.kafka_batch_info import KafkaBatchInfo
 from pollers.sources.kafka_envelope import KafkaEnvelope
 from pollers.sources.kinesis_batch_info import KinesisBatchInfo

@@ -16,9 +16,11 @@ from model.mapping import Extensions
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
 from model.progress import SaveResult, ShardState
 from model.record import Batch, Records
+from pollers.attempts import Work
 from pollers.counters import Counters
 from pollers.handing_over import ATTEMPT_S, Fate, HandingOver
-from pollers.retrying import Condition, Discard, RetryPolicy, Work
+from pollers.lane import lane_numbers
+from pollers.retrying import Condition, Discard, RetryPolicy
 from tests.support.pump_fakes import SHARD, FakeDestination, FakeLease, Raw, record
 from tests.support.pump_rig import Rig
 
@@ -232,8 +234,9 @@ async def test_expired_records_go_there_without_an_invocation() -> None:
 
 async def test_a_failing_lane_that_waits_for_the_destination_stalls_only_itself() -> None:
     """Other lanes go on while one waits; its trouble stays visible."""
-    lane_of = {hash(b"k%d" % n) % 2: b"k%d" % n for n in range(50)}
-    raws = [Raw(n, key=lane_of[n % 2]) for n in range(40)]
+    keys = [b"k%d" % n for n in range(50)]
+    by_lane = dict(zip(lane_numbers(keys, 2), keys, strict=True))
+    raws = [Raw(n, key=by_lane[n % 2]) for n in range(40)]
     rig = DestinationRig(raws=raws, lanes=2)
     rig.target.answer = poisoned(0)
     rig.destination.trouble = UnavailableError("away")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +19,7 @@ from model.ids import Position
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
 from model.progress import SaveResult, ShardState
 from model.record import Records
+from pollers.lane import lane_numbers
 from pollers.retrying import RetryPolicy
 from tests.support.pump_fakes import SHARD, FakeEnvelope, Raw
 from tests.support.pump_rig import Odd, Rig
@@ -249,11 +250,8 @@ async def test_a_shard_that_begins_anew_is_rewound_before_anything_of_it_is_deli
 
 async def test_lanes_keep_the_order_of_each_key_and_a_failing_one_stalls_only_itself() -> None:
     """With a parallelization factor other keys overtake; a restart does not deliver them again."""
-    by_lane: dict[int, bytes] = {}
-    for n in count():
-        if len(by_lane) == 5:
-            break
-        by_lane.setdefault(hash(b"k%d" % n) % 5, b"k%d" % n)
+    keys = [b"k%d" % n for n in range(50)]
+    by_lane = dict(zip(lane_numbers(keys, 5), keys, strict=True))
     raws = [Raw(n, key=by_lane[n % 5]) for n in range(100)]
     rig = Rig(raws=raws, lanes=5)
     rig.target.answer = lambda p, _: FunctionFailed("Boom") if 7 in p else Delivered()
@@ -349,14 +347,18 @@ async def test_a_record_lost_inside_the_pump_makes_the_ledger_scream(monkeypatch
 
 
 async def test_cancelling_at_any_moment_leaves_a_state_to_go_on_from() -> None:
-    """Cancelled after each of many short delays, the shard still delivers everything, in order, at least once."""
+    """Cancelled after each of many short delays, the shard still delivers everything, in order, at least once.
+
+    Short lives in a row make records suspects that have to wait: some lives must be longer than that.
+    """
+    lives = Random(3)
     rig = Rig(60)
     rig.target.seconds = 0.013
     rig.saves.slow_s = 0.007
     rig.target.answer = lambda p, n: PartlyFailed(frozenset({p[-1]})) if n == 1 and p[0] % 4 == 0 else Delivered()
-    for step in range(1, 40):
+    for _ in range(400):
         async with rig.running():
-            await asyncio.sleep(0.005 * step)
+            await asyncio.sleep(lives.choice([0.02, 0.05, 0.1, 3.0]) * lives.random())
         if rig.saved(60):
             break
     assert rig.saved(60)

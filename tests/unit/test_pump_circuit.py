@@ -13,6 +13,7 @@ from model.mapping import Extensions
 from model.outcome import Delivered, FunctionFailed, NotReached, Throttled
 from model.progress import CircuitState, ShardState
 from pollers.circuit import MAX_OPEN_S, OPEN_AFTER
+from pollers.lane import lane_numbers
 from pollers.pump import Pump
 from pollers.retrying import Condition, RetryPolicy
 from tests.support.pump_fakes import SHARD, Raw
@@ -206,7 +207,7 @@ async def test_a_batch_that_is_refused_itself_holds_up_only_its_lane() -> None:
         await asyncio.sleep(600)
         refused = [call for call in rig.target.calls if 7 in call]
         assert 10 <= len(refused) <= 60
-        lane = [hash(raw.key) % 8 for raw in rig.raws]
+        lane = lane_numbers([raw.key for raw in rig.raws], 8)
         assert {n for n in range(200) if lane[n] != lane[7]} <= set(rig.target.delivered())
         assert rig.gate.closed
         report = rig.counters.probes[SHARD]().report

@@ -16,6 +16,7 @@ from model.errors import SourceRestartedError, SourceUnavailableError
 from model.ids import Position
 from model.outcome import Delivered, FunctionFailed, NotReached, Throttled
 from model.progress import ShardState
+from pollers.caution import CAREFUL_BATCHES
 from pollers.retrying import RetryPolicy
 from pollers.shard_state import StoredState
 from pollers.windows import GRACE_S, MAX_STATE_BYTES
@@ -320,16 +321,18 @@ async def test_a_crash_between_success_and_save_repeats_with_the_earlier_state()
     """The saved state never knows records that the saved checkpoint does not."""
     rig = WindowRig([at(0, 1)])
     async with rig.running():
-        await rig.until(lambda: rig.saves.progress.position == "1")
-        rig.saves.slow_s = 1e6
-        rig.arrive(at(1, 2))
-        await rig.until(lambda: len(rig.function.calls) == 2)
+        for number in range(CAREFUL_BATCHES):
+            await rig.until(lambda: rig.saves.progress.position == str(number + 1))  # noqa: B023 - awaited at once
+            rig.saves.slow_s = 0.001 if number + 1 < CAREFUL_BATCHES else 1e6
+            rig.arrive(at(number + 1, number + 2))
+        await rig.until(lambda: len(rig.function.calls) == CAREFUL_BATCHES + 1)
         await asyncio.sleep(1)
     rig.saves.slow_s = 0.001
     async with rig.running():
-        await rig.until(lambda: rig.saves.progress.position == "2")
-    assert rig.function.calls == [[0], [1], [1]]
-    assert [event["state"] for event in rig.function.events] == [{}, {"seen": [0]}, {"seen": [0]}]
+        await rig.until(lambda: rig.saves.progress.position == "3")
+    assert rig.function.calls == [[0], [1], [2], [2]]
+    seen = [event["state"].get("seen", []) for event in rig.function.events]
+    assert seen == [[], [0], [0, 1], [0, 1]]
 
 
 @pytest.mark.looptime(False)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from model.outcome import Delivered, FunctionFailed, NotReached, PartlyFailed, Throttled
 from model.record import MAX_EVENT_BYTES, NO_RECORDS, Batch, Records
-from pollers.retrying import Attempts, Condition, Discard, Invoke, Retrying, RetryPolicy
+from pollers.attempts import Attempts
+from pollers.ports import Lag
+from pollers.retrying import Condition, Discard, Invoke, Retrying, RetryPolicy
 from tests.support.pump_fakes import record
 
 if TYPE_CHECKING:
@@ -156,6 +158,44 @@ def test_only_the_expired_leading_records_go() -> None:
     assert finished == [2, 3]
 
 
+def test_records_that_age_while_the_function_throttles_go_too() -> None:
+    """Throttles consume no attempt, but time passes: with each look the expired leading records are given up."""
+    retrying = start(RetryPolicy(maximum_retry_attempts=0, maximum_record_age_s=60))
+    discards = []
+    for now_ms in (61_000, 62_500, 63_500):
+        step = retrying.next(now_ms)
+        while isinstance(step, Discard):
+            discards.append((step.condition, [record.position for record in step.records]))
+            step = retrying.next(now_ms)
+        assert isinstance(step, Invoke)
+        retrying.learn(Throttled("busy"))
+    assert discards == [(Condition.RECORD_AGE_EXCEEDED, [0, 1]), (Condition.RECORD_AGE_EXCEEDED, [2])]
+    assert isinstance(retrying.next(64_500), Discard)
+    assert retrying.next(64_500) is None
+
+
+@pytest.mark.parametrize("lag", [Lag(9, retention_s=60), Lag(9, first=2), Lag(9, retention_s=59.5, first=1)])
+def test_records_that_left_the_source_while_they_were_retried_go(lag: Lag) -> None:
+    """Without limits of its own a mapping retries as long as the source has the records, by time or by position."""
+    retrying = start(RetryPolicy())
+    assert isinstance(retrying.next(62_500, lambda: lag), Invoke), "before the first invocation they are not doubted"
+    retrying.learn(FAILED)
+    step = retrying.next(62_500, lambda: lag)
+    assert isinstance(step, Discard)
+    assert (step.condition, [record.position for record in step.records]) == (Condition.RECORD_AGE_EXCEEDED, [0, 1])
+    rest = retrying.next(62_500, lambda: lag)
+    assert isinstance(rest, Invoke)
+    assert [record.position for record in rest.work.batch.records] == [2, 3]
+
+
+def test_what_the_source_still_has_is_retried_for_ever() -> None:
+    """Nothing known, or nothing lost: nothing is given up."""
+    retrying = start(RetryPolicy())
+    for lag in (Lag(None), Lag(9, retention_s=61.6), Lag(9, first=0)):
+        assert isinstance(retrying.next(62_500, lambda lag=lag: lag), Invoke)  # type: ignore[misc]  # bound at once
+        retrying.learn(FAILED)
+
+
 def test_an_oversized_record_is_never_invoked_with() -> None:
     """A record no event can hold is given up at once."""
     big = record(0, size=MAX_EVENT_BYTES)
@@ -209,6 +249,58 @@ def test_no_progress_consumes_an_attempt() -> None:
     calls, _, discards = play(start(policy, 3), lambda _: PartlyFailed(frozenset({0})))
     assert len(calls) == 3
     assert discards[0][1] == [0, 1, 2]
+
+
+def test_with_bisect_a_partial_response_cuts_where_it_says() -> None:
+    """Not in the middle; what remains has a fresh budget, and whatever else fails it bisects it in the middle."""
+    policy = RetryPolicy(maximum_retry_attempts=0, partial_responses=True, bisect=True)
+    answers: list[Outcome] = [PartlyFailed(frozenset({1})), FAILED, Delivered(), FAILED, Delivered(), Delivered()]
+    calls, finished, discards = play(start(policy, 8), lambda _: answers.pop(0))
+    assert calls == [list(range(8)), list(range(1, 8)), [1, 2, 3], [4, 5, 6, 7], [4, 5], [6, 7]]
+    assert (finished, discards) == (list(range(8)), [])
+
+
+def test_with_bisect_an_unreadable_response_bisects_in_the_middle() -> None:
+    """It fails the whole batch and names nobody."""
+    policy = RetryPolicy(maximum_retry_attempts=0, partial_responses=True, bisect=True)
+    answers: list[Outcome] = [FunctionFailed("names no record", function_error=None), Delivered(), Delivered()]
+    calls, _, _ = play(start(policy), lambda _: answers.pop(0))
+    assert calls == [[0, 1, 2, 3], [0, 1], [2, 3]]
+
+
+@given(st.integers(1, 600), st.data(), st.integers(0, 3))
+def test_with_bisect_partial_responses_isolate_one_poison_record(count: int, data: st.DataObject, retries: int) -> None:
+    """The record that a response names again and again is given up alone, within the bound of plain bisecting."""
+    poison = data.draw(st.integers(0, count - 1))
+    policy = RetryPolicy(maximum_retry_attempts=retries, bisect=True, partial_responses=True)
+    calls, finished, discards = play(
+        start(policy, count), lambda p: PartlyFailed(frozenset({poison})) if poison in p else Delivered()
+    )
+    failing = [call for call in calls if poison in call]
+    assert len(failing) <= 2 * ceil(log2(count)) + 1 + retries
+    assert discards == [(Condition.RETRY_ATTEMPTS_EXHAUSTED, [poison])]
+    assert finished == [n for n in range(count) if n != poison]
+
+
+@given(st.integers(1, 60), st.sets(st.integers(0, 59)), st.integers(0, 2), st.booleans())
+def test_any_set_of_poison_records_is_given_up_alone_and_in_order(
+    count: int,
+    poison: set[int],
+    retries: int,
+    partial: bool,  # noqa: FBT001 - drawn
+) -> None:
+    """Whatever fails, calls hold neighbours in order, and exactly the poison records are given up, one by one."""
+    policy = RetryPolicy(maximum_retry_attempts=retries, bisect=True, partial_responses=partial)
+    poison &= set(range(count))
+
+    def answer(positions: list[int]) -> Outcome:
+        bad = poison & set(positions)
+        return (PartlyFailed(frozenset(bad)) if partial else FAILED) if bad else Delivered()
+
+    calls, finished, discards = play(start(policy, count), answer)
+    assert all(call == list(range(call[0], call[-1] + 1)) for call in calls)
+    assert [positions for _, positions in discards] == [[one] for one in sorted(poison)]
+    assert finished == [n for n in range(count) if n not in poison]
 
 
 def test_backoff_doubles_with_full_jitter_up_to_a_minute() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from model.ids import ShardOrigin
 from model.shard import BEGINNING, END, at_time, origin_ms
+from pollers.attempts import Attempts
 from pollers.retention import RetentionForecast
-from pollers.retrying import Attempts
 from pollers.shard_state import StoredState
 
 SEQUENCES = st.integers(0, 10**128 - 1)

@@ -14,8 +14,8 @@ from model.ids import ShardId
 from model.mapping import KafkaSource, KinesisSource
 from model.outcome import Delivered, FunctionFailed, PartlyFailed
 from model.record import MAX_EVENT_BYTES, NO_RECORDS, Batch, Record, Records
+from pollers.attempts import Attempts
 from pollers.batcher import Batcher
-from pollers.retrying import Attempts
 from pollers.shard_state import StoredState
 from pollers.windowed import WindowedBatcher, WindowedExchange
 from pollers.windows import GRACE_S, MAX_STATE_BYTES, StoredWindow, Window, Windows, over_at
