@@ -7,7 +7,7 @@ them. Most deaths have nothing to do with the records, so suspicion costs nothin
 
 - A run that was with the function at a death is a *suspect*. Suspects are invoked with one at a time on a node.
 - A suspect that was alone when its holder died is *deadly*. Its records are told apart: the run goes on in pieces.
-- Of a single deadly record each further death counts as a function error, against MaximumRetryAttempts.
+- Of a single record each such death counts as a function error, against MaximumRetryAttempts.
 
 Whenever the function answers, the suspicion is over. A drain that runs out of time is no death, nor is a throttle an
 answer.
