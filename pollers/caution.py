@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 CAREFUL_BATCHES = 2
 """Of each lane after a take-over: one may have been with the function, and one finished and not saved."""
 
-ALONE_S = 30.0
-"""How long an invocation waits for its turn before it goes among others: a handler may be slow."""
+ALONE_S = 10.0
+"""How long an invocation waits for its turn before it goes among others: handlers may be slow, drains may not."""
 
 
 class Quarantine:

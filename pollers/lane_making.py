@@ -12,6 +12,7 @@ from pollers.delivery import Delivery
 from pollers.exchange import PlainExchange
 from pollers.handing_over import HandingOver
 from pollers.lane import Lane
+from pollers.retrying import unknown_lag
 from pollers.unparking import Unparking
 from pollers.windowed import WindowedBatcher, WindowedExchange
 from pollers.windows import over_at
@@ -68,7 +69,8 @@ class LaneMaker:
         return Unparking(
             owner,
             self.standing.lot,
-            lambda unparking: parked._delivery(unparking, exchange),  # noqa: SLF001 - of the same class
+            # What is parked is safe, whatever its source still has.
+            lambda unparking: replace(parked._delivery(unparking, exchange), lag=unknown_lag),  # noqa: SLF001 - of the same class
             batch_size=self.parts.mapping.batch_size,
             gives_up=self.parts.gives_up,
             tried=self.standing.tried_parked,

@@ -133,6 +133,7 @@ class FakeReader:
         self.mirrored: list[Position] = []
         self.most_wanted = 0
         self.behind_s: float | None = None  # what `lag` tells besides the count
+        self.first: int | None = None  # same
         self.read_ahead = 0
 
     def after(self, last: int) -> Position:
@@ -162,7 +163,7 @@ class FakeReader:
     def lag(self) -> Lag:
         """Count what is left."""
         first = bisect_left(self._shard, self._next, key=lambda raw: raw.position)
-        return Lag(len(self._shard) - first, self.behind_s)
+        return Lag(len(self._shard) - first, self.behind_s, first=self.first)
 
     def checkpointed(self, position: Position) -> None:
         """Remember the mirror."""

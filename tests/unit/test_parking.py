@@ -68,6 +68,19 @@ def parking_rig(raws: list[Raw], poison: Iterable[int], **options: Any) -> tuple
     return rig, Deliveries(rig.target, failing_on(*poison, mended=lambda: switch["mended"])), switch
 
 
+async def test_what_is_parked_is_kept_although_the_source_has_deleted_it() -> None:
+    """It is safe in the lot, and holds up nothing that the source might delete next."""
+    rig, got, switch = parking_rig(keyed(20), [7])
+    async with rig.running():
+        await rig.until(lambda: rig.saved(20))
+        rig.source.readers[0].first = 20
+        await asyncio.sleep(600)
+        assert rig.saves.progress.ledger.parked == 3
+        switch["mended"] = True
+        await rig.until(lambda: not rig.saves.progress.ledger.parked)
+    assert got.by_key()[2] == [2, 7, 12, 17]
+
+
 async def test_a_failing_key_is_parked_and_the_others_and_the_checkpoint_go_on() -> None:
     """The key's later records queue behind it, undelivered, while everything else is delivered within a moment."""
     rig, got, _ = parking_rig(keyed(100), [7])

@@ -93,6 +93,18 @@ async def test_exhausted_records_are_dropped_and_counted() -> None:
     assert rig.counters.dropped == 3
 
 
+async def test_what_the_source_has_deleted_meanwhile_is_given_up() -> None:
+    """Without limits of its own a mapping retries as long as the source has the records, and then goes on."""
+    rig = Rig(9)
+    rig.target.answer = lambda p, _: FunctionFailed("Boom") if 4 in p else Delivered()
+    async with rig.running():
+        await rig.until(lambda: rig.target.calls.count([3, 4, 5]) == 5)
+        rig.source.readers[0].first = 5
+        await rig.until(lambda: rig.saved(9))
+    assert [call for call in rig.target.calls if call[0] > 3] == [[5], [6, 7, 8]]
+    assert rig.saves.progress.ledger.dropped == rig.counters.dropped == 2
+
+
 async def test_filtered_records_move_the_checkpoint_without_an_invocation() -> None:
     """A filter that keeps nothing still advances the shard; kept and filtered records balance."""
     rig = Rig(10, filtered=Odd())
