@@ -200,18 +200,20 @@ class Pump:
                 intake.take(chunk)
 
     async def _room_to_read(self) -> None:
-        """Wait while every lane has its next batch waiting, an event's worth of bytes waits, or the lot is full.
+        while self._is_full():
+            self._room.clear()
+            await self._room.wait()
+
+    def _is_full(self) -> bool:
+        """Tell whether every lane has its next batch waiting, an event's worth of bytes waits, or the lot is full.
 
         A lane that fails holds up the others only once the bytes are used up.
         """
-        batch_size = self._parts.mapping.batch_size
-        while (
-            min([lane.waiting for lane in self._lanes]) >= batch_size
+        return (
+            min([lane.waiting for lane in self._lanes]) >= self._parts.mapping.batch_size
             or sum([lane.held_bytes for lane in self._lanes]) >= _MAX_WAITING_BYTES
             or self._standing.lot.full
-        ):
-            self._room.clear()
-            await self._room.wait()
+        )
 
     async def _source_trouble(self, exc: SourceUnavailableError | SourceRefusedError, delay_s: float) -> float:
         """Report it and wait, unless draining; returns the next delay."""
@@ -235,8 +237,9 @@ class Pump:
         await self._standing.saved_up_to(_RUN_AHEAD * len(self._lanes))
 
     def batch_taken(self) -> None:
-        """Let the reader go on."""
-        self._room.set()
+        """Let the reader go on, unless there is no room yet."""
+        if not self._is_full():
+            self._room.set()
 
     def batch_finished(self) -> None:
         """Count a finished batch."""

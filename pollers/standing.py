@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from model.errors import LeaseLostError
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from model.progress import Ledger, ProgressUpdate, SaveResult, ShardState
 from model.record import pick
-from pollers.blocking import blocking, tenures
 from pollers.counters import ShardView
 from pollers.deaths import inherited
+from pollers.description import Description
 from pollers.lot_loading import load_lot
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
 from pollers.positions import Positions
-from pollers.retention import WarningForecast
 from pollers.shard_state import StoredState
 from pollers.troubles import Troubles
 
@@ -83,20 +82,13 @@ class Standing:
         self.stored_window = stored.window
         self.lot = ParkingLot(max_parked_bytes)
         self._has_stored_lot = stored.parked
-        self.parked_tries = lease.progress.report.parked_tries
         self.windows: Windows | None = None  # of a mapping with tumbling windows
-        self._circuit = circuit
         self.holders: Sequence[Holder] = ()
         self.reader: ShardReader | None = None
         self._lease = lease
         self._checkpointer = checkpointer
-        self._blocking = lease.progress.report.blocking
-        self._tenures = tenures(lease.progress, lease.lease, time.time())
         self._imbalance = 0
         self._rewind = False
-        self._reported: ShardReport | None = None
-        self._clock = clock
-        self._forecast = WarningForecast(self._warn_of_loss)
         self._strayed = False  # and said so
         self._changes = 0  # counts what is worth saving
         self._changes_saved = 0
@@ -109,7 +101,8 @@ class Standing:
         self._without_lot: ProgressUpdate | None = None  # what was last saved, as it is to be without the parking lot
         self._news = asyncio.Event()  # a save came back
         self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
-        self.troubles = Troubles(self.log, self.changed, last_result=lease.progress.report.last_result)
+        self.troubles = Troubles(self.log, self._describe_anew, last_result=lease.progress.report.last_result)
+        self._description = Description(lease, self.troubles, circuit, clock=clock, warn=self._warn_of_loss)
         for first, attempts in self.known_failures.items():
             if attempts.deaths:
                 self.troubles.suspected(first, attempts)
@@ -120,6 +113,10 @@ class Standing:
         """Have the present state saved soon."""
         self._changes += 1
         self._checkpointer.mark(self)
+
+    def _describe_anew(self) -> None:
+        self._description.outdated()
+        self.changed()
 
     def moved(self) -> None:
         """Take up the checkpoint that the finished records allow."""
@@ -194,10 +191,15 @@ class Standing:
             self._before_parked.pop(position, None)
         self.changed()
 
+    @property
+    def parked_tries(self) -> int:
+        """The last wish of operators for which all that was parked has been tried."""
+        return self._description.parked_tries
+
     def tried_parked(self, number: int) -> None:
         """Note that all that was parked has been tried for an operator."""
-        self.parked_tries = number
-        self.changed()
+        self._description.parked_tries = number
+        self._describe_anew()
 
     async def take_up_lot(self, draining: asyncio.Event) -> None:
         """Load what the last holder parked, unless the node drains first."""
@@ -226,7 +228,7 @@ class Standing:
 
     def refresh(self) -> None:
         """Have the report saved if it changed although the checkpoint did not move: lag, age."""
-        if self._report() != self._reported:
+        if self._description.has_changed(self.lag(), self.holders, self.lot):
             self.changed()
 
     # Waiting for saves
@@ -234,6 +236,7 @@ class Standing:
     async def saved_up_to(self, batches: int) -> None:
         """Wait until at most `batches` finished ones are not saved."""
         while self._batches - self._batches_saved > batches:
+            self._checkpointer.hurry()
             self._news.clear()
             await self._news.wait()
 
@@ -248,6 +251,7 @@ class Standing:
         while self._changes_saved < wanted:
             self._check_refused()
             self._lease.check()
+            self._checkpointer.hurry()
             self._news.clear()
             await self._news.wait()
 
@@ -272,7 +276,6 @@ class Standing:
         if self._closed or self._refused is not None or self._has_stored_lot:
             return None
         self._saving = (self._changes, self._batches)
-        self._reported = self._report()
         failures = dict(self.known_failures)
         for holder in self.holders:
             failures.update(holder.failures())
@@ -286,7 +289,7 @@ class Standing:
             node=self._lease.node,
             position=self.position,
             ledger=self._account(),
-            report=self._reported,
+            report=self._description.to_save(self.lag(), self.holders, self.lot),
             state=StoredState(failures, self.positions.ahead(), window, parked=len(self.lot) > 0).encode(),
             rewind=self._rewind,
             origin=self._lease.progress.origin,
@@ -349,40 +352,10 @@ class Standing:
         """Return how far behind the source the reader is, and what of it the source still has."""
         return Lag(None) if self.reader is None else self.reader.lag()
 
-    def _report(self) -> ShardReport:
-        lag = self.lag()
-        held = sum([holder.held for holder in self.holders])
-        arrivals = [oldest_ms for holder in self.holders if (oldest_ms := holder.oldest_ms) is not None]
-        ages_s = [time.time() - min(arrivals) / 1000] if arrivals else []
-        if lag.seconds is not None:
-            ages_s.append(lag.seconds)
-        lag_s = round(max(0.0, *ages_s), 3) if ages_s else None
-        circuit = self._circuit()
-        trouble = self.troubles.worst(circuit, lot_full=self.lot.full)
-        stuck = [one for holder in self.holders if (one := holder.stuck()) is not None]
-        if trouble.retry_at is not None:
-            stuck = [one._replace(retry_at=trouble.retry_at) for one in stuck]
-        self._blocking = blocking(stuck, self._blocking, time.time())
-        return ShardReport(
-            state=ShardState.DRAINING if self.troubles.state is ShardState.DRAINING else trouble.state,
-            lag_records=None if lag.records is None else lag.records + held,
-            lag_s=lag_s,
-            last_result=self.troubles.last_result,
-            last_error=trouble.error,
-            loss_in_s=self._forecast.loss_in_s(self._clock(), lag_s, lag.retention_s),
-            parked_keys=self.lot.shown(),
-            remark=lag.remark,
-            circuit=circuit,
-            error_time=None if trouble.error is None else self.troubles.seen_at,
-            waits_for=trouble.waits_for,
-            blocking=self._blocking,
-            tenures=self._tenures,
-            parked_tries=self.parked_tries,
-        )
-
     def view(self) -> ShardView:
         """Return the shard as it is now, for scrapes and `status`."""
-        return ShardView(self._report(), self._account())
+        report = self._description.report(self.lag(), self.holders, self.lot)
+        return ShardView(report, self._account())
 
 
 def _without_lot(update: ProgressUpdate, position: Position | None) -> ProgressUpdate:

@@ -1,10 +1,12 @@
-"""Large states do not travel all at once."""
+"""What is saved in one round trip, and when."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import pytest
 
 from model.ids import FencingToken, MappingId, NodeId, Position, ShardId, ShardKey
 from model.progress import Ledger, ParkedRecords, ProgressUpdate, SaveResult, ShardReport
@@ -17,14 +19,16 @@ MB = 1024 * 1024
 
 
 class Store:
-    """Remembers how many updates and bytes each round trip had."""
+    """Remembers how many updates and bytes each round trip had, and when it was."""
 
     def __init__(self) -> None:
         self.trips: list[tuple[int, int]] = []
+        self.trips_at: list[float] = []
 
     async def save(self, updates: Sequence[ProgressUpdate]) -> list[SaveResult]:
         """Take everything."""
         self.trips.append((len(updates), sum(len(update.state) for update in updates)))
+        self.trips_at.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
         return [SaveResult.SAVED] * len(updates)
 
@@ -74,3 +78,41 @@ async def test_a_round_trip_carries_some_large_states_or_many_small_ones() -> No
     assert store.trips == trips
     await checkpointer.republish()
     assert store.trips == trips * 2
+
+
+@pytest.mark.looptime
+async def test_what_moves_within_a_moment_is_saved_together() -> None:
+    """The moment begins with the first; nothing is saved while nothing moves."""
+    store, shards = Store(), [Shard(n, 10) for n in range(3)]
+    checkpointer = Checkpointer(store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(checkpointer.run())
+        await asyncio.sleep(10)
+        for shard in shards:
+            checkpointer.mark(shard)
+            checkpointer.mark(shards[0])
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(10)
+        saving.cancel()
+    assert store.trips == [(3, 30)]
+    assert store.trips_at == [pytest.approx(10.005)]
+
+
+@pytest.mark.looptime
+async def test_nobody_who_waits_for_a_save_waits_for_others_to_gather() -> None:
+    """Whoever hurries is saved at once, with those that were marked; the next moment is whole again."""
+    store, shards = Store(), [Shard(n, 10) for n in range(2)]
+    checkpointer = Checkpointer(store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(checkpointer.run())
+        checkpointer.mark(shards[0])
+        await asyncio.sleep(0.001)
+        checkpointer.mark(shards[1])
+        checkpointer.hurry()
+        await shards[1].saved_once.wait()
+        assert asyncio.get_running_loop().time() == pytest.approx(0.001)
+        checkpointer.mark(shards[0])
+        await asyncio.sleep(1)
+        saving.cancel()
+    assert store.trips == [(2, 20), (1, 10)]
+    assert store.trips_at == [pytest.approx(0.001), pytest.approx(0.006)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from structlog.testing import capture_logs
 
+from model.outcome import Throttled
 from model.progress import CircuitReport
 from pollers.checkpointer import Checkpointer
 from pollers.ports import Lag
@@ -69,3 +70,46 @@ def test_the_loss_of_records_is_forecast_and_warned_of_once_in_good_time() -> No
         assert passes(83_800, growth=-1)[1] is None
         passes(83_800, growth=1)
     assert [entry["event"] for entry in logged] == ["retention.loss_near"] * 2
+
+
+class Lane:
+    """Holds what the test says: `pollers.standing.Holder`."""
+
+    oldest_ms = None
+
+    def __init__(self) -> None:
+        self.held = 1
+
+    def failures(self) -> dict[int, Any]:
+        """Tell of none."""
+        return {}
+
+    def stuck(self) -> None:
+        """Hold up nothing."""
+
+
+def test_a_busy_shard_is_not_described_anew_for_every_checkpoint() -> None:
+    """A report may be a moment old while all goes well and more is in hand; trouble, and the end, are told at once."""
+    now, reader, lane = 100.0, LaggingReader(), Lane()
+    lease = cast("HeldLease", FakeLease())
+    standing = Standing(lease, Checkpointer(MemoryStore()), mapping="clicks", circuit=CircuitReport, clock=lambda: now)
+    standing.reader, standing.holders = cast("ShardReader", reader), [lane]
+    standing.troubles.source_answers()
+
+    def saved_after(seconds: float, lag_s: float) -> float | None:
+        nonlocal now
+        now, reader.seconds = now + seconds, lag_s
+        update = standing.to_save()
+        assert update is not None
+        return update.report.lag_s
+
+    assert saved_after(0, 50) == 50
+    assert saved_after(0.1, 60) == 50
+    assert saved_after(0.2, 70) == 70
+    standing.troubles.setback(Throttled("busy"), 1.0)
+    assert saved_after(0.01, 80) == 80
+    standing.troubles.function_took()
+    assert saved_after(0.01, 90) == 90
+    assert saved_after(0.01, 95) == 90
+    lane.held = 0  # nothing more comes that would be saved
+    assert saved_after(0.01, 0) == 0
