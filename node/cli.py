@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -84,10 +85,21 @@ def esmd(ctx: click.Context, *, debug: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the contract's status."""
+    if os.getpid() == 1:
+        _heed_sigterm()
     status = run(args)
     for stream in (sys.stdout, sys.stderr):
         _let_go(stream)
     sys.exit(status)
+
+
+def _heed_sigterm() -> None:
+    """Let SIGTERM end process 1 of a container as it ends any other process, until a node listens to it.
+
+    The kernel keeps signals without a handler from process 1. Those of the first second, while a node is loaded, would
+    be lost, and the container be killed when its time to stop is over.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def _let_go(stream: TextIO) -> None:
