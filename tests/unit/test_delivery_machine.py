@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from model.outcome import Outcome
     from pollers.pump import Pump
 
-_STEP_S = 0.005  # of virtual time: enough for a save, and for a further call to be made
+_STEP_S = 0.02  # of virtual time: enough for a save, which waits for others, and for a further call to be made
 _BACKOFF_S = 61.0
 _OLD_MS = 1000  # an arrival that every age limit has passed
 _KEYS = [b"%d" % n for n in range(5)]
