@@ -165,11 +165,10 @@ class Targets:
         region: str | None = None,
         aws_endpoint_url: str | None = None,
         embedded_aws: str | None = None,
-        proxies_from_environment: bool = False,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._resolver = resolver
-        self._transport = Transport(proxies_from_environment=proxies_from_environment, ssl_context=ssl_context)
+        self._transport = Transport(ssl_context=ssl_context)
         self._credentials = AwsCredentials()
         self._region = region
         self._aws_endpoint_url = aws_endpoint_url

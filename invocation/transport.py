@@ -1,4 +1,4 @@
-"""POSTs an event and tells what came back or how far the request got. The adapter around aiohttp's client.
+"""POSTs an event and tells what came back or how far the request got.
 
 One `Transport` per node holds the connections of all targets. It leaves to others which headers to send
 (`invocation.headers`, targets), what an answer means (`invocation.classify`) and whether to call again. An answer that
@@ -6,134 +6,52 @@ goes on for minutes is left open for its reader: `OpenAnswer`.
 
 How far a request got decides whether a function may have run, so it must be exact:
 
-- The event is *sent* once the kernel has taken all of it: transports are told to report anything they still hold. Below
-  TLS is a second buffer that does not report; large events are written in pieces so that it holds little, and that
-  little counts as sent.
+- The event is *sent* once the kernel has taken all of it.
 - A request that fails is aborted, not closed: closing would go on sending what transports hold.
 - A kept connection may have been closed by the server in the meantime. One that is readable before the request is
   written is not used at all. If a kept connection breaks without an answer shortly after the request was written, the
   server most likely closed it without seeing the request; the request is then repeated once, on a new connection.
+
+That, and the price of a general client's session (a fifth of what a batch of 100 records costs), is why connections are
+our own. Names, TLS and parsing are not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import select
-import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self, cast
-from weakref import WeakSet
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import aiohttp
-from aiohttp import payload
-from multidict import CIMultiDict
-
-from invocation.classify import Answer, Failure, FailureKind, head_decides
+from invocation.classify import Answer, Failure, FailureKind
+from invocation.dialing import Dialler, Origin
 from model.record import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.http import StreamWriter
     from yarl import URL
 
-CONNECT_TIMEOUT_S = 10.0
+    from invocation.connection import Connection
+
 _KEEP_ALIVE_S = 60.0
-_PIECE_BYTES = 64 * 1024
 _STALE_S = 1.0  # a kept connection that breaks later than this after the request had been taken by the server
+_MAX_ROUTES = 4096  # URLs whose first lines are kept
 _DEFAULT_HEADERS = {
     "Content-Type": "application/json",
     "Accept": "*/*",
     "Accept-Encoding": "identity",
     "User-Agent": "esmd",
 }
+_DEFAULTS = {name.lower(): f"{name}: {value}" for name, value in _DEFAULT_HEADERS.items()}
 
 
-_CONNECTING: tuple[tuple[type[Exception], FailureKind], ...] = (
-    (aiohttp.ClientConnectorDNSError, FailureKind.UNRESOLVED),
-    (aiohttp.ClientConnectorCertificateError, FailureKind.TLS),
-    (aiohttp.ClientSSLError, FailureKind.TLS),
-    (aiohttp.ConnectionTimeoutError, FailureKind.CONNECT_TIMEOUT),
-    (aiohttp.ClientConnectorError, FailureKind.REFUSED),
-    (aiohttp.InvalidURL, FailureKind.UNPREPARED),
-)
-"""What ends a request before anything is written, most special first."""
+class _Route(NamedTuple):
+    """Where a URL leads, and how requests to it begin."""
 
-
-class _StaleError(Exception):
-    """The server closed the connection before anything was written to it."""
-
-
-class _Event(payload.Payload):
-    """An event as a request body that knows how far it got."""
-
-    _autoclose = True
-    _headers = CIMultiDict({"Content-Type": "application/json"})
-
-    def __init__(self, event: bytes, used: WeakSet[asyncio.BaseProtocol]) -> None:
-        # Not calling the parent: it builds headers and guesses types anew for each request, and warns of large bodies.
-        self._event = event
-        self._size = len(event)
-        self._used = used
-        self._transport: asyncio.Transport | None = None
-        self.reused = False
-        self.stale = False
-        self.sent_at: float | None = None  # event-loop time
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._event.decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        stream = cast("StreamWriter", writer)
-        protocol, transport = stream.protocol, stream.transport
-        if transport is None:
-            raise _StaleError
-        self.reused = protocol in self._used
-        if not self.reused:
-            self._used.add(protocol)
-            transport.set_write_buffer_limits(high=1, low=0)
-        elif _readable(transport):
-            self.stale = True
-            raise _StaleError
-        self._transport = transport
-        if len(self._event) > _PIECE_BYTES and transport.get_extra_info("sslcontext") is not None:
-            view = memoryview(self._event)
-            for start in range(0, len(self._event), _PIECE_BYTES):
-                await _write(stream, view[start : start + _PIECE_BYTES])
-        else:
-            await _write(stream, self._event)
-        self.sent_at = stream.loop.time()
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        del content_length  # always the whole event
-        await self.write(writer)
-
-    def abandon(self) -> None:
-        """Make sure that nothing more of the request leaves this node."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-async def _write(stream: StreamWriter, data: bytes | memoryview) -> None:
-    """Write and wait until the transport has passed everything on."""
-    await stream.write(data, drain=False)
-    if stream.protocol.writing_paused:
-        await stream.drain()
-        if stream.transport is None:  # a connection that closes lets waiting writers go
-            raise ConnectionResetError
-
-
-def _readable(transport: asyncio.Transport) -> bool:
-    """Tell whether an idle connection has an end of stream, or bytes nobody asked for, waiting in the kernel."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.fileno() < 0:
-        return True
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    origin: Origin
+    request: str
+    host: str
 
 
 class OpenAnswer:
@@ -142,54 +60,45 @@ class OpenAnswer:
     What nobody reads stays with the other side, but for some 128 kB: the connection is not read meanwhile.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The answer's headers, looked up whatever their case."""
-        return self._response.headers
+        return self._connection.headers
 
     async def read(self) -> bytes | Failure:
-        """Wait for the next bytes; none at all when the answer is complete. Cancelled: the next call returns them.
-
-        After a `Failure` nothing more comes; what had arrived shortly before may be lost with it.
-        """
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as exc:
-            return _failure(exc, sent=True, answering=True)
+        """Wait for the next bytes; none at all when the answer is complete. Cancelled: the next call returns them."""
+        data = await self._connection.more()
+        if data or self._connection.complete:
+            return data
+        return self._connection.failure()
 
     def close(self) -> None:
         """End the connection, whatever is still to come. Safe twice."""
-        self._response.close()
+        self._connection.abort()
 
 
 class Transport:
     """The connections of a node to its targets. Use as an async context manager.
 
-    Follows no redirects, keeps no cookies, and uses proxies only when `proxies_from_environment`. The number of
-    connections is not limited here: pollers bound what is in flight.
+    Follows no redirects, keeps no cookies and uses no proxies. The number of connections is not limited here: pollers
+    bound what is in flight.
     """
 
-    def __init__(
-        self,
-        *,
-        proxies_from_environment: bool = False,
-        ssl_context: ssl.SSLContext | None = None,
-        stale_s: float = _STALE_S,
-    ) -> None:
-        self._proxies = proxies_from_environment
-        self._ssl_context = ssl_context
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, stale_s: float = _STALE_S) -> None:
         self._stale_s = stale_s
-        self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
-        self._sessions = contextlib.AsyncExitStack()
-        self._kept: aiohttp.ClientSession | None = None
-        self._single: aiohttp.ClientSession | None = None
+        self._closed = True
+        self._dialler = Dialler(self._gone, ssl_context)
+        self._routes: dict[URL, _Route] = {}
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._connections: set[Connection] = set()
+        self._ended = asyncio.Event()
+        self._sweep: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        self._kept = await self._sessions.enter_async_context(self._session(keepalive_timeout=_KEEP_ALIVE_S))
-        self._single = await self._sessions.enter_async_context(self._session(force_close=True))
+        self._closed = False
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -197,18 +106,14 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close all connections. Safe to call twice; a later `post` fails as not reached."""
-        await self._sessions.aclose()
-
-    def _session(self, **connector: Any) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, ttl_dns_cache=30, ssl=self._ssl_context if self._ssl_context is not None else True, **connector
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_DEFAULT_HEADERS,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            trust_env=self._proxies,
-        )
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+        while self._connections:
+            self._ended.clear()
+            await self._ended.wait()
 
     async def post(
         self,
@@ -220,14 +125,10 @@ class Transport:
         max_answer_bytes: int = MAX_EVENT_BYTES,
     ) -> Answer | Failure:
         """Send one request. Raises nothing but CancelledError; a cancelled request sends nothing more."""
-        if self._kept is None or self._single is None or self._kept.closed:
-            return Failure(FailureKind.UNPREPARED, "connections are closed")
         deadline_at = asyncio.get_running_loop().time() + timeout_s
-        came = await self._attempt(self._kept, url, event, headers, deadline_at, max_answer_bytes=max_answer_bytes)
+        came = await self._attempt(url, event, headers, deadline_at, max_answer_bytes, kept=True)
         if came is None:
-            came = await self._attempt(
-                self._single, url, event, headers, deadline_at, max_answer_bytes=max_answer_bytes
-            )
+            came = await self._attempt(url, event, headers, deadline_at, max_answer_bytes, kept=False)
         return Failure(FailureKind.LOST_BEFORE_SENT) if came is None else came
 
     async def open(
@@ -243,107 +144,154 @@ class Transport:
 
         `timeout_s` is for what comes before the answer's body. Raises nothing but CancelledError.
         """
-        if self._single is None or self._single.closed:
-            return Failure(FailureKind.UNPREPARED, "connections are closed")
-        response: aiohttp.ClientResponse | None = None
+        connection: Connection | None = None
         opened: OpenAnswer | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._single.post(url, data=body, headers=headers, allow_redirects=False)
-                if response.status != HTTPStatus.OK:
-                    return await _answer(response, max_answer_bytes)
-            opened = OpenAnswer(response)
-        except (aiohttp.ClientError, OSError, ValueError) as exc:  # OSError: also every TimeoutError
-            return _failure(exc, sent=True, answering=response is not None)
-        else:
-            return opened
+                came = await self._connect(url, kept=False)
+                if isinstance(came, Failure):
+                    return came
+                connection = came
+                await came.send(self._head(url, body, headers), body, max_answer_bytes=max_answer_bytes)
+                await came.head()
+                if came.status == HTTPStatus.OK:
+                    came.stream()
+                    opened = OpenAnswer(came)
+                    return opened
+                await came.whole()
+                return _came(came)
+        except TimeoutError:
+            return _late(connection)
+        except ValueError:
+            return Failure(FailureKind.UNPREPARED)
         finally:
-            if response is not None and opened is None:
-                response.close()
+            if connection is not None and opened is None:
+                connection.abort()
 
     async def _attempt(
         self,
-        session: aiohttp.ClientSession,
         url: URL,
         event: bytes,
         headers: Mapping[str, str],
         deadline_at: float,
-        *,
         max_answer_bytes: int,
+        *,
+        kept: bool,
     ) -> Answer | Failure | None:
         """Send the request over one connection. None: it was a kept one that the server had closed."""
-        body = _Event(event, self._used)
-        response: aiohttp.ClientResponse | None = None
+        connection: Connection | None = None
         try:
             async with asyncio.timeout_at(deadline_at):
-                response = await session.post(url, data=body, headers=headers, allow_redirects=False)
-                return await _answer(response, max_answer_bytes)
-        except (aiohttp.ClientError, OSError, _StaleError, ValueError) as exc:  # OSError: also every TimeoutError
-            if response is not None and head_decides(response.status, response.headers):
-                return Answer(response.status, response.headers)  # the explanation was cut off, nothing else
-            if response is None and self._was_stale(body, exc):
-                return None
-            return _failure(exc, sent=body.sent_at is not None, answering=response is not None)
+                came = await self._connect(url, kept=kept)
+                if isinstance(came, Failure):
+                    return came
+                connection = came
+                await came.send(self._head(url, event, headers), event, max_answer_bytes=max_answer_bytes)
+                await came.whole()
+                return None if self._was_stale(came) else _came(came)
+        except TimeoutError:
+            return _late(connection)
+        except ValueError:
+            return Failure(FailureKind.UNPREPARED)
         finally:
-            if response is None or response.connection is not None:  # else it is back among the kept ones
-                body.abandon()
-            if response is not None:
-                response.close()
+            if connection is not None:
+                self._give_back(url, connection)
 
-    def _was_stale(self, body: _Event, exc: Exception) -> bool:
+    async def _connect(self, url: URL, *, kept: bool) -> Connection | Failure:
+        """Return a connection that is idle, if it may be, or a new one."""
+        if self._closed:
+            return Failure(FailureKind.UNPREPARED, "connections are closed")
+        origin = self._route(url).origin
+        idle = self._idle.get(origin) if kept else None
+        while idle:
+            last = idle.pop()
+            if last.usable:
+                return last
+            last.abort()
+        connection = await self._dialler.dial(origin)
+        if isinstance(connection, Failure):
+            return connection
+        if connection.lost or self._closed:
+            connection.abort()
+            return Failure(FailureKind.LOST_BEFORE_SENT)
+        self._connections.add(connection)
+        return connection
+
+    def _give_back(self, url: URL, connection: Connection) -> None:
+        """Keep the connection for the next request, or end it where it cannot take one."""
+        if not connection.release() or self._closed:
+            connection.abort()
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        origin = self._route(url).origin
+        self._idle.setdefault(origin, []).append(connection)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_KEEP_ALIVE_S, self._sweep_idle)
+
+    def _sweep_idle(self) -> None:
+        """Close what nobody used for a while."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - _KEEP_ALIVE_S
+        for origin, idle in list(self._idle.items()):
+            for one in idle:
+                if one.idle_since <= since:
+                    one.close()
+            self._idle[origin] = kept = [one for one in idle if not one.lost and one.idle_since > since]
+            if not kept:
+                del self._idle[origin]
+        self._sweep = loop.call_later(_KEEP_ALIVE_S / 2, self._sweep_idle) if self._idle else None
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._ended.set()
+
+    def _was_stale(self, connection: Connection) -> bool:
         """Tell whether a request was given to a connection that the server had already closed."""
-        if body.stale:
-            return True
-        if not body.reused or not isinstance(exc, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        if connection.requests == 1 or connection.answering or not connection.lost:
             return False
-        if isinstance(exc, (aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError)):
-            return False
-        return body.sent_at is None or asyncio.get_running_loop().time() - body.sent_at < self._stale_s
+        sent_at = connection.sent_at
+        return sent_at is None or asyncio.get_running_loop().time() - sent_at < self._stale_s
+
+    def _route(self, url: URL) -> _Route:
+        found = self._routes.get(url)
+        if found is None:
+            if url.host is None or url.port is None:
+                raise ValueError("no host")
+            origin = Origin(url.host, url.port, url.scheme == "https")
+            found = _Route(origin, f"POST {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}")
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            self._routes[url] = found
+        return found
+
+    def _head(self, url: URL, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """Return a request's head. Raises ValueError for what would be a header more, or none."""
+        route = self._route(url)
+        given = {name.lower() for name in headers}
+        lines = [route.request, f"Content-Length: {len(body)}"]
+        if "host" not in given:
+            lines.append(route.host)
+        lines += [line for name, line in _DEFAULTS.items() if name not in given]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        text = "\r\n".join(lines)
+        breaks = len(lines) - 1
+        if text.count("\r") != breaks or text.count("\n") != breaks or "\0" in text:
+            raise ValueError("control characters")
+        return f"{text}\r\n\r\n".encode()
 
 
-async def _answer(response: aiohttp.ClientResponse, max_bytes: int) -> Answer | Failure:
-    """Read the response, but no more of it than the other side may answer."""
-    content = response.content
-    chunk = await content.read(max_bytes + 1)
-    if content.at_eof():  # nearly always: a small answer arrives with its head
-        return Answer(response.status, response.headers, chunk)
-    chunks, size = [chunk], len(chunk)
-    while size <= max_bytes:
-        chunk = await content.read(max_bytes + 1 - size)
-        if not chunk and content.at_eof():
-            return Answer(response.status, response.headers, b"".join(chunks))
-        chunks.append(chunk)
-        size += len(chunk)
-    if head_decides(response.status, response.headers):
-        return Answer(response.status, response.headers)
-    return Failure(FailureKind.TOO_LARGE)
+def _came(connection: Connection) -> Answer | Failure:
+    """Say what came of a request when nothing more will come."""
+    if connection.complete:
+        return Answer(connection.status, connection.headers, connection.body())
+    if connection.says_enough:
+        return Answer(connection.status, connection.headers)  # the explanation was cut off, nothing else
+    return connection.failure()
 
 
-def _failure(exc: Exception, *, sent: bool, answering: bool) -> Failure:
-    """Translate what aiohttp raised. What rules out that the function ran comes first."""
-    for cls, kind in _CONNECTING:
-        if isinstance(exc, cls):
-            return Failure(kind, _detail(exc))
-    if isinstance(exc.__cause__, ssl.SSLError) and not answering:
-        return Failure(FailureKind.TLS, _detail(exc.__cause__))  # an alert: the server wants a certificate, say
-    if isinstance(exc, TimeoutError):
-        kind = FailureKind.TIMEOUT_AFTER_SENT if sent else FailureKind.TIMEOUT_BEFORE_SENT
-    elif not sent:
-        kind = FailureKind.UNPREPARED if isinstance(exc, ValueError) else FailureKind.LOST_BEFORE_SENT
-    elif answering:
-        kind = FailureKind.CUT_SHORT
-    else:
-        kind = FailureKind.GARBAGE if isinstance(exc, aiohttp.ClientResponseError) else FailureKind.LOST_AFTER_SENT
-    return Failure(kind)
-
-
-def _detail(exc: BaseException) -> str:
-    """Return the reason in the system's or OpenSSL's constant words: never data of a connection."""
-    cause = getattr(exc, "certificate_error", None) or getattr(exc, "os_error", None) or exc
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return str(cause.verify_message)
-    if isinstance(cause, ssl.SSLError):
-        return str(getattr(cause, "reason", None) or "")  # missing when OpenSSL did not make the error
-    if isinstance(cause, ConnectionRefusedError) or not isinstance(cause, OSError) or not cause.errno:
-        return ""
-    return os.strerror(cause.errno) if cause.errno > 0 else ""  # resolvers have negative numbers of their own
+def _late(connection: Connection | None) -> Answer | Failure:
+    """Say what came of a request that was out of time."""
+    if connection is not None and connection.says_enough:
+        return Answer(connection.status, connection.headers)
+    sent = connection is not None and connection.sent_at is not None
+    return Failure(FailureKind.TIMEOUT_AFTER_SENT if sent else FailureKind.TIMEOUT_BEFORE_SENT)

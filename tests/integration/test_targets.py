@@ -313,16 +313,13 @@ async def test_an_unknown_host_is_not_reached(monkeypatch: pytest.MonkeyPatch) -
     assert outcome == NotReached("host name not found")
 
 
-async def test_proxies_are_used_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy in the environment of the node does not get in the way of its functions."""
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     async with ScriptedServer() as server:
         assert await call(server) == Delivered(b"null")
-        async with Targets(Secrets(), proxies_from_environment=True) as targets:
-            outcome = await targets.make(UrlFunction("f", server.url)).invoke(invocation())
-    assert isinstance(outcome, NotReached)
 
 
 async def test_closed_targets_reach_nothing() -> None:

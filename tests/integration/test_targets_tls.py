@@ -5,12 +5,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from invocation.classify import FailureKind
 from invocation.client import Targets
+from invocation.connection import Connection
 from invocation.settings import UrlFunction
-from invocation.transport import _failure
 from model.outcome import Delivered, FunctionFailed, NotReached
 from tests.support.certificates import CertificateAuthority
 from tests.support.loops import on_both_loops
@@ -90,9 +88,12 @@ async def test_a_required_client_certificate_is_not_reached(tmp_path: Path) -> N
         assert server.requests == []
 
 
-def test_an_alert_after_the_handshake_is_no_function_error() -> None:
+async def test_an_alert_after_the_handshake_is_no_function_error() -> None:
     """TLS 1.3 servers refuse a client when its first bytes are already on the way; no function saw them."""
-    lost = aiohttp.ClientOSError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]")
-    lost.__cause__ = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required")
-    assert _failure(lost, sent=True, answering=False).kind is FailureKind.TLS
-    assert _failure(lost, sent=True, answering=True).kind is FailureKind.CUT_SHORT
+    alert = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required")
+    connection = Connection(lambda _: None)
+    connection.sent_at = 0.0
+    connection.connection_lost(alert)
+    assert connection.failure().kind is FailureKind.TLS
+    connection.answering = True
+    assert connection.failure().kind is FailureKind.LOST_AFTER_SENT

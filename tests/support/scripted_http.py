@@ -224,6 +224,11 @@ class ScriptedServer:
         """The requests that were read to their end."""
         return [request for request in self.requests if request.complete]
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open."""
+        return len(self._writers)
+
     def then(self, *behaviours: Behaviour) -> None:
         """Put behaviours at the end of the script."""
         self._script.extend(behaviours)
