@@ -28,12 +28,16 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A mapping as somebody wants it: its canonical document, and whether that says it is enabled."""
+    """A mapping as somebody wants it: its canonical document, and whether that says it is enabled.
+
+    `began`: it has been at work. A store that has forgotten it must not have it begin anew.
+    """
 
     id: MappingId
     name: str
     document: bytes
     enabled: bool = True
+    began: bool = False
 
 
 class ChangeKind(StrEnum):
@@ -60,7 +64,8 @@ def plan(present: Sequence[MappingRecord], desired: Sequence[Desired], *, gone: 
     for mapping in desired:
         now = by_id.get(mapping.id)
         if now is None:
-            changes.append(Change(ChangeKind.ADD, _record(mapping, MappingState.CREATING), 0))
+            state = MappingState.ENABLED if mapping.began and mapping.enabled else MappingState.CREATING
+            changes.append(Change(ChangeKind.ADD, _record(mapping, state), 0))
         elif now.document != mapping.document or now.name != mapping.name or now.state is MappingState.DELETING:
             was_enabled = now.state not in (MappingState.DISABLED, MappingState.DISABLING)
             changes.append(

@@ -67,6 +67,7 @@ class Parts:
         checkpointer: Checkpointer,
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
+        random: Random | None = None,
     ) -> None:
         self.settings = settings
         self._tasks = tasks
@@ -81,7 +82,7 @@ class Parts:
         self._kinesis = targets.aws("kinesis")
         self._sqs = targets.aws("sqs", version="1.0")
         self._quarantine = Quarantine()
-        self._random = Random()  # noqa: S311 - jitter, no secret
+        self._random = random or Random()  # noqa: S311 - jitter, no secret
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
         """Make one mapping's parts. Raises `RefusedError` when this node cannot work on it."""

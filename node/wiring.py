@@ -17,7 +17,6 @@ from controlplane.explain import read_explanation
 from controlplane.mappings import Desired, apply
 from controlplane.status import present_shards, read_status
 from invocation.client import Targets
-from leasing.service import LeasingService
 from model.errors import ConflictError, SourceRefusedError, UnavailableError
 from model.ids import TRACKER, NodeId
 from model.mapping_rules import canonical_document
@@ -27,22 +26,20 @@ from node import collector
 from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
+from node.engine import Engine
 from node.guard import BearerTokens
 from node.health import Readiness, readiness
 from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
-from node.runtimes import Catalogue, Runtimes
 from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
 from node.telemetry import NodeCollector, Telemetry
 from node.watchdog import Watchdog
-from node.workers import PumpWorker, TrackerWorker
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
-from pollers.fleet import Fleet
 from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
@@ -51,13 +48,11 @@ if TYPE_CHECKING:
     from config.settings import ConfiguredMapping, Settings
     from controlplane.explain import Explanation
     from controlplane.status import Status
-    from leasing.held import HeldLease
     from model.ids import MappingId, ShardKey
     from model.progress import ShardProgress
     from model.secret import SecretResolver
     from node.options import RunOptions
     from node.signals import Shutdown
-    from pollers.fleet import Worker
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
@@ -128,7 +123,7 @@ async def _store(settings: Settings, resolver: SecretResolver, servers: AsyncExi
 
 
 class Node:
-    """One node's parts, wired. `leasing.service.Listener`."""
+    """One node's parts, wired."""
 
     def __init__(
         self,
@@ -150,18 +145,14 @@ class Node:
         self._embedded_kafka = embedded_kafka
         self._embedded_aws = embedded_aws
         self._meters = Meters()
-        self._checkpointer = Checkpointer(store)
-        self._catalogue = Catalogue(store)
-        self._mappings_changed = asyncio.Event()
-        self._store_replaced = False
         self._draining = False
-        self._fleet = Fleet(self._make_worker, ended=self._ended)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
     async def run(self, shutdown: Shutdown, credentials: Sequence[BearerTokens]) -> None:
         """Run until asked to drain, then drain within the drain timeout."""
         settings = self._settings
         async with asyncio.TaskGroup() as tasks:
+            checkpointer = Checkpointer(self._store)
             self._parts = Parts(
                 settings,
                 tasks=tasks,
@@ -169,44 +160,42 @@ class Node:
                 targets=self._targets,
                 aws=self._aws,
                 meters=self._meters,
-                checkpointer=self._checkpointer,
+                checkpointer=checkpointer,
                 embedded_kafka=self._embedded_kafka,
                 embedded_aws=self._embedded_aws,
             )
-            self._runtimes = Runtimes(self._catalogue, self._parts)
-            redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
-            self._redrives = Redrives(
-                self._catalogue, self._runtimes, self._store, redriving, present=self._present_shards
-            )
-            async with shutdown.starting():
-                await self._bring_up()
-            self._leasing = LeasingService(
+            self._engine = Engine(
                 self._store,
-                self._fleet,
+                checkpointer,
+                self._parts,
                 name=self._name,
                 roles=self._options.roles,
                 ttl_s=settings.leasing.ttl_s,
                 hand_over_s=settings.drain_timeout_s,
-                listener=self,
+                desired=self._desired,
             )
+            redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
+            self._redrives = Redrives(
+                self._engine.catalogue, self._engine.runtimes, self._store, redriving, present=self._present_shards
+            )
+            async with shutdown.starting():
+                await self._bring_up()
+            self._leasing = self._engine.leasing
             self._watchdog = Watchdog(on_lag=lambda _lag_s: self._leasing.check())
             async with serving(application(self._surface(credentials)), self._options.listen) as address:
                 self._leasing.address = str(address)
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
-                    tasks.create_task(self._checkpointer.run(), name="checkpointer"),
-                    tasks.create_task(self._fleet.run(), name="fleet"),
-                    tasks.create_task(self._follow_mappings(), name="follow mappings"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                 ]
-                leasing = tasks.create_task(self._leasing.run(), name="leasing")
+                engine = tasks.create_task(self._engine.run(), name="engine")
                 collector.settle()
                 log.info("node.started", node=self._name, roles=sorted(self._options.roles), listen=str(address))
                 await shutdown.drain.wait()
                 self._draining = True
                 self._redrives.stop()
-                await self._leasing.drain(settings.drain_timeout_s)
-                await leasing
+                await self._engine.drain(settings.drain_timeout_s)
+                await engine
                 for task in background:
                     task.cancel()
         log.info("node.stopped", node=self._name)
@@ -216,7 +205,7 @@ class Node:
             self._meters,
             leasing=self._leasing,
             loop_lag=self._watchdog.lag,
-            labels=self._catalogue.labels,
+            labels=self._engine.catalogue.labels,
         )
         return Surface(
             alive=lambda: self._watchdog.alive,
@@ -248,33 +237,21 @@ class Node:
         node = self._leasing.node or NodeId(self._name)
         return present_shards(node, snapshot, (), progress, self._meters.view)
 
-    # Workers
-
-    async def _make_worker(self, lease: HeldLease) -> Worker:
-        if self._catalogue.record(lease.key.mapping) is None:
-            await self._catalogue.read()
-        if lease.key.shard == TRACKER:
-            return TrackerWorker(lease, self._catalogue, self._runtimes, self._store)
-        return PumpWorker(lease, self._catalogue, self._runtimes, self._store)
-
-    def _ended(self, key: ShardKey) -> None:
-        self._leasing.give_up(key)
-
-    # Mappings
+    def _desired(self) -> list[Desired]:
+        return [_desired(configured) for configured in self._settings.event_source_mappings]
 
     async def _bring_up(self) -> None:
         """Put the files' mappings into the store and wait for their brokers."""
-        await apply(self._store, [_desired(configured) for configured in self._settings.event_source_mappings])
-        await self._catalogue.read()
+        await self._engine.take_up_files()
         names = {configured.mapping.name for configured in self._settings.event_source_mappings}
-        strangers = [record.name for record in self._catalogue if record.name not in names]
+        strangers = [record.name for record in self._engine.catalogue if record.name not in names]
         if strangers:
             log.info("mappings.not_in_files", names=strangers)
         for configured in self._settings.event_source_mappings:
             mapping = configured.mapping
             if not mapping.enabled:
                 continue
-            async with self._runtimes.using(mapping.id) as parts:
+            async with self._engine.runtimes.using(mapping.id) as parts:
 
                 async def reachable(parts=parts, name=mapping.name) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
                     try:
@@ -284,43 +261,6 @@ class Node:
                         log.error("source.refused", mapping=name, error=str(exc))  # noqa: TRY400
 
                 await wait_for(f"the event source of mapping {mapping.name}", reachable)
-
-    def mappings_changed(self, revision: int) -> None:
-        """Read the mappings soon."""
-        log.debug("mappings.changed", revision=revision)
-        self._mappings_changed.set()
-
-    def store_replaced(self, incarnation: str) -> None:
-        """Publish what this node knows again, soon."""
-        log.error("store.replaced", incarnation=incarnation)
-        self._store_replaced = True
-        self._mappings_changed.set()
-
-    async def _follow_mappings(self) -> None:
-        while True:
-            await self._mappings_changed.wait()
-            self._mappings_changed.clear()
-            try:
-                if self._store_replaced:
-                    await self._publish_again()
-                    self._store_replaced = False
-                changed = await self._catalogue.read()
-            except UnavailableError:
-                self._mappings_changed.set()
-                await asyncio.sleep(_AGAIN_S)
-                continue
-            for mapping, document in changed.items():
-                self._fleet.mapping_changed(mapping, document=document)
-
-    async def _publish_again(self) -> None:
-        """Give a store that forgot everything the positions and mappings this node knows (invariant 7)."""
-        await self._checkpointer.republish()
-        known = {
-            record.id: Desired(record.id, record.name, record.document, self._catalogue.mapping(record.id).enabled)
-            for record in self._catalogue
-        }
-        known |= {configured.mapping.id: _desired(configured) for configured in self._settings.event_source_mappings}
-        await apply(self._store, list(known.values()))
 
     async def _follow_reloads(self, shutdown: Shutdown) -> None:
         """Read the files again on SIGHUP, and change only what changed."""
@@ -341,14 +281,15 @@ class Node:
         gone = {c.mapping.name for c in before.event_source_mappings} - {
             c.mapping.name for c in settings.event_source_mappings
         }
-        changes = await apply(self._store, [_desired(c) for c in settings.event_source_mappings], gone=gone)
+        changes = await apply(self._store, self._desired(), gone=gone)
         log.info("reload.done", changes=[f"{change.kind} {change.record.name}" for change in changes])
-        functions = [(record, self._catalogue.mapping(record.id).function_name) for record in self._catalogue]
+        catalogue = self._engine.catalogue
+        functions = [(record, catalogue.mapping(record.id).function_name) for record in catalogue]
         elsewhere = [record for record, name in functions if before.target_for(name) != settings.target_for(name)]
         if elsewhere:
-            self._runtimes.renew()
+            self._engine.runtimes.renew()
             for record in elsewhere:
-                self._fleet.mapping_changed(record.id, document=True)
+                self._engine.fleet.mapping_changed(record.id, document=True)
 
 
 def _check_supported(settings: Settings) -> None:

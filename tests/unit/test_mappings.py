@@ -35,6 +35,13 @@ def test_a_plan_names_only_what_differs() -> None:
     ]
 
 
+def test_a_mapping_that_was_at_work_does_not_begin_anew_in_a_store_that_forgot_it() -> None:
+    """Whoever puts it again says so; one that is disabled begins as any other."""
+    wishes = [Desired(A, "a", b"{}"), Desired(B, "b", b"{}", began=True), Desired(C, "c", b"{}", False, began=True)]
+    states = [change.record.state for change in plan([], wishes)]
+    assert states == [MappingState.CREATING, MappingState.ENABLED, MappingState.CREATING]
+
+
 def test_mappings_named_as_gone_are_deleted_once() -> None:
     """A mapping taken out of its file goes; one that is being deleted is not deleted again."""
     present = [record(A), record(B, state=MappingState.DELETING)]

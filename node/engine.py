@@ -1,0 +1,164 @@
+"""The part of a node that works: leases, workers, checkpoints, and the mappings it knows.
+
+Everything it needs comes from outside: the store, who makes a mapping's parts, the clocks. It has no sockets of its
+own, so that any number of engines run in one event loop. What a node does besides (servers, HTTP, signals, reading
+files again) is `node.wiring`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from controlplane.mappings import Desired, apply
+from leasing.clock import trust_clock
+from leasing.service import LeasingService
+from model.errors import UnavailableError
+from model.ids import TRACKER
+from model.lease import ALL_ROLES
+from model.mapping import MappingState
+from node.runtimes import Catalogue, Runtimes
+from node.workers import PumpWorker, TrackerWorker
+from pollers.fleet import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from random import Random
+
+    from leasing.held import HeldLease
+    from model.ids import NodeId, ShardKey
+    from model.lease import Role
+    from node.runtimes import PartsFactory
+    from pollers.checkpointer import Checkpointer
+    from pollers.fleet import Worker
+    from statemgr.stores import Store
+
+log = structlog.get_logger(__name__)
+
+_AGAIN_S = 0.5
+
+
+class Engine:
+    """One node's engine. `leasing.service.Listener`. Run `run()`; stop with `drain()`, or by cancelling it.
+
+    `desired` returns the mappings that the node's own files ask for: a store that forgot them is told again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        checkpointer: Checkpointer,
+        make_parts: PartsFactory,
+        *,
+        name: str,
+        ttl_s: float,
+        hand_over_s: float,
+        desired: Callable[[], Iterable[Desired]],
+        roles: frozenset[Role] = ALL_ROLES,
+        clock: Callable[[], float] = trust_clock,
+        rng: Random | None = None,
+        new_id: Callable[[], NodeId] | None = None,
+    ) -> None:
+        self._store = store
+        self._checkpointer = checkpointer
+        self._desired = desired
+        self._mappings_changed = asyncio.Event()
+        self._store_replaced = False
+        self.catalogue = Catalogue(store)
+        self.runtimes = Runtimes(self.catalogue, make_parts)
+        self.fleet = Fleet(self._make_worker, ended=self._ended)
+        self.leasing = LeasingService(
+            store,
+            self.fleet,
+            name=name,
+            roles=roles,
+            ttl_s=ttl_s,
+            hand_over_s=hand_over_s,
+            listener=self,
+            clock=clock,
+            rng=rng,
+            new_id=new_id,
+        )
+
+    async def run(self) -> None:
+        """Take part in the fleet until drained or cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self._checkpointer.run(), name="checkpointer"),
+                tasks.create_task(self.fleet.run(), name="fleet"),
+                tasks.create_task(self._follow_mappings(), name="follow mappings"),
+            ]
+            await self.leasing.run()
+            for task in background:
+                task.cancel()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Give everything to its next holders, for at most `deadline_s`, and end `run()`."""
+        await self.leasing.drain(deadline_s)
+
+    async def take_up_files(self) -> None:
+        """Put the files' mappings into the store, and read what is there. Raises as `controlplane.mappings.apply`."""
+        await apply(self._store, list(self._desired()))
+        await self.catalogue.read()
+
+    # Workers
+
+    async def _make_worker(self, lease: HeldLease) -> Worker:
+        if self.catalogue.record(lease.key.mapping) is None:
+            await self.catalogue.read()
+        if lease.key.shard == TRACKER:
+            return TrackerWorker(lease, self.catalogue, self.runtimes, self._store)
+        return PumpWorker(lease, self.catalogue, self.runtimes, self._store)
+
+    def _ended(self, key: ShardKey) -> None:
+        self.leasing.give_up(key)
+
+    # Mappings: `leasing.service.Listener`
+
+    def mappings_changed(self, revision: int) -> None:
+        """Read the mappings soon."""
+        log.debug("mappings.changed", revision=revision)
+        self._mappings_changed.set()
+
+    def store_replaced(self, incarnation: str) -> None:
+        """Publish what this node knows again, soon."""
+        log.error("store.replaced", incarnation=incarnation)
+        self._store_replaced = True
+        self._mappings_changed.set()
+
+    async def _follow_mappings(self) -> None:
+        while True:
+            await self._mappings_changed.wait()
+            self._mappings_changed.clear()
+            try:
+                if self._store_replaced:
+                    await self._publish_again()
+                    self._store_replaced = False
+                changed = await self.catalogue.read()
+            except UnavailableError:
+                self._mappings_changed.set()
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            for mapping, document in changed.items():
+                self.fleet.mapping_changed(mapping, document=document)
+
+    async def _publish_again(self) -> None:
+        """Give a store that forgot everything the positions and mappings this node knows (invariant 7)."""
+        await self._checkpointer.republish()
+        known = {
+            record.id: Desired(
+                record.id,
+                record.name,
+                record.document,
+                self.catalogue.mapping(record.id).enabled,
+                began=record.state in (MappingState.ENABLED, MappingState.UPDATING),
+            )
+            for record in self.catalogue
+        }
+        for desired in self._desired():
+            before = known.get(desired.id)
+            known[desired.id] = desired if before is None else replace(desired, began=before.began)
+        await apply(self._store, list(known.values()))
