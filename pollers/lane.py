@@ -63,8 +63,8 @@ class LaneOwner(Protocol):
     def batch_finished(self) -> None:
         """Note that all records of a batch are finished."""
 
-    def known_failures(self) -> dict[int, Attempts]:
-        """Return function errors counted before a restart, by first position."""
+    def known_failures(self, batch: Batch) -> dict[int, Attempts]:
+        """Return function errors counted before a restart, by first position; `batch` is delivered next."""
 
 
 class Batches(Protocol):
@@ -176,7 +176,7 @@ class Lane:
             self._in_delivery = len(batch.records)
             self._oldest_ms = batch.records.arrivals_ms[0] if batch.records else 0
             self._owner.batch_taken()
-            left = await self._delivery.deliver(batch, self._owner.known_failures())
+            left = await self._delivery.deliver(batch, self._owner.known_failures(batch))
             self._batcher.invoked(loop.time())
             if left is not None:
                 return  # draining: the count of what is left stays in `held`

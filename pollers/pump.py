@@ -15,6 +15,7 @@ from model.progress import ShardState
 from model.record import NO_POSITION
 from pollers.handing_over import Fate
 from pollers.intake import Intake
+from pollers.known_runs import take_runs
 from pollers.lane_making import LaneMaker
 from pollers.standing import Standing
 from pollers.windows import Windows
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from leasing.held import HeldLease
     from model.ids import ShardKey
     from model.outcome import Outcome
-    from model.record import Records
+    from model.record import Batch, Records
     from pollers.attempts import Attempts
     from pollers.lane import Lane
     from pollers.ports import ShardReader
@@ -323,9 +324,12 @@ class Pump:
         """Report a failed attempt."""
         self._standing.troubles.setback(outcome, delay_s)
 
-    def known_failures(self) -> dict[int, Attempts]:
-        """Return what records had been through before a restart."""
-        return self._standing.known_failures
+    def known_failures(self, batch: Batch | None = None) -> dict[int, Attempts]:
+        """Return what records had been through before a restart; those of a batch, which is next in its lane."""
+        known = self._standing.known_failures
+        if batch is None or not batch.records or len(self._lanes) > 1 or self._parts.policy.park_after is not None:
+            return known
+        return take_runs(known, batch.records.positions)
 
     def _window_closed(self) -> None:
         """Drop a window's state, and the count of its final call's failures: the call is done, or given up."""
