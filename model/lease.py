@@ -72,7 +72,7 @@ class Holding:
 class FleetSnapshot:
     """Everything an assignment is computed from, read in one step so that all nodes see the same."""
 
-    version: int  # grows whenever anything below changes
+    version: int  # grows whenever anything below changes, and is never again what it was
     members: tuple[Member, ...] = ()
     wanted: tuple[WantedShard, ...] = ()
     holdings: Mapping[ShardKey, Holding] = field(default_factory=dict)  # live ones only: held right now
@@ -85,6 +85,6 @@ class TickReply:
 
     incarnation: str  # changes when the store was wiped or replaced
     version: int  # of the fleet snapshot
-    mappings_revision: int  # grows when a mapping is put, changed or deleted
+    mappings_revision: int  # the same, when a mapping is put, changed or deleted
     member: bool  # False: the membership had expired or the store forgot it; every lease is lost
     next_expiry_s: float | None  # until the earliest other membership expires unless renewed

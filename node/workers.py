@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _REFUSED_S = 30.0
+_LOOK_S = 15.0  # how often a shard that was read to its end is looked after
 
 
 class PumpWorker:
@@ -60,16 +61,35 @@ class PumpWorker:
                 if self._draining.is_set():
                     return
                 if await self._pump.run():
-                    # Read to the end of a closed shard: the lease stays until the tracker wants the shard no more.
-                    with suppress(UnavailableError):  # then the tracker finds it out by itself, a little later
-                        await self._store.report_drained(self._lease.lease)
-                    await self._draining.wait()
+                    await self._stay_drained(parts)
         except (RefusedError, NotFoundError) as exc:
             log.error("worker.refused", shard=str(self._lease.key), error=str(exc))  # noqa: TRY400 - no bug, no traceback
             await self._tell(str(exc))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_REFUSED_S):
                     await self._draining.wait()
+
+    async def _stay_drained(self, parts: PumpParts | QueueParts) -> None:
+        """Keep the lease of a shard that was read to its end until the tracker wants the shard no more.
+
+        Its children wait for that, so a store that has lost it, by a fail-over, is told again.
+        """
+        key, known = self._lease.key, False
+        while True:
+            with suppress(UnavailableError):  # the tracker finds it out by itself, a little later
+                if not known:
+                    await self._store.report_drained(self._lease.lease)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._draining.wait()
+            if self._draining.is_set():
+                return  # the next holder finds the end by itself
+            with suppress(UnavailableError):
+                progress = (await self._store.load([key])).get(key)
+                known = progress is not None and progress.report.state is ShardState.DRAINED
+                if not known:
+                    log.warning("shard.drained_again", shard=str(key), why="the store has lost it")
+                    await parts.checkpointer.save_again(key)
 
     def _make_pump(self, parts: PumpParts | QueueParts) -> Pump | QueuePump:
         if isinstance(parts, QueueParts):

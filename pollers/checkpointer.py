@@ -82,12 +82,18 @@ class Checkpointer:
     def forget(self, shard: Saving, *, instead: ProgressUpdate | None = None) -> None:
         """Save nothing more for a shard: it ended.
 
-        Its parking lot is too large to be kept for others: without it, `instead` is what may be published again.
+        Its parking lot is too large to be kept for others. Without it, only `instead` may be published again, which
+        lies before all that was parked.
         """
         if self._dirty.get(shard.key) is shard:
             del self._dirty[shard.key]
-        if self._lots.pop(shard.key, None) is not None:
-            self._last[shard.key] = instead or replace(self._last[shard.key], parked=None)
+        lot = self._lots.pop(shard.key, None)
+        if lot is None:
+            return
+        last = self._last.pop(shard.key)
+        last_without = instead if lot else replace(last, parked=None)
+        if last_without is not None:
+            self._last[shard.key] = last_without
 
     async def republish(self) -> None:
         """Write what was last saved from here once more, for a store that has forgotten it.

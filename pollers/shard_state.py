@@ -22,7 +22,7 @@ class _Stored(msgspec.Struct, omit_defaults=True, frozen=True):
     attempts: dict[str, Attempts] = {}
     ahead: list[tuple[str, str]] = []
     window: StoredWindow | None = None
-    parked: bool = False
+    parked: bool | int = 0  # former versions wrote only whether there is something
 
 
 _decode = msgspec.json.Decoder(_Stored).decode
@@ -32,13 +32,13 @@ class StoredState(msgspec.Struct, frozen=True):
     """What belongs to the checkpoint it is saved with.
 
     What unfinished records have been through, by the first position of each run, what is finished beyond the
-    checkpoint, the tumbling window with its state, and whether the shard's parking lot holds anything.
+    checkpoint, the tumbling window with its state, and the revision of the shard's parking lot, 0 when it is empty.
     """
 
     attempts: dict[int, Attempts] = {}
     ahead: Ranges = ()
     window: StoredWindow | None = None
-    parked: bool = False
+    parked: bool | int = 0  # True: there is something, of a revision that was not noted
 
     def encode(self) -> bytes:
         """Return the stored form; empty when there is nothing to know."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_AGAIN_S = 60.0  # how soon at the latest what is saved is saved again
+
 
 class Holder(Protocol):
     """What holds unfinished records: a lane."""
@@ -81,7 +83,7 @@ class Standing:
         self.known_failures = inherited(stored.attempts, drained=drained)  # counted before a restart
         self.stored_window = stored.window
         self.lot = ParkingLot(max_parked_bytes)
-        self._has_stored_lot = stored.parked
+        self._stored_lot = stored.parked  # its revision, as long as it is not taken up
         self.windows: Windows | None = None  # of a mapping with tumbling windows
         self.holders: Sequence[Holder] = ()
         self.reader: ShardReader | None = None
@@ -97,6 +99,7 @@ class Standing:
         self._saving = (0, 0)  # changes and batches covered by the save under way
         self._refused: SaveResult | None = None
         self._closed = False
+        self._again_at = 0.0
         self._before_parked: dict[int, Position | None] = {}  # the checkpoint before each record was parked, here
         self._without_lot: ProgressUpdate | None = None  # what was last saved, as it is to be without the parking lot
         self._news = asyncio.Event()  # a save came back
@@ -202,18 +205,21 @@ class Standing:
         self._describe_anew()
 
     async def take_up_lot(self, draining: asyncio.Event) -> None:
-        """Load what the last holder parked, unless the node drains first."""
-        if not self._has_stored_lot:
+        """Load what the last holder parked, unless the node drains first. Raises `LeaseLostError`."""
+        if not self._stored_lot:
             return
         stored = await load_lot(self._checkpointer, self.key, draining, self.log)
         if stored is None:
             return
+        if self._stored_lot is not True and self._stored_lot != stored.revision:
+            # A fail-over in between: the checkpoint this lease came with does not belong to this lot.
+            raise LeaseLostError(self.key, "the store has another parking lot than it had")
         now = asyncio.get_running_loop().time()
         self.lot = ParkingLot(self.lot.max_bytes, stored, now=now, since=time.time())
         for queue in self.lot.queues.values():
             known = self.known_failures.get(queue.records[0].position)
             queue.failures = 0 if known is None else known.failures
-        self._has_stored_lot = False
+        self._stored_lot = 0
         self.changed()
 
     def batch_finished(self) -> None:
@@ -227,8 +233,12 @@ class Standing:
         self.lot.function_answers()
 
     def refresh(self) -> None:
-        """Have the report saved if it changed although the checkpoint did not move: lag, age."""
-        if self._description.has_changed(self.lag(), self.holders, self.lot):
+        """Have the report saved if it changed although the checkpoint did not move: lag, age.
+
+        And everything after a while: a store that failed over may have lost the last save.
+        """
+        again = asyncio.get_running_loop().time() >= self._again_at
+        if again or self._description.has_changed(self.lag(), self.holders, self.lot):
             self.changed()
 
     # Waiting for saves
@@ -273,7 +283,7 @@ class Standing:
 
         Without the lot the account would not balance, and the next holder would be told that nothing is parked.
         """
-        if self._closed or self._refused is not None or self._has_stored_lot:
+        if self._closed or self._refused is not None or self._stored_lot:
             return None
         self._saving = (self._changes, self._batches)
         failures = dict(self.known_failures)
@@ -283,6 +293,7 @@ class Standing:
         # Position and window are of one moment: the state belongs to exactly the records before the checkpoint.
         window = None if self.windows is None else self.windows.stored()
         parked = self.lot.change()
+        lot = parked.revision if parked is not None and len(self.lot) else 0
         return ProgressUpdate(
             key=self.key,
             token=self._lease.token,
@@ -290,7 +301,7 @@ class Standing:
             position=self.position,
             ledger=self._account(),
             report=self._description.to_save(self.lag(), self.holders, self.lot),
-            state=StoredState(failures, self.positions.ahead(), window, parked=len(self.lot) > 0).encode(),
+            state=StoredState(failures, self.positions.ahead(), window, parked=lot).encode(),
             rewind=self._rewind,
             origin=self._lease.progress.origin,
             parked=parked,
@@ -300,13 +311,12 @@ class Standing:
         """Learn what became of the last save."""
         if result is SaveResult.SAVED:
             self._changes_saved, self._batches_saved = self._saving
+            self._again_at = asyncio.get_running_loop().time() + _AGAIN_S
             if update.parked is not None:
                 self.lot.saved(update.parked)
             lowest = self.lot.lowest
-            if lowest is not None:
-                self._without_lot = _without_lot(update, self._before_parked.get(lowest))
-            else:
-                self._without_lot = None
+            before = None if lowest is None else self._before_parked.get(lowest)
+            self._without_lot = None if before is None else _without_lot(update, before)
             if self.reader is not None and update.position is not None:
                 # The mirror outlives the store, the parking lot does not: it stays before the first parked record.
                 self.reader.checkpointed(update.position if lowest is None else self.reader.after(lowest - 1))
@@ -358,11 +368,8 @@ class Standing:
         return ShardView(report, self._account())
 
 
-def _without_lot(update: ProgressUpdate, position: Position | None) -> ProgressUpdate:
-    """Return what to tell a store that has lost the parking lot: a checkpoint before all that was parked.
-
-    None, where it is not known here: the shard is read from its origin then.
-    """
+def _without_lot(update: ProgressUpdate, position: Position) -> ProgressUpdate:
+    """Return what to tell a store that has lost the parking lot: a checkpoint before all that was parked."""
     ledger = update.ledger.plus(Ledger())
     ledger.polled -= ledger.parked
     ledger.parked = 0

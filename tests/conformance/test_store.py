@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,6 +95,15 @@ async def test_the_version_grows_only_with_changes(store: Store) -> None:
     draining = await store.join(Member(ANN, address="127.0.0.1:1", draining=True), ttl_s=LONG_S)
     assert draining.version > moved.version
     assert (await store.snapshot()).members[0].draining
+
+
+async def test_versions_come_from_time_so_that_none_comes_twice(store: Store) -> None:
+    """A store that failed over and lost its last writes does not give out the numbers of those once more."""
+    before = datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1_000_000
+    await store.put_mapping(mapping_record(ORDERS))
+    assert (await store.join(Member(ANN), ttl_s=LONG_S)).version > before
+    revision, _ = await store.mappings()
+    assert revision > before
 
 
 async def test_the_next_expiry_is_that_of_the_others(store: Store) -> None:

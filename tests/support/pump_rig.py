@@ -69,6 +69,7 @@ class Rig:
         self.lanes = lanes
         self.filter = filtered
         self.given_up_to = destination
+        self.checkpointer: Checkpointer | None = None  # of the last run
 
     def pump(self, checkpointer: Checkpointer) -> Pump:
         """Make the pump."""
@@ -93,7 +94,7 @@ class Rig:
         """Run the pump and its checkpointer; cancel what still runs at the end, as a killed process would."""
         self.lease.progress = self.saves.progress
         self.lease.lost = False
-        checkpointer = Checkpointer(self.saves)
+        self.checkpointer = checkpointer = Checkpointer(self.saves)
         async with asyncio.TaskGroup() as tasks:
             saving = tasks.create_task(checkpointer.run())
             pump = self.pump(checkpointer)

@@ -104,6 +104,20 @@ def test_parents_forgotten_by_a_lost_store_are_not_read_again() -> None:
     assert lineage.origins == {"g": END, "p": END, "x": BEGINNING}
 
 
+def test_parents_told_again_of_an_earlier_state_are_not_read_again() -> None:
+    """A node that held them long ago told a lost store what it knew; their children had begun since."""
+    stale = known(g=BEGUN, p=BEGUN, a=BEGUN)
+    assert trace(listed("g", "p<g", "a<p", "b<p"), stale).wanted == ("a", "b")
+
+
+def test_a_mapping_that_began_reads_everything_rather_than_from_now_when_all_is_forgotten() -> None:
+    """LATEST counts once: with a store that has lost all positions, records of any age may be owed."""
+    shards = [*listed("p", origin=END), *listed("a<p", origin=NOW)]
+    lineage = trace(shards, {}, began=True)
+    assert lineage.origins == {"p": BEGINNING, "a": BEGINNING}
+    assert lineage.wanted == ("p",)
+
+
 def test_a_stream_that_was_made_anew_is_read_from_its_beginning() -> None:
     """Its shards have the old names, and a checkpoint from before a shard's beginning gives it away."""
     shards = [

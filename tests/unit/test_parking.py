@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from model.errors import LeaseLostError
 from model.mapping import EventSourceMapping, Extensions, KafkaSource
 from model.outcome import Delivered, FunctionFailed, PartlyFailed, Throttled
-from model.progress import SaveResult, ShardState
+from model.progress import ParkedRecords, SaveResult, ShardState
 from pollers.retrying import Condition, RetryPolicy
 from pollers.shard_state import StoredState
 from tests.support.pump_fakes import MAPPING, SHARD, FakeDestination, FakeTarget, Raw
 from tests.support.pump_rig import Rig
+from tests.support.saves import Saves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -452,3 +454,64 @@ async def test_a_wish_outlives_the_holder_that_was_asked() -> None:
         pump.try_parked(5)
         await asyncio.sleep(5)
     assert len(rig.target.calls) == calls
+
+
+async def test_a_store_that_lost_parked_records_is_found_out_by_any_save() -> None:
+    """A checkpoint beyond them is not saved without them, whether or not anything changed in the lot."""
+    rig, _, _ = parking_rig(keyed(10), [3])
+    async with rig.running():
+        await rig.until(lambda: rig.saved(10) and len(rig.saves.lot.records) == 2)
+        rig.saves.lot = ParkedRecords()
+        rig.raws.append(Raw(10, b"0"))
+        rig.source.readers[0].arrived.set()
+        await rig.until(lambda: rig.saved(11))
+        assert [one.position for one in rig.saves.lot.records] == [3, 8]
+
+
+async def test_nothing_is_saved_before_the_lot_is_known() -> None:
+    """Else the next holder would be told that nothing is parked, and the account would not balance."""
+    rig, _, _ = parking_rig(keyed(10), [3])
+    async with rig.running():
+        await rig.until(lambda: rig.saved(10) and len(rig.saves.lot.records) == 2)
+    stored, before = rig.saves.progress, len(rig.saves.updates)
+
+    async def never(_key: object) -> ParkedRecords:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.saves.load_parked = never  # type: ignore[assignment,method-assign]  # it takes its time
+    async with rig.running() as (pump, _):
+        for _ in range(10):
+            await asyncio.sleep(5)
+            pump.refresh()
+        assert len(rig.saves.updates) == before
+    assert rig.saves.progress == stored
+
+
+async def test_a_lot_that_is_not_the_checkpoints_is_not_taken_up() -> None:
+    """A fail-over between the lease and the loading of the lot: the lease is given back, and both are read anew."""
+    rig, _, _ = parking_rig(keyed(10), [3])
+    async with rig.running():
+        await rig.until(lambda: rig.saved(10) and len(rig.saves.lot.records) == 2)
+    rig.saves.lot = ParkedRecords(rig.saves.lot.revision - 1, rig.saves.lot.records[:1])
+    async with rig.running() as (_, outcome):
+        with pytest.raises(LeaseLostError, match="another parking lot"):
+            await outcome
+
+
+async def test_what_is_published_again_without_the_lot_lies_before_all_that_was_parked() -> None:
+    """A lot is not kept for others, so a store that has lost it gets an earlier checkpoint, or none."""
+    rig, _, _ = parking_rig(keyed(10), [3])
+    async with rig.running() as (pump, outcome):
+        await rig.until(lambda: rig.saved(10) and len(rig.saves.lot.records) == 2)
+        pump.drain()
+        await outcome
+        forgetful = Saves()
+        rig.saves.save, lost = forgetful.save, rig.saves  # type: ignore[method-assign]  # it forgot everything
+        assert rig.checkpointer is not None
+        await rig.checkpointer.republish()
+    assert lost.progress.position == "10"
+    assert int(forgetful.progress.position or 0) <= 3
+    assert forgetful.progress.ledger.balanced
+    assert forgetful.lot.records == ()
+    assert StoredState.decode(forgetful.progress.state) == StoredState()

@@ -246,6 +246,25 @@ async def test_a_lost_lease_stops_invoking() -> None:
     assert rig.function.calls == []
 
 
+async def test_the_account_balances_while_a_lost_lease_ends_the_work() -> None:
+    """Messages whose handlers are cut off are still held: a save in between says so."""
+    rig = QueueRig(FakeQueue())
+    rig.function.seconds = lambda _bodies: 60.0
+    rig.queue.send("a")
+    pump = rig.pump()
+    saved = []
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(pump.run())
+        await asyncio.sleep(10)
+        assert pump.held == 1
+        working.cancel()
+        while (update := pump._standing.to_save()) is not None:
+            saved.append(update.ledger)
+            await asyncio.sleep(0)
+    assert len(saved) > 2
+    assert all(ledger.balanced and ledger.in_flight == 1 for ledger in saved)
+
+
 async def test_a_queue_that_is_away_is_asked_again() -> None:
     """Unavailable: backoff; refused: shown as failed, asked again after a while."""
     rig = QueueRig(FakeQueue())

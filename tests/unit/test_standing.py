@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
 from structlog.testing import capture_logs
 
 from model.outcome import Throttled
@@ -13,6 +15,7 @@ from pollers.ports import Lag
 from pollers.standing import Standing
 from statemgr.memory_store import MemoryStore
 from tests.support.pump_fakes import FakeLease
+from tests.support.saves import Saves
 
 if TYPE_CHECKING:
     from leasing.held import HeldLease
@@ -113,3 +116,45 @@ def test_a_busy_shard_is_not_described_anew_for_every_checkpoint() -> None:
     assert saved_after(0.01, 95) == 90
     lane.held = 0  # nothing more comes that would be saved
     assert saved_after(0.01, 0) == 0
+
+
+class Standings:
+    """A standing whose saves are counted, and its store, which may be away."""
+
+    def __init__(self) -> None:
+        self.saves = Saves()
+        self.checkpointer = Checkpointer(self.saves)
+        lease = cast("HeldLease", FakeLease())
+        self.standing = Standing(lease, self.checkpointer, mapping="clicks", circuit=CircuitReport)
+
+
+@pytest.mark.looptime
+async def test_what_is_saved_is_saved_again_after_a_while() -> None:
+    """A store that failed over may have lost the last save, and a quiet shard has nothing new to save."""
+    rig = Standings()
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        rig.standing.changed()
+        for _ in range(60):
+            await asyncio.sleep(5)
+            rig.standing.refresh()
+        await asyncio.sleep(1)
+        saving.cancel()
+    assert len(rig.saves.updates) == 5  # in five minutes, the first one at once
+
+
+@pytest.mark.looptime
+async def test_a_shard_that_ended_while_its_save_failed_is_saved_no_more() -> None:
+    """Its account is not true any more: what was in delivery was cut off."""
+    rig = Standings()
+    rig.saves.away, rig.saves.slow_s = True, 1.0
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        rig.standing.changed()
+        await asyncio.sleep(0.5)
+        rig.standing.close()
+        await asyncio.sleep(1)
+        rig.saves.away = False
+        await asyncio.sleep(10)
+        saving.cancel()
+    assert rig.saves.updates == []

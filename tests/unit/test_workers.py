@@ -165,6 +165,29 @@ async def test_a_closed_shard_that_is_read_out_keeps_its_lease() -> None:
         saving.cancel()
 
 
+async def test_a_store_that_lost_the_end_of_a_shard_is_told_again() -> None:
+    """Its children wait for that, and its lease may have outlived the fail-over."""
+    rig = Rig()
+    await rig.put(3)
+    worker = PumpWorker(rig.lease(), rig.catalogue, rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        working = tasks.create_task(worker.run())
+        await asyncio.sleep(1)
+        before = rig.store._progress[SHARD]
+        rig.sources[0].readers[0].at_end = True
+        rig.sources[0].readers[0].arrived.set()
+        await asyncio.sleep(1)
+        rig.store._progress[SHARD] = before
+        await asyncio.sleep(20)
+        assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
+        _, (record,) = await rig.store.mappings()
+        assert record.drained == 2
+        worker.drain()
+        await working
+        saving.cancel()
+
+
 async def test_a_mapping_this_node_cannot_work_on_is_reported_and_given_back_after_a_while() -> None:
     """A missing function shows in the status, and does not spin."""
     rig = Rig()
