@@ -46,6 +46,7 @@ _IN_A_THREAD = 2_000  # shards from which on an assignment would hold up the eve
 _AGAIN_S = 1.0  # how soon to look again for a shard that could not be taken
 _COOL_DOWN_S = (1.0, 60.0)  # before taking a shard again that its host gave up: the first time, and at most
 _LEAVE_S = 1.0
+_REMEMBERED = 1_000  # leases that ended, before those of shards that are wanted no more are forgotten
 
 
 class Listener(Protocol):
@@ -103,6 +104,7 @@ class LeasingService:
         self._floor = FencingToken(0)  # the highest token ever seen
         self._hold_off_until = -math.inf  # after a wiped store: others may still work under leases of the lost one
         self._cooling: dict[ShardKey, tuple[float, float]] = {}  # given up: not before (clock), next pause
+        self._over_here: dict[ShardKey, FencingToken] = {}  # the last lease that ended here, by shard
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self._version_seen: int | None = None
@@ -305,9 +307,11 @@ class LeasingService:
         self.snapshot = snapshot
         self._version_seen = snapshot.version
         self._floor = max(self._floor, highest_token(snapshot) or self._floor)
-        if self._cooling:
+        if self._cooling or len(self._over_here) > _REMEMBERED:
             wanted = {shard.key for shard in snapshot.wanted}
             self._cooling = {key: pause for key, pause in self._cooling.items() if key in wanted}
+            if len(self._over_here) > _REMEMBERED:
+                self._over_here = {key: token for key, token in self._over_here.items() if key in wanted}
         for key in contradicted(snapshot, {key: held.lease for key, held in self._held.items()}):
             held = self._held[key]
             held.end(Reason.TAKEN)
@@ -344,7 +348,12 @@ class LeasingService:
             if session.ended() or self._draining:
                 return taken  # leaving the fleet gives them back
             for key, (lease, progress) in granted.items():
-                if key not in self._held and key not in self._hand_over:
+                if key in self._held or key in self._hand_over:
+                    continue
+                if lease.token <= self._over_here.get(key, 0):
+                    # The store has lost its release: somebody may have had the shard since, under a newer token.
+                    self._hand_over.let_go(lease)
+                else:
                     self._start(HeldLease(lease, progress, term=session.term, clock=self._clock))
                     taken += 1
         return taken
@@ -380,6 +389,7 @@ class LeasingService:
     def _over(self, held: HeldLease, reason: Reason) -> None:
         """Note that a lease is over. The host has stopped already, or been told to."""
         held.end(reason)
+        self._over_here[held.key] = held.token
         if self._held.get(held.key) is held:
             del self._held[held.key]
         self.transitions[reason] += 1

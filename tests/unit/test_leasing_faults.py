@@ -232,6 +232,26 @@ async def test_a_lease_that_the_store_lost_is_lost_here() -> None:
         assert ann.service.held[shard(2)].token == other.token + 1
 
 
+async def test_a_lease_whose_release_the_store_lost_is_not_worked_on_again() -> None:
+    """After a fail-over that forgot a release, and who had the shard since, the old token is given back once more."""
+    async with fleet_of(2) as fleet:
+        ann = fleet.node("ann")
+        await fleet.whole(within_s=2)
+        token = ann.service.held[shard(0)].token
+        ann.host.working.pop(shard(0))
+        holdings, wanted = fleet.store._holdings.copy(), fleet.store._wanted.pop(shard(0))
+        ann.service.give_up(shard(0))  # as when the mapping is disabled
+        await fleet.until(lambda: shard(0) not in fleet.store._holdings, within_s=0.5)
+        await fleet.run_for(0.5)
+        fleet.store._holdings, fleet.store._wanted[shard(0)] = holdings, wanted
+        fleet.store._snapshot_changed()
+        await fleet.whole(within_s=3)
+        assert ann.service.held[shard(0)].token > token
+        assert ann.link.calls["release"] == 2
+        await fleet.run_for(12)
+        assert ann.service.transitions == {"acquired": 4, "given_up": 1}
+
+
 async def test_nobody_works_under_a_lease_whose_release_was_sent() -> None:
     """When the answer to a release is lost, it is repeated; the shard is worked on again under a new token only."""
     async with fleet_of(2) as fleet:
