@@ -181,7 +181,7 @@ class Pump:
     async def _read(self, reader: ShardReader) -> None:
         delay_s = _FIRST_DELAY_S
         intake = Intake(self._parts, self._standing, self.key.shard, self._lanes)
-        while True:
+        while not self._draining.is_set():  # a source in trouble may answer without ever suspending
             await self._room_to_read()
             try:
                 chunk = await reader.read(intake.wanted)

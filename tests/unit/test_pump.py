@@ -231,6 +231,20 @@ async def test_source_trouble_is_reported_and_overcome() -> None:
         assert rig.saves.progress.report.last_error is None
 
 
+async def test_a_source_in_trouble_does_not_hold_up_a_drain() -> None:
+    """Its error comes without the event loop having a turn: asked again and again, it would hang the whole node."""
+    rig = Rig(3)
+    async with rig.running() as (pump, done):
+        await rig.until(lambda: rig.saved(3))
+        errors = rig.source.readers[0].errors
+        errors.extend(SourceUnavailableError("brokers away") for _ in range(1000))
+        rig.source.readers[0].arrived.set()
+        await asyncio.sleep(0.1)
+        pump.drain()
+        assert not await done
+        assert len(errors) == 999
+
+
 async def test_the_end_of_a_closed_shard_ends_the_pump_after_its_last_batch() -> None:
     """A shard read out delivers what waits, without its window, and is drained."""
     rig = Rig(4, window_s=300)
