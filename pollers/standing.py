@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from model.errors import LeaseLostError
+from model.ids import position_key
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardState
 from model.record import pick
 from pollers.counters import ShardView
@@ -318,8 +319,10 @@ class Standing:
             before = None if lowest is None else self._before_parked.get(lowest)
             self._without_lot = None if before is None else _without_lot(update, before)
             if self.reader is not None and update.position is not None:
-                # The mirror outlives the store, the parking lot does not: it stays before the first parked record.
-                self.reader.checkpointed(update.position if lowest is None else self.reader.after(lowest - 1))
+                # The mirror outlives the store, the parking lot does not: it stays before the first parked record,
+                # which may lie beyond the checkpoint.
+                limits = [] if lowest is None else [self.reader.after(lowest - 1)]
+                self.reader.checkpointed(min([update.position, *limits], key=position_key))
         elif result is SaveResult.INCOMPLETE:
             self.log.warning("parked.saved_again", why="the store has lost parked records", records=len(self.lot))
             self.lot.lost()

@@ -120,6 +120,20 @@ async def test_parked_records_are_delivered_in_order_once_the_function_recovers(
     assert StoredState.decode(rig.saves.progress.state) == StoredState()
 
 
+async def test_the_mirror_never_passes_the_checkpoint() -> None:
+    """Records of a parked key go to the lot when they are read, ahead of others that are still to be delivered."""
+    rig, _, switch = parking_rig(keyed(100), [7])
+    rig.target.seconds = 1.0
+    async with rig.running():
+        await rig.until(lambda: rig.saved(20))
+        switch["mended"] = True
+        mirrored = rig.source.readers[0].mirrored
+        while not rig.saved(100):
+            await asyncio.sleep(0.1)
+            assert max(map(int, mirrored)) <= int(rig.saves.progress.position or 0)
+    assert mirrored[-1] == "100"
+
+
 async def test_the_lot_is_retried_with_growing_delays_of_up_to_a_minute() -> None:
     """Half a second doubling, jittered, so that a key that fails for ever costs about two calls a minute."""
     rig, _, _ = parking_rig(keyed(10), [7])
