@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_AGAIN_S = 60.0  # how often what was committed is committed again
+
 
 async def starting_offset(
     consumer: PartitionConsumer,
@@ -49,7 +51,9 @@ async def starting_offset(
 class GroupCommits:
     """Which offsets the consumer group should have, and the one place that commits them.
 
-    Commits of one partition go forward only, as far as this holder knows, and stop when it is forgotten.
+    Commits of one partition go forward only, as far as this holder knows, and stop when it is forgotten. What was
+    committed is committed again once a minute: brokers cannot tell a late commit of a former holder, who was paused or
+    cut off, from ours, and they forget the offsets of a partition that nothing was committed for in a week.
     """
 
     def __init__(self, count: Callable[[int], None] = lambda _step: None) -> None:
@@ -59,6 +63,7 @@ class GroupCommits:
         self._counted_to: dict[TopicPartition, int] = {}
         self._committing = asyncio.Lock()
         self._failure: str | None = None
+        self._again_at = asyncio.get_running_loop().time() + _AGAIN_S
 
     def opened(self, partition: TopicPartition, committed: int | None, *, begin: int) -> None:
         """Begin with what the group has. Without that, commits count from where reading begins."""
@@ -78,26 +83,32 @@ class GroupCommits:
         self._committed.pop(partition, None)
         self._counted_to.pop(partition, None)
 
-    def due(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return what is to be committed among these partitions."""
-        return {partition: offset for partition, offset in self._wanted.items() if partition in partitions}
+    def due(self, partitions: Collection[TopicPartition], *, again: bool = False) -> dict[TopicPartition, int]:
+        """Return what is to be committed among these partitions; `again`: with what was committed before."""
+        offsets = self._committed | self._wanted if again else self._wanted
+        return {partition: offset for partition, offset in offsets.items() if partition in partitions}
 
     async def flush(self, consumer: PartitionConsumer, *, within_s: float) -> bool:
         """Commit everything that is due, in one request. Never raises but when cancelled; failures stay due."""
+        now = asyncio.get_running_loop().time()
+        again = now >= self._again_at
         try:
             async with asyncio.timeout(within_s), self._committing:
-                offsets = self.due(consumer.assignment())  # looked up under the lock: an older flush cannot follow
+                # Looked up under the lock: an older flush cannot follow.
+                offsets = self.due(consumer.assignment(), again=again)
                 if offsets:
                     await consumer.commit(offsets)
         except (KafkaError, OSError, TimeoutError) as exc:
             self._failed(str(exc) or type(exc).__name__)
             return False
+        if again:
+            self._again_at = now + _AGAIN_S
         if offsets and self._failure is not None:
             self._failure = None
             log.info("kafka.commit_restored")
         for partition, offset in offsets.items():
             if partition not in self._wanted:
-                continue  # given up meanwhile
+                continue  # committed again, or given up meanwhile
             self._committed[partition] = offset
             self._count(offset - self._counted_to[partition])
             self._counted_to[partition] = offset

@@ -83,6 +83,26 @@ async def test_commits_never_go_back() -> None:
     assert group.commits[-1] == {A: 3}
 
 
+@pytest.mark.looptime
+async def test_what_was_committed_is_committed_again_once_a_minute() -> None:
+    """A former holder's late commit may have taken the group back, and a quiet partition has no news."""
+    counts: list[int] = []
+    commits, group = opened(counts), FakeGroup()
+    commits.opened(B, 7, begin=7)
+    commits.note(A, 5)
+    for _ in range(150):
+        await flush(commits, group)
+        await asyncio.sleep(1)
+    assert group.commits == [{A: 5}, {A: 5, B: 7}, {A: 5, B: 7}]
+    assert counts == [5]
+    commits.note(A, 6)
+    commits.forget(B)
+    for _ in range(60):
+        await flush(commits, group)
+        await asyncio.sleep(1)
+    assert group.commits[3:] == [{A: 6}, {A: 6}]
+
+
 async def test_a_partition_given_up_is_committed_no_more() -> None:
     """Neither a forgotten partition nor one that is not assigned any more is committed."""
     commits, group = opened(), FakeGroup()
