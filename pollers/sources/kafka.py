@@ -130,13 +130,15 @@ class KafkaSource:
         return reader
 
     async def close(self) -> None:
-        """Commit what is due if the brokers answer soon, and end the background work. Safe twice. Never raises."""
+        """Commit what is due if the brokers answer soon, and end the background work even if cancelled. Safe twice."""
         consumer = self._consumer
-        if consumer is not None and not self._closed:
+        try:
+            if consumer is not None and not self._closed:
+                self._closed = True
+                await self._commits.flush(consumer, within_s=_LAST_COMMIT_S)
+        finally:
             self._closed = True
-            await self._commits.flush(consumer, within_s=_LAST_COMMIT_S)
-        self._closed = True
-        self._running.cancel()
+            self._running.cancel()  # else the node would wait for it for ever
         if not self._running.done():
             await asyncio.wait([self._running])
 

@@ -13,9 +13,10 @@ from model.ids import Position
 from model.mapping import StartingPosition
 from node.embedded_kafka import FETCH_MAX_WAIT_MS, EmbeddedKafka
 from pollers.ports import Lag
+from pollers.sources.kafka import KafkaSource
 from pollers.sources.kafka_client import PartitionConsumer
 from pollers.sources.kafka_security import KafkaSecurity
-from tests.support.kafka_source import kafka_mapping, kafka_source, produce, read_values, shard
+from tests.support.kafka_source import Secrets, kafka_mapping, kafka_source, produce, read_values, shard
 from tests.support.node_process import eventually
 
 if TYPE_CHECKING:
@@ -293,6 +294,20 @@ async def test_a_closed_source_leaves_nothing_running(broker: EmbeddedKafka) -> 
         await source.close()
         with pytest.raises(SourceRefusedError):
             await reader.read(1)
+
+
+async def test_a_close_that_is_cancelled_leaves_nothing_running(broker: EmbeddedKafka) -> None:
+    """A node that loses its lease cuts closing short, and must still come to an end."""
+    await produce(broker.bootstrap_servers, "audit", 0, numbers(0, 1))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        mapping = kafka_mapping(broker.bootstrap_servers, "audit")
+        source = KafkaSource(mapping, Secrets(), tasks=tasks, fetch_max_wait_ms=FETCH_MAX_WAIT_MS, commit_interval_s=60)
+        reader = await source.reader(shard("audit", 0), None)
+        await read_values(reader, 1)
+        reader.checkpointed(Position("1"))
+        closing = tasks.create_task(source.close())
+        await asyncio.sleep(0)  # it commits
+        closing.cancel()
 
 
 async def test_a_fetch_under_way_does_not_cancel_whoever_closes_the_connection(broker: EmbeddedKafka) -> None:
