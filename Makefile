@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SEEDS ?= 0-1999
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint-deploy services bench format lock clean
+.PHONY: help demo test check sim lint-deploy services bench format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +38,9 @@ check: $(VENV)/.dev ## Format, lint, types, import layers, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+sim: $(VENV)/.dev ## Simulate fleets under faults: SEEDS=0-1999, or one seed
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 # Not among the development dependencies: 35 MB that only those who change deploy/ need.
 $(VENV)/.lint-deploy: $(VENV)/.dev

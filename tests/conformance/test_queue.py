@@ -1,19 +1,23 @@
-"""What pollers rely on of a queue: on real servers, and on the queue in memory that unit tests use."""
+"""What pollers rely on of a queue: on real servers, on the queue in memory that unit tests use, and as simulated."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from model.mapping import SqsSource
 from pollers.queue_ports import Entry
+from pollers.sources.sqs_api import SqsQueue
 from tests.support import aws_servers
 from tests.support.aws_fixtures import aws_server
 from tests.support.aws_servers import with_aws
 from tests.support.fake_sqs import FakeQueue
 from tests.support.node_process import eventually
+from tests.support.simulated_sqs import SimulatedSqs, SqsWay
 from tests.support.sqs_servers import RealQueue
 
 if TYPE_CHECKING:
@@ -31,19 +35,22 @@ if TYPE_CHECKING:
             """Make them."""
 
 
+_FAST = [pytest.param(name, marks=pytest.mark.looptime(noop_cycles=1)) for name in ("memory", "simulated")]
+
+
 def body(received: Received) -> bytes:
     """Return a message's text as JSON."""
     return bytes(received.raw.Body)
 
 
-@pytest.fixture(params=with_aws("memory", "elasticmq", "moto"))
+@pytest.fixture(params=[*_FAST, *with_aws("elasticmq", "moto")])
 def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Make queues of each implementation in turn."""
     with _lab(request, monkeypatch) as made:
         yield made
 
 
-@pytest.fixture(params=with_aws("memory", "elasticmq"))
+@pytest.fixture(params=[*_FAST, *with_aws("elasticmq")])
 def strict_lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Make queues that keep the order of groups after a visibility timeout too; moto's do not."""
     with _lab(request, monkeypatch) as made:
@@ -52,8 +59,8 @@ def strict_lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @contextmanager
 def _lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    if request.param == "memory":
-        yield _in_memory
+    if request.param in _IN_MEMORY:
+        yield _IN_MEMORY[request.param]
         return
     with aws_servers.Lab(aws_server(request, monkeypatch), RealQueue) as queues:
 
@@ -75,6 +82,18 @@ async def _in_memory(
 ) -> AsyncIterator[tuple[Queue, Callable[..., None]]]:
     fake = FakeQueue(visibility_s=visibility_s, fifo=fifo, max_receives=receives)
     yield fake, fake.send
+
+
+@asynccontextmanager
+async def _simulated(
+    *, fifo: bool = False, visibility_s: int = 30, receives: int | None = None
+) -> AsyncIterator[tuple[Queue, Callable[..., None]]]:
+    simulated = SimulatedSqs(FakeQueue(visibility_s=visibility_s, fifo=fifo, max_receives=receives), Random(1))
+    arn = "arn:aws:sqs:us-east-1:000000000000:storm" + (".fifo" if fifo else "")
+    yield SqsQueue(SqsSource(arn, fifo), SqsWay(simulated)), simulated.send
+
+
+_IN_MEMORY: dict[str, Lab] = {"memory": _in_memory, "simulated": _simulated}
 
 
 async def receive(queue: Queue, most: int = 10, *, wait_s: int = 3) -> list[Received]:

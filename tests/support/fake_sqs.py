@@ -16,6 +16,7 @@ import msgspec
 
 from pollers.queue_ports import Entry, QueueFacts, Received
 from pollers.sources.sqs_api import SqsMessage
+from tests.support.virtual_loop import true_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,7 @@ class FakeQueue:
 
     def send(self, *bodies: str, group: str | None = None) -> None:
         """Put messages."""
-        now = asyncio.get_running_loop().time()
+        now = true_time()
         for body in bodies:
             id_ = f"m{next(self._numbers)}"
             self.stored[id_] = Stored(id_, body, group, now)
@@ -75,7 +76,7 @@ class FakeQueue:
 
     def visible(self) -> list[Stored]:
         """Return what could be received now, were it not for groups."""
-        now = asyncio.get_running_loop().time()
+        now = true_time()
         return [one for one in self.stored.values() if one.visible_at <= now]
 
     def hidden(self) -> int:
@@ -150,7 +151,7 @@ class FakeQueue:
             raise self.errors.popleft()
 
     def _take(self, most: int, visibility_s: int) -> list[Received]:
-        now = asyncio.get_running_loop().time()
+        now = true_time()
         blocked = {one.group for one in self.stored.values() if one.visible_at > now} if self.fifo else set()
         found: list[Received] = []
         for one in list(self.stored.values()):
@@ -177,7 +178,7 @@ class FakeQueue:
         one = self._find(receipt)
         if one is None:
             return Entry.DONE  # deleted before, or received again: SQS says nothing about it
-        if self.fifo and one.visible_at <= asyncio.get_running_loop().time():
+        if self.fifo and one.visible_at <= true_time():
             return Entry.GONE
         del self.stored[one.id]
         self.deleted.append(one.body)
@@ -185,7 +186,7 @@ class FakeQueue:
         return Entry.DONE
 
     def _change(self, receipt: str, visibility_s: int) -> Entry:
-        now = asyncio.get_running_loop().time()
+        now = true_time()
         one = self._find(receipt)
         if one is None or one.visible_at <= now or now + visibility_s > one.received_at + MAX_HIDDEN_S:
             return Entry.GONE

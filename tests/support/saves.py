@@ -35,9 +35,9 @@ class Saves:
         if self.answer is not SaveResult.SAVED:
             return self.answer
         change = update.parked
-        if change is not None:
-            if change.base not in (None, self.lot.revision):
-                return SaveResult.INCOMPLETE
+        if change is not None and change.base not in (None, self.lot.revision):
+            return SaveResult.INCOMPLETE
+        if change is not None and change.base != change.revision:
             kept = () if change.base is None else self.lot.records
             gone = {*change.drop, *(record.position for record in change.put)}
             records = [*(record for record in kept if record.position not in gone), *change.put]

@@ -14,6 +14,7 @@ from invocation.classify import Answer, Failure, FailureKind
 from pollers.sources.kinesis_events import CONTENT_TYPE
 from tests.support.event_stream import exception, initial_response, shard_event
 from tests.support.simulated_kinesis import ARN, PAGE, refused
+from tests.support.virtual_loop import true_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ class SimulatedFanOut:
         assert (operation.rpartition(".")[2], request["ConsumerARN"]) == ("SubscribeToShard", CONSUMER)
         shard = self.stream.all[request["ShardId"]]
         self.stream.calls["SubscribeToShard"] += 1
-        now = asyncio.get_running_loop().time()
+        now = true_time()
         hasty = now - self._called_at.get(shard.id, -_CALL_S) < _CALL_S
         self._called_at[shard.id] = now
         await asyncio.sleep(self.stream.latency_s())
@@ -65,7 +66,11 @@ class SimulatedFanOut:
     def _subscribe(self, shard: SimulatedShard, start: dict[str, Any]) -> _Subscription | Answer:
         if not self.stream.kept(shard):
             return refused("ResourceNotFoundException")
-        place = shard.place_after(int(start["SequenceNumber"])) if "SequenceNumber" in start else 0
+        place: int | None = 0
+        if "SequenceNumber" in start:
+            place = shard.place_after(int(start["SequenceNumber"]))
+        elif "Timestamp" in start:
+            place = shard.place_from(start["Timestamp"])
         if place is None:
             return refused("InvalidArgumentException")
         former = self._current.get(shard.id)
@@ -83,11 +88,10 @@ class _Subscription:
     """`pollers.sources.kinesis_subscription.OpenAnswer`."""
 
     def __init__(self, consumer: SimulatedFanOut, shard: SimulatedShard, place: int) -> None:
-        self._loop = asyncio.get_running_loop()
         self._consumer = consumer
         self._shard = shard
         self._place = place
-        self.began_at = self._loop.time()
+        self.began_at = true_time()
         self.taken = False
         self._out = initial_response()
         self._then: Failure | None = None  # after what is out
@@ -117,11 +121,11 @@ class _Subscription:
     async def _next_event(self) -> None:
         """Have bytes to send, or the end."""
         consumer, shard, random = self._consumer, self._shard, self._consumer.random
-        until = self._loop.time() + _QUIET_S
+        until = true_time() + _QUIET_S
         await asyncio.sleep(random.uniform(0.02, 0.07))
-        while self._loop.time() < until and not self._something():  # noqa: ASYNC110 - the loop's time is free
+        while true_time() < until and not self._something():  # noqa: ASYNC110 - the loop's time is free
             await asyncio.sleep(random.uniform(0.05, 0.25))
-        if self._loop.time() - self.began_at >= consumer.life_s:
+        if true_time() - self.began_at >= consumer.life_s:
             self._over = True
         elif self.taken:
             self._out, self._over = exception("ResourceInUseException"), True

@@ -15,14 +15,16 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from invocation.classify import Answer, Failure, FailureKind
 from tests.support.kpl_encoding import User, encode
+from tests.support.virtual_loop import true_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/storm"
@@ -54,6 +56,11 @@ class SimulatedShard:
         if not self.begins <= number <= (self.ends or number):
             return None
         return bisect_right(self.numbers, number)
+
+    def place_from(self, epoch_s: float) -> int:
+        """Return the place of the first record that arrived at a time or later."""
+        arrivals = (row["ApproximateArrivalTimestamp"] for row in self.rows)
+        return next((place for place, at in enumerate(arrivals) if at >= epoch_s), len(self.rows))
 
     def row(self) -> dict[str, Any]:
         """Return the shard as ListShards has it."""
@@ -88,10 +95,9 @@ class SimulatedStream:
 
     def __init__(self, random: Random, *, shards: int = 3, retention_s: float = 180.0, trouble: Trouble) -> None:
         self._random = random
-        self._trouble = trouble
+        self.trouble = trouble
         self._retention_s = retention_s  # of a closed shard
-        self._loop = asyncio.get_running_loop()
-        self._epoch_s = time.time() - self._loop.time()
+        self._epoch_s = time.time() - true_time()
         self._number = _FIRST_NUMBER
         self.all: dict[str, SimulatedShard] = {}
         self.written: Counter[str] = Counter()  # per partition key
@@ -106,16 +112,18 @@ class SimulatedStream:
         """Return the open shards by hash key."""
         return sorted((shard for shard in self.all.values() if shard.ends is None), key=lambda shard: shard.low)
 
-    def put(self, key: str) -> None:
-        """Write the key's next record."""
+    def put(self, key: str) -> SimulatedShard:
+        """Write the key's next record; return where it went."""
         ((_, data),) = self._next_of(shard := self._shard_of(key), [key])
         self._append(shard, key, data)
+        return shard
 
-    def put_packed(self, keys: Sequence[str]) -> None:
-        """Write the next record of each key in one aggregate, of those whose shard is the first one's."""
+    def put_packed(self, keys: Sequence[str]) -> SimulatedShard:
+        """Write the next record of each key in one aggregate, of those whose shard is the first one's; return that."""
         shard = self._shard_of(keys[0])
         packed = self._next_of(shard, [key for key in keys if self._shard_of(key) is shard])
         self._append(shard, keys[0], encode([User(key, None, data) for key, data in packed]))
+        return shard
 
     def _shard_of(self, key: str) -> SimulatedShard:
         place = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest(), "big")
@@ -138,7 +146,7 @@ class SimulatedStream:
                 "SequenceNumber": str(shard.numbers[-1]),
                 "Data": base64.b64encode(data).decode(),
                 "PartitionKey": key,
-                "ApproximateArrivalTimestamp": self._epoch_s + self._loop.time(),
+                "ApproximateArrivalTimestamp": self._epoch_s + true_time(),
             }
         )
 
@@ -167,13 +175,13 @@ class SimulatedStream:
 
     def _open(self, low: int, high: int, parents: tuple[str, ...], *, late_s: float) -> None:
         name = f"shardId-{len(self.all):012}"
-        listed_at = max([self._loop.time() + late_s, *(self.all[parent].listed_at for parent in parents)])
+        listed_at = max([true_time() + late_s, *(self.all[parent].listed_at for parent in parents)])
         self.all[name] = SimulatedShard(name, low, high, self._next_number(), parents, listed_at)
 
     def _close(self, shard: SimulatedShard) -> float:
-        shard.closed_at = self._loop.time()
+        shard.closed_at = true_time()
         shard.ends = self._next_number()
-        return self._random.uniform(0, self._trouble.listed_late_s)
+        return self._random.uniform(0, self.trouble.listed_late_s)
 
     def _next_number(self) -> int:
         self._number += self._random.randint(1, 1000)
@@ -181,13 +189,13 @@ class SimulatedStream:
 
     def kept(self, shard: SimulatedShard) -> bool:
         """Whether the shard's records are still there."""
-        return shard.closed_at is None or self._loop.time() < shard.closed_at + self._retention_s
+        return shard.closed_at is None or true_time() < shard.closed_at + self._retention_s
 
     def behind_ms(self, shard: SimulatedShard, place: int) -> int:
         """Tell how far a reader is behind that has read everything before a place."""
         if place == len(shard.rows):
             return 0
-        now_s = self._epoch_s + self._loop.time()
+        now_s = self._epoch_s + true_time()
         behind_s = max(0.001, now_s - shard.rows[place]["ApproximateArrivalTimestamp"])
         return int(behind_s * 1000 + 0.5)
 
@@ -197,9 +205,13 @@ class SimulatedStream:
         self, region: str, operation: str, body: bytes, *, timeout_s: float, max_answer_bytes: int
     ) -> Answer | Failure:
         """Answer one call after a while, perhaps with an error."""
+        await asyncio.sleep(self.latency_s())
+        return self.answer(operation, body)
+
+    def answer(self, operation: str, body: bytes) -> Answer | Failure:
+        """Answer one call, perhaps with an error."""
         name = operation.rpartition(".")[2]
         self.calls[name] += 1
-        await asyncio.sleep(self.latency_s())
         error = self.accident(name)
         if error is not None:
             self.calls[f"{name} went wrong"] += 1
@@ -214,30 +226,33 @@ class SimulatedStream:
 
     def latency_s(self) -> float:
         """Draw how long a call takes."""
-        if self._random.random() < self._trouble.slow:
-            return self._random.uniform(0.5, self._trouble.slow_s)
+        if self._random.random() < self.trouble.slow:
+            return self._random.uniform(0.5, self.trouble.slow_s)
         return self._random.uniform(0.005, 0.04)
 
     def accident(self, name: str) -> Answer | Failure | None:
         """Draw what goes wrong with a call, if anything."""
         drawn = self._random.random()
-        if drawn < self._trouble.throttled:
+        if drawn < self.trouble.throttled:
             listing = name == "ListShards"
             return refused("LimitExceededException" if listing else "ProvisionedThroughputExceededException")
-        drawn -= self._trouble.throttled
-        if drawn < self._trouble.failed:
+        drawn -= self.trouble.throttled
+        if drawn < self.trouble.failed:
             return refused("InternalFailure", _SERVER_ERROR)
-        drawn -= self._trouble.failed
-        if drawn < self._trouble.unanswered:
+        drawn -= self.trouble.failed
+        if drawn < self.trouble.unanswered:
             return Failure(FailureKind.LOST_AFTER_SENT)
-        drawn -= self._trouble.unanswered
-        if name == "GetRecords" and drawn < self._trouble.expired:
+        drawn -= self.trouble.unanswered
+        if name == "GetRecords" and drawn < self.trouble.expired:
             return refused("ExpiredIteratorException")
         return None
 
     def _list_shards(self, _request: dict[str, Any]) -> Answer:
-        now = self._loop.time()
-        return _says({"Shards": [s.row() for s in self.all.values() if s.listed_at <= now and self.kept(s)]})
+        now = true_time()
+        document = {
+            "Shards": [shard.row() for shard in self.all.values() if shard.listed_at <= now and self.kept(shard)]
+        }
+        return _says(document, {"Date": formatdate(self._epoch_s + now, usegmt=True)})
 
     def _iterator(self, request: dict[str, Any]) -> Answer:
         shard = self.all[request["ShardId"]]
@@ -248,20 +263,22 @@ class SimulatedStream:
             if found is None:
                 return refused("InvalidArgumentException")
             place = found
+        elif request["ShardIteratorType"] == "AT_TIMESTAMP":
+            place = shard.place_from(request["Timestamp"])
         else:
             assert request["ShardIteratorType"] == "TRIM_HORIZON"
             place = 0
         return _says({"ShardIterator": self._iterator_at(shard, place)})
 
     def _iterator_at(self, shard: SimulatedShard, place: int) -> str:
-        return f"{shard.id} {place} {self._loop.time() + _ITERATOR_S}"
+        return f"{shard.id} {place} {true_time() + _ITERATOR_S}"
 
     def _get_records(self, request: dict[str, Any]) -> Answer:
         name, place, expires_at = request["ShardIterator"].split(" ")
         shard, first = self.all[name], int(place)
         if not self.kept(shard):
             return refused("ResourceNotFoundException")
-        if self._loop.time() > float(expires_at):
+        if true_time() > float(expires_at):
             return refused("ExpiredIteratorException")
         rows = shard.rows[first : first + min(PAGE, request["Limit"])]
         after = first + len(rows)
@@ -278,8 +295,8 @@ class SimulatedStream:
         return _says({"StreamDescriptionSummary": {"RetentionPeriodHours": 24}})
 
 
-def _says(document: object) -> Answer:
-    return Answer(_OK, {}, json.dumps(document).encode())
+def _says(document: object, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(_OK, headers or {}, json.dumps(document).encode())
 
 
 def refused(code: str, status: int = _ERROR) -> Answer:

@@ -1,12 +1,11 @@
-"""One node's way to a store in memory: late, lost, or stuck messages, as a network and a stopped process make them."""
+"""One node's way to a store in memory."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.errors import StoreUnavailableError
+from tests.support.wire import Wire, WireError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -15,65 +14,32 @@ if TYPE_CHECKING:
     from model.lease import FleetSnapshot, Lease, Member, TickReply
     from model.progress import ShardProgress
     from statemgr.memory_store import MemoryStore
+    from tests.support.wire import Door
 
 _T = TypeVar("_T")
 
 
-def no_delay() -> float:
-    """Take no time."""
-    return 0.0
+class Link(Wire):
+    """One node's way to the store: what was sent arrives, after its sender's death too."""
 
-
-class Link:
-    """One node's way to the store. A request that was sent arrives, also when its sender has given up waiting."""
-
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, door: Door | None = None, *, timeout_s: float | None = None) -> None:
+        super().__init__(door, timeout_s=timeout_s)
         self.store = store
-        self.refusing = False  # nothing is sent, the caller hears so at once
-        self.mute = False  # requests arrive, answers do not
-        self.request_s = no_delay
-        self.reply_s = no_delay
-        self.calls: Counter[str] = Counter()
-        self.on_call: Callable[[str, int], None] | None = None  # told of each call's name and number, once sent
-        self._holds_only = ""
-        self._held_up: deque[Callable[[], None]] | None = None
 
-    def hold_up(self, only: str = "") -> None:
-        """Let requests queue on the way, as in front of a stopped process; perhaps only those of one name."""
-        self._held_up = self._held_up or deque()
-        self._holds_only = only
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Send what is not spelled out below, progress and mappings, like all the rest."""
+        method = getattr(self.store, name)
 
-    def let_through(self) -> None:
-        """Deliver what has queued up, in order."""
-        queue, self._held_up = self._held_up or deque(), None
-        for arrive in queue:
-            arrive()
+        def send(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            return self._send(name, lambda: method(*args, **kwargs))
+
+        return send
 
     async def _send(self, name: str, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[_T] = loop.create_future()
-        self.calls[name] += 1
-        number = self.calls.total()
-        if self.refusing:
-            await asyncio.sleep(0)
-            raise StoreUnavailableError("refused")
-
-        def deliver(reply: Any) -> None:
-            if not answer.cancelled():
-                answer.set_result(reply)
-
-        def arrive() -> None:
-            if self._held_up is not None and self._holds_only in ("", name):
-                self._held_up.append(arrive)
-                return
-            reply = _run_now(call())
-            if not self.mute:
-                loop.call_later(self.reply_s(), deliver, reply)
-
-        loop.call_later(self.request_s(), arrive)
-        if self.on_call is not None:
-            self.on_call(name, number)
-        return await answer
+        try:
+            return await self.carry(name, lambda answer: answer(_run_now(call())))
+        except WireError as exc:
+            raise StoreUnavailableError(str(exc)) from exc
 
     async def join(self, member: Member, *, ttl_s: float) -> TickReply:
         """See `LeaseStore.join`."""
@@ -107,7 +73,7 @@ class Link:
 
     async def _wakes(self) -> AsyncIterator[None]:
         async for _ in self.store.wakes():
-            if not self.refusing and self._held_up is None:
+            if self.passes:
                 yield
 
 

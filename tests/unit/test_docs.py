@@ -73,3 +73,21 @@ def test_the_file_map_names_every_module() -> None:
         if not path.name.startswith("_") and f"`{path.name}`" not in text
     ]
     assert unnamed == []
+
+
+def test_every_test_that_the_documentation_names_is_there() -> None:
+    """A claim about leases is worth as much as the test that checks it."""
+    there = {path.name for path in ROOT.glob("tests/*/test_*.py")}
+    for path in ROOT.glob("tests/*/test_*.py"):
+        there.update(re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE))
+    named = {page.name: re.findall(r"\btest_\w+(?:\.py)?", page.read_text()) for page in PAGES}
+    assert len(named["leases.md"]) > 20
+    assert {page: absent for page, names in named.items() if (absent := set(names) - there)} == {}
+
+
+def test_every_claim_about_leases_names_its_test() -> None:
+    """Nothing is guaranteed in docs/leases.md that is not checked."""
+    text = (ROOT / "docs/leases.md").read_text()
+    claims = re.findall(r"^\| \d+[ ◆]*\|.*$", text, re.MULTILINE)
+    assert len(claims) >= 13
+    assert [claim for claim in claims if "`test_" not in claim.split("|")[-2]] == []

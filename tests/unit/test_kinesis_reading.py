@@ -17,9 +17,9 @@ from model.mapping import MappingRecord, MappingState
 from model.mapping_rules import canonical_document
 from model.outcome import Delivered, FunctionFailed
 from statemgr.memory_store import MemoryStore
+from tests.support.engine_node import EngineNode, Outside
 from tests.support.kinesis_fleet import MAPPING, entries
 from tests.support.simulated_kinesis import ARN, SimulatedStream, Trouble
-from tests.support.storm_node import StormNode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,9 +85,8 @@ async def reading(function: Function, **more: Any) -> AsyncIterator[Watched]:
         **more,
     }
     await store.put_mapping(MappingRecord(MAPPING, "clicks", canonical_document(document), 0, MappingState.CREATING))
-    caller: Any = watched
     async with asyncio.TaskGroup() as tasks:
-        node = StormNode(store, caller, function, name="node", seed=5)
+        node = EngineNode(store, Outside(function, lambda _service: watched), name="node", seed=5)
         node.start(tasks)
         try:
             yield watched
