@@ -41,6 +41,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     roles: list[str]
     shards: int
     heartbeat_age_s: float
+    zone: str = ""
 
 
 class LedgerStatus(msgspec.Struct, frozen=True):
@@ -81,6 +82,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     last_error: str | None
     parked_keys: list[ParkedKeyStatus]  # those parked longest, at most `MAX_PARKED_SHOWN`
     remark: str | None
+    load: float = 1.0  # what it costs its holder, measured and damped; 1: an idle shard
 
 
 class CircuitStatus(msgspec.Struct, frozen=True):
@@ -296,6 +298,7 @@ def _shard(
             for parked in report.parked_keys
         ],
         remark=report.remark,
+        load=report.load,
     )
 
 
@@ -310,6 +313,7 @@ def _nodes(snapshot: FleetSnapshot) -> list[NodeStatus]:
             roles=sorted(member.roles),
             shards=shards.get(member.node, 0),
             heartbeat_age_s=round(max(0.0, member.heartbeat_age_s), 3),
+            zone=member.zone,
         )
         for member in sorted(snapshot.members, key=lambda member: member.node)
     ]

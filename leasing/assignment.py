@@ -9,7 +9,7 @@ What holds, in this order of importance; each kind of shard is dealt to the node
 4. By load, nodes are within `tolerance` of the average, as far as rules 2 and 3 and the size of single shards allow.
    Shards that have to move anyway are dealt by weight. Others are exchanged only while nothing else has to move, only
    when some node is out of tolerance, and at most ceil(shards / nodes) per snapshot.
-5. A mapping's shards are spread over the nodes where that costs no move.
+5. A mapping's shards are spread over zones, and over the nodes in them, where that costs no move.
 
 A lease makes a wrong or outdated view harmless, so this may be computed by anyone at any time.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -51,10 +51,11 @@ def assign(snapshot: FleetSnapshot, *, tolerance: float = 0.10) -> dict[ShardKey
 class _Seat:
     """One node and what it is given."""
 
-    __slots__ = ("crowd", "load", "node", "quota", "shards")
+    __slots__ = ("crowd", "load", "node", "quota", "shards", "zone_crowd")
 
-    def __init__(self, node: NodeId) -> None:
+    def __init__(self, node: NodeId, zone_crowd: defaultdict[MappingId, int]) -> None:
         self.node = node
+        self.zone_crowd = zone_crowd  # as `crowd`, of all nodes of the zone together
         self.shards: list[WantedShard] = []
         self.load = 0.0
         self.quota = 0
@@ -64,11 +65,17 @@ class _Seat:
         self.shards.append(shard)
         self.load += _weight(shard)
         self.crowd[shard.key.mapping] += 1
+        self.zone_crowd[shard.key.mapping] += 1
 
     def remove(self, shard: WantedShard) -> None:
         self.shards.remove(shard)
         self.load -= _weight(shard)
         self.crowd[shard.key.mapping] -= 1
+        self.zone_crowd[shard.key.mapping] -= 1
+
+    def crowding(self, mapping: MappingId) -> tuple[int, int]:
+        """Return what a further shard of the mapping would have beside it: in the zone, and on the node."""
+        return self.zone_crowd.get(mapping, 0), self.crowd.get(mapping, 0)
 
 
 def _weight(shard: WantedShard) -> float:
@@ -82,7 +89,7 @@ def _deal_kind(
     tolerance: float,
     assignment: dict[ShardKey, NodeId],
 ) -> None:
-    seats = {node: _Seat(node) for node in nodes}
+    seats = _seats(nodes, {member.node: member.zone for member in snapshot.members})
     holdings, reserved = snapshot.holdings, snapshot.reserved
     pool: list[WantedShard] = []
     for shard in shards:
@@ -106,9 +113,20 @@ def _deal_kind(
             assignment[shard.key] = node
 
 
+def _seats(nodes: Sequence[NodeId], zone_of: Mapping[NodeId, str]) -> dict[NodeId, _Seat]:
+    """Make the nodes' seats, in an order in which zones take turns: among equals the first is chosen."""
+    crowds: defaultdict[str, defaultdict[MappingId, int]] = defaultdict(lambda: defaultdict(int))
+    rows: Counter[str] = Counter()
+    ranked = []
+    for node in nodes:
+        ranked.append((rows[zone_of[node]], zone_of[node], node))
+        rows[zone_of[node]] += 1
+    return {node: _Seat(node, crowds[zone]) for _, zone, node in sorted(ranked)}
+
+
 def _set_quotas(seats: Iterable[_Seat], count: int) -> None:
     """Share out by count. Who has most already may keep the odd one, so that fewest move."""
-    ranked = sorted(seats, key=lambda seat: (-len(seat.shards), seat.load, seat.node))
+    ranked = sorted(seats, key=lambda seat: (-len(seat.shards), seat.load))
     least, odd = divmod(count, len(ranked))
     for index, seat in enumerate(ranked):
         seat.quota = least + (index < odd)
@@ -139,6 +157,8 @@ def _take_excess(seat: _Seat, share: float) -> list[WantedShard]:
             best, best_run = start, run
     given = [entry[3] for entry in islice(ranked, best, best + excess)]
     kept = [entry[3] for entry in ranked[:best]] + [entry[3] for entry in ranked[best + excess :]]
+    for mapping, count in seat.crowd.items():
+        seat.zone_crowd[mapping] -= count
     seat.shards, seat.load = [], 0.0
     seat.crowd.clear()
     for shard in sorted(kept, key=lambda shard: shard.key):
@@ -160,12 +180,12 @@ def _deal(pool: list[WantedShard], seats: Iterable[_Seat]) -> None:
 
 
 def _least_crowded(heap: list[tuple[float, int, int, _Seat]], mapping: MappingId) -> tuple[float, int, int, _Seat]:
-    """Pop the least loaded node; among a few as little loaded, the one with fewest shards of the mapping."""
+    """Pop the least loaded node; among a few as little loaded, the one least crowded by the mapping."""
     chosen = heapq.heappop(heap)
     aside: list[tuple[float, int, int, _Seat]] = []
-    while chosen[3].crowd.get(mapping) and heap and len(aside) < _LOOK_AHEAD and heap[0][:2] == chosen[:2]:
+    while any(chosen[3].crowding(mapping)) and heap and len(aside) < _LOOK_AHEAD and heap[0][:2] == chosen[:2]:
         other = heapq.heappop(heap)
-        if other[3].crowd.get(mapping, 0) < chosen[3].crowd[mapping]:
+        if other[3].crowding(mapping) < chosen[3].crowding(mapping):
             chosen, other = other, chosen
         aside.append(other)
     for entry in aside:

@@ -69,6 +69,7 @@ class LeasingService:
         *,
         name: str,
         roles: frozenset[Role] = ALL_ROLES,
+        zone: str = "",
         address: str = "",
         ttl_s: float = 10.0,
         hand_over_s: float = 30.0,
@@ -82,6 +83,7 @@ class LeasingService:
         self._store = store
         self._host = host
         self._roles = roles
+        self._zone = zone
         self.address = address  # as told to the fleet; the node may learn it only when it serves
         self._hand_over_s = hand_over_s  # how long one shard may take to become quiet when it moves
         self._listener = listener
@@ -201,7 +203,7 @@ class LeasingService:
 
     def facts(self, node: NodeId) -> Member:
         """See `Membership.facts`."""
-        return Member(node, self._roles, draining=self._draining, address=self.address)
+        return Member(node, self._roles, draining=self._draining, address=self.address, zone=self._zone)
 
     def joined(self, session: Session, reply: TickReply) -> None:
         """See `Membership.joined`."""

@@ -49,6 +49,7 @@ class Member:
     draining: bool = False  # takes nothing new and gives up what it has
     address: str = ""  # HOST:PORT of its HTTP surface, for operators
     heartbeat_age_s: float = 0.0  # by the store's clock
+    zone: str = ""  # what may fail together, such as an availability zone; empty: not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class WantedShard:
 
     key: ShardKey
     kind: ShardKind
-    weight: float = 1.0  # share of load relative to other shards; 1 is average
+    weight: float = 1.0  # load relative to other shards; 1: an idle one
 
 
 @dataclass(frozen=True, slots=True)

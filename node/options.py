@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 REDIS_VARIABLE = "ESMD_RUN_REDIS"
 """Stands for `--redis` in children. Not ESMD_REDIS_URL: that yields to what configuration files say."""
 
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAX_PORT = 65535
 
 
@@ -67,6 +69,7 @@ class Overrides:
     roles: frozenset[Role] | None = None
     data_dir: Path | None = None
     drain_timeout_s: float | None = None
+    zone: str | None = None
 
     def sections(self) -> dict[str, object]:
         """Return what was given in the form of a configuration file, for `config.load`."""
@@ -85,6 +88,7 @@ class Overrides:
             "--role": ",".join(sorted(self.roles)) if self.roles is not None else None,
             "--data-dir": str(self.data_dir.absolute()) if self.data_dir is not None else None,
             "--drain-timeout": str(self.drain_timeout_s) if self.drain_timeout_s is not None else None,
+            "--zone": self.zone,
         }
         return [part for name, value in options.items() if value is not None for part in (name, value)]
 
@@ -109,6 +113,13 @@ class RunOptions:
         if self.process_index > 0:
             return ListenAddress("127.0.0.1", 0)
         return ListenAddress.parse(self.settings.listen)
+
+
+def parse_zone(text: str) -> str:
+    """Read `--zone LABEL`. Raises ValueError for what is no label."""
+    if not _ZONE.fullmatch(text):
+        raise ValueError("a zone is up to 64 letters, digits and . _ -")
+    return text
 
 
 def parse_roles(text: str) -> frozenset[Role]:

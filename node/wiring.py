@@ -170,6 +170,7 @@ class Node:
                 self._parts,
                 name=self._name,
                 roles=self._options.roles,
+                zone=self._options.overrides.zone or "",
                 ttl_s=settings.leasing.ttl_s,
                 hand_over_s=settings.drain_timeout_s,
                 desired=self._desired,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from leasing.held import HeldLease
     from pollers.counters import CircuitProbe
+    from pollers.load import LoadMeter
     from pollers.parking_lot import ParkingLot
     from pollers.ports import Lag
     from pollers.retention import Warn
@@ -27,12 +28,20 @@ class Description:
     """One shard's reports under one lease. `clock` tells seconds of any kind."""
 
     def __init__(
-        self, lease: HeldLease, troubles: Troubles, circuit: CircuitProbe, *, clock: Callable[[], float], warn: Warn
+        self,
+        lease: HeldLease,
+        troubles: Troubles,
+        circuit: CircuitProbe,
+        load: LoadMeter,
+        *,
+        clock: Callable[[], float],
+        warn: Warn,
     ) -> None:
         before = lease.progress.report
         self.parked_tries = before.parked_tries
         self._troubles = troubles
         self._circuit = circuit
+        self._load = load
         self._clock = clock
         self._forecast = WarningForecast(warn)
         self._blocking = before.blocking
@@ -87,4 +96,5 @@ class Description:
             blocking=self._blocking,
             tenures=self._tenures,
             parked_tries=self.parked_tries,
+            load=self._load.shown(),
         )

@@ -76,8 +76,10 @@ class Intake:
 
     def _add(self, lane: Lane, raws: Sequence[object], places: Places) -> None:
         """Encode records in pieces that end where the batches will: cutting one costs as much as encoding it again."""
-        encode, shard = self._parts.envelope.encode, self._shard
+        encode, shard, load = self._parts.envelope.encode, self._shard, self._standing.load
         start, end = 0, lane.missing
         while start < len(raws):
-            lane.add(encode(shard, raws[start:end], places[start:end]))
+            records = encode(shard, raws[start:end], places[start:end])
+            load.size += records.size
+            lane.add(records)
             start, end = end, end + self._batch_size

@@ -52,6 +52,7 @@ class Pump:
             mapping=parts.mapping.name,
             circuit=parts.gate.report,
             max_parked_bytes=parts.mapping.extensions.parked_max_bytes,
+            clock=asyncio.get_running_loop().time,
         )
         self._windows: Windows | None = None
         if parts.mapping.tumbling_window_s:

@@ -105,7 +105,6 @@ class Intake:
         parts, standing = self._parts, self._standing
         first = self._received
         self._received += len(received)
-        standing.polled(len(received))
         parts.counters.polled += len(received)
         records = parts.envelope.encode([one.raw for one in received], range(first, self._received))
         until_at = hidden_until(now, self._visibility_s or self._visibility.timeout_s)
@@ -113,7 +112,9 @@ class Intake:
             Message(record, one.receipt, one.group, one.receives, until_at, now + MAX_HIDDEN_S)
             for record, one in zip(records, received, strict=True)
         ]
-        self.held_bytes += sum([message.size for message in messages])
+        size = sum([message.size for message in messages])
+        standing.polled(len(received), size)
+        self.held_bytes += size
         if parts.filter is not None:
             keep = parts.filter.keep([one.raw for one in received])
             passed = [message for message, wanted in zip(messages, keep, strict=True) if not wanted]

@@ -20,6 +20,7 @@ from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, Shar
 from pollers.blocking import tenures
 from pollers.circuit import held_up
 from pollers.counters import ShardView
+from pollers.load import LoadMeter
 from pollers.queue_failing import Failing
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class QueueStanding:
         self._last_error: str | None = None
         self._error_time: float | None = None
         self._tenures = tenures(lease.progress, lease.lease, time.time())
+        self._load = LoadMeter(asyncio.get_running_loop().time, lease.progress.report.load)
         self._imbalance = 0
         self._changes = 0
         self._changes_saved = 0
@@ -104,9 +106,11 @@ class QueueStanding:
         self._counting = None
         self.changed()
 
-    def polled(self, messages: int) -> None:
-        """Count messages received: they are to be finished here."""
+    def polled(self, messages: int, size: int) -> None:
+        """Count messages received, of so many bytes: they are to be finished here."""
         self.ledger.polled += messages
+        self._load.records += messages
+        self._load.size += size
 
     def filtered(self, messages: int) -> None:
         """Count messages filtered out."""
@@ -253,6 +257,7 @@ class QueueStanding:
             parked_keys=self._holder.parking.shown(asyncio.get_running_loop().time()),
             parked_tries=self._holder.parking.tried(),
             circuit=circuit,
+            load=self._load.shown(),
         )
 
     def view(self) -> ShardView:

@@ -19,6 +19,7 @@ from model.record import pick
 from pollers.counters import ShardView
 from pollers.deaths import inherited
 from pollers.description import Description
+from pollers.load import LoadMeter
 from pollers.lot_loading import load_lot
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
@@ -106,7 +107,8 @@ class Standing:
         self._news = asyncio.Event()  # a save came back
         self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
         self.troubles = Troubles(self.log, self._describe_anew, last_result=lease.progress.report.last_result)
-        self._description = Description(lease, self.troubles, circuit, clock=clock, warn=self._warn_of_loss)
+        self.load = LoadMeter(clock, lease.progress.report.load)
+        self._description = Description(lease, self.troubles, circuit, self.load, clock=clock, warn=self._warn_of_loss)
         for first, attempts in self.known_failures.items():
             if attempts.deaths:
                 self.troubles.suspected(first, attempts)
@@ -140,6 +142,7 @@ class Standing:
             raws, places = pick(raws, unfinished), pick(places, unfinished)
             self.moved()
         self.ledger.polled += len(raws)
+        self.load.records += len(raws)
         if not chunk.strays:
             return raws, places, 0
         strays = [position in chunk.strays for position in places]

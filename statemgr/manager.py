@@ -19,6 +19,7 @@ from model.lease import Lease, ShardKind, WantedShard
 from model.mapping import MappingState
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardProgress, ShardReport, ShardState
 from statemgr.lineage import trace
+from statemgr.weighing import reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -115,6 +116,7 @@ class Tracker:
         self._report = ShardReport()
         self._reported: ShardReport | None = None
         self._retired = term.progress.ledger  # the account of shards whose own progress is gone
+        self._weights: dict[ShardId, float] = {}  # as the fleet was told
         self._lost: set[ShardId] = set()  # as logged
         self._log = log.bind(mapping_id=term.key.mapping, token=term.token)
 
@@ -191,7 +193,11 @@ class Tracker:
         if lineage.renewed:
             await self._forget(lineage.renewed, known)
             self._log.error("source.renewed", mapping=record.name, shards=sorted(lineage.renewed))
-        wanted = [WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE) for shard in lineage.wanted]
+        loads = {shard: known[shard].report.load if shard in known else 1.0 for shard in lineage.wanted}
+        self._weights = reweigh(self._weights, loads)
+        wanted = [
+            WantedShard(ShardKey(record.id, shard), ShardKind.SOURCE, self._weights[shard]) for shard in lineage.wanted
+        ]
         self._obey(await self._store.set_wanted(record.id, wanted, tracker=self._term.lease, origins=lineage.origins))
         self._pause_s = min(_UNSETTLED_S, self._discovery_s) if lineage.unsettled else self._discovery_s
         if self._lost.symmetric_difference(lineage.lost):

@@ -310,7 +310,7 @@ class MemoryStore:
         facts = replace(member, heartbeat_age_s=0.0)
         session = self._sessions.get(member.node)
         self._sessions[member.node] = _Session(facts, ttl_s, self._clock() + ttl_s)
-        if session is None or (session.member.draining, session.member.roles) != (facts.draining, facts.roles):
+        if session is None or _standing(session.member) != _standing(facts):
             self._snapshot_changed()
         elif session.member != facts:
             self._version = self._raised(self._version)
@@ -409,6 +409,11 @@ class MemoryStore:
     def _wake(self) -> None:
         for changed in self._listeners:
             changed.set()
+
+
+def _standing(member: Member) -> tuple[object, ...]:
+    """Return what others must know at once."""
+    return member.draining, member.roles, member.zone
 
 
 def _copy(progress: ShardProgress) -> ShardProgress:

@@ -21,6 +21,15 @@ def _roles(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
         raise click.BadParameter(str(error)) from error
 
 
+def _zone(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    from node.options import parse_zone  # noqa: PLC0415 - loaded only when the command runs
+
+    try:
+        return parse_zone(value) if value else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _listen(_ctx: click.Context, _param: click.Parameter, value: str | None) -> ListenAddress | None:
     from node.options import ListenAddress  # noqa: PLC0415 - loaded only when the command runs
 
@@ -35,6 +44,9 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 @click.option("--redis", envvar="ESMD_RUN_REDIS", metavar="URL", help="The Redis the fleet shares.")
 @click.option("--listen", callback=_listen, metavar="HOST:PORT", help="API, metrics and console.  [127.0.0.1:9001]")
 @click.option("--role", "roles", callback=_roles, metavar="ROLE,…", help="What this node does.  [all roles]")
+@click.option(
+    "--zone", callback=_zone, envvar="ESMD_ZONE", metavar="LABEL", help="What may fail together with this node."
+)
 @click.option("--processes", type=click.IntRange(1, 256), default=1, metavar="N", help="Node processes.  [1]")
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Where the node keeps files.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), metavar="S", help="Longest drain, in seconds.  [30]")
@@ -48,6 +60,7 @@ def run_command(
     redis: str | None,
     listen: ListenAddress | None,
     roles: frozenset[Role] | None,
+    zone: str | None,
     processes: int,
     data_dir: Path | None,
     drain_timeout: float | None,
@@ -71,6 +84,7 @@ def run_command(
         roles=roles,
         data_dir=data_dir,
         drain_timeout_s=drain_timeout,
+        zone=zone or None,
     )
     return run_daemon(
         config, overrides, processes=processes, process_index=process_index, log_format=log_format, debug=debug

@@ -54,6 +54,7 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     blocking: Blocking | None = None
     tenures: tuple[Tenure, ...] = ()
     parked_tries: int = 0
+    load: float = 1.0
 
 
 class _Parked(msgspec.Struct, array_like=True, gc=False):
@@ -94,8 +95,8 @@ _unpack_wanted = msgspec.msgpack.Decoder(list[_Wanted]).decode
 
 
 def standing(member: Member) -> str:
-    """Write what others must know at once: `DRAINING|ROLES`."""
-    return f"{int(member.draining)}|{','.join(sorted(member.roles))}"
+    """Write what others must know at once: `DRAINING|ROLES|ZONE`."""
+    return f"{int(member.draining)}|{','.join(sorted(member.roles))}|{member.zone}"
 
 
 def tick_reply(reply: Sequence[Any]) -> TickReply:
@@ -113,12 +114,12 @@ def snapshot(reply: Sequence[Any]) -> FleetSnapshot:
     members = []
     for node, told in sorted(_pairs(facts)):
         ttl, told_standing, address = told.decode().split(" ", 2)
-        draining, _, roles = told_standing.partition("|")
+        draining, roles, zone = told_standing.split("|", 2)
         name = NodeId(node.decode())
         ttl_us[name] = 0 if draining == "1" else int(ttl)
         age_s = max(0.0, (now_us - expires_us[node] + int(ttl)) / US)
         members.append(
-            Member(name, frozenset(map(Role, filter(None, roles.split(",")))), draining == "1", address, age_s)
+            Member(name, frozenset(map(Role, filter(None, roles.split(",")))), draining == "1", address, age_s, zone)
         )
     holdings = {}
     for key, holding in _pairs(held):
@@ -212,6 +213,7 @@ def pack_progress(update: ProgressUpdate) -> bytes:
         report.blocking,
         report.tenures,
         report.parked_tries,
+        report.load,
     )
     try:
         return _pack(row)
@@ -259,6 +261,7 @@ def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) 
             saved.blocking,
             saved.tenures,
             saved.parked_tries,
+            saved.load,
         ),
         origin,
     )

@@ -6,7 +6,7 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
 `~esmd:{namespace}:*` and `&esmd:{namespace}:*`.
 
     meta       hash    incarnation, version, mappings_revision, token (the highest ever given out or seen)
-    members    hash    node -> "TTL_US DRAINING|ROLES ADDRESS"
+    members    hash    node -> "TTL_US DRAINING|ROLES|ZONE ADDRESS"
     expiry     zset    node -> when its membership ends, microseconds by Redis's clock
     mappings   hash    mapping -> msgpack [id, name, document, revision, state, reason, modified_us, drained,
                        parked_tries]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, WantedS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import FrameType
 
 EVEN = st.just(1.0)
 UNEVEN = st.floats(0.5, 2.0)
@@ -201,6 +203,16 @@ def test_a_mapping_is_spread(nodes: int, sizes: list[int]) -> None:
         assert count <= math.ceil(sizes[int(mapping[1:])] / nodes)
 
 
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=4), st.data())
+def test_a_mapping_is_spread_over_zones(sizes: list[int], data: st.DataObject) -> None:
+    """A fresh fleet leaves no zone without a shard of a mapping that has enough, however nodes are named."""
+    zones = data.draw(st.permutations([zone for zone, size in enumerate(sizes) for _ in range(size)]))
+    nodes = tuple(replace(node, zone=f"z{zone}") for node, zone in zip(members(len(zones)), zones, strict=True))
+    assignment = assign(FleetSnapshot(1, nodes, shards_of([len(sizes)])))
+    zone_of = {member.node: member.zone for member in nodes}
+    assert Counter(zone_of[node] for node in assignment.values()) == {f"z{zone}": 1 for zone in range(len(sizes))}
+
+
 def test_a_joining_node_gets_a_part_of_each_large_mapping() -> None:
     """What the old nodes give away is as mixed as what they keep."""
     snapshot = FleetSnapshot(1, members(2), shards_of([12, 4, 4]))
@@ -260,6 +272,30 @@ def test_it_comes_to_rest_however_moves_interleave(snapshot: FleetSnapshot, rng:
     else:
         raise AssertionError("it does not come to rest")
     assert moved <= 3 * len(snapshot.wanted)
+
+
+def test_a_large_fleet_costs_no_more_for_a_shard() -> None:
+    """The work grows with the shards, not with shards times nodes: counted in calls, as time would be noisy."""
+
+    def calls(mappings: int) -> float:
+        rng = random.Random(1)
+        wanted = shards_of([100] * mappings, [rng.uniform(0.5, 2) for _ in range(100 * mappings)])
+        before = assign(FleetSnapshot(1, members(mappings), wanted))
+        snapshot = FleetSnapshot(1, members(mappings + 1), wanted, holding(before))
+        count = 0
+
+        def note(_frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal count
+            count += event in {"call", "c_call"}
+
+        sys.setprofile(note)
+        try:
+            assign(snapshot)
+        finally:
+            sys.setprofile(None)
+        return count / len(wanted)
+
+    assert calls(200) < 1.5 * calls(10)
 
 
 def test_odd_weights_do_no_harm() -> None:

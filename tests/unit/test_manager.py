@@ -212,6 +212,31 @@ async def test_a_drained_tracker_ends() -> None:
         await task
 
 
+async def test_shards_are_weighed_by_what_their_holders_measured() -> None:
+    """The fleet hears of a load that is there to stay, and of none that is about as it was."""
+    rig = Rig()
+    tracker = await rig.begin()
+    told: list[dict[str, float]] = []
+    versions: list[int] = []
+
+    async def look() -> None:
+        snapshot = await rig.store.snapshot()
+        told.append({shard.key.shard: shard.weight for shard in snapshot.wanted if shard.key.shard != TRACKER})
+        versions.append(snapshot.version)
+
+    async def measure(load: float) -> None:
+        await look()
+        key = ShardKey(MAPPING, ShardId("orders-1"))
+        granted = await rig.store.acquire(NODE, [key], floor=FencingToken(0), ttl_s=1e9)
+        report = ShardReport(ShardState.READING, load=load)
+        update = ProgressUpdate(key, granted[key][0].token, NODE, None, Ledger(), report)
+        assert await rig.store.save([update]) == [SaveResult.SAVED]
+
+    await rig.during(tracker, lambda: measure(50.0), lambda: measure(60.0), look)
+    assert told == [{"orders-0": 1.0, "orders-1": 1.0}, *[{"orders-0": 1.0, "orders-1": 50.0}] * 2]
+    assert versions[1] == versions[2]
+
+
 def descendant(name: str, *parents: str) -> SourceShard:
     """Make a shard of a source with lineage."""
     return SourceShard(ShardId(name), tuple(map(ShardId, parents)), BEGINNING)

@@ -53,7 +53,9 @@ def test_what_was_given_overrides_and_nothing_else() -> None:
 
 def test_children_get_the_same_command_line_without_the_redis_url() -> None:
     """A password in the URL shows neither in the list of processes nor in a repr."""
-    given = Overrides("redis://:secret@h", ListenAddress("::1", 0), frozenset({Role.STATEMGR, Role.POLLERS}), None, 2.5)
+    given = Overrides(
+        "redis://:secret@h", ListenAddress("::1", 0), frozenset({Role.STATEMGR, Role.POLLERS}), None, 2.5, "z"
+    )
     arguments = given.arguments()
-    assert arguments == ["--listen", "[::1]:0", "--role", "pollers,statemgr", "--drain-timeout", "2.5"]
+    assert arguments == ["--listen", "[::1]:0", "--role", "pollers,statemgr", "--drain-timeout", "2.5", "--zone", "z"]
     assert "secret" not in repr(given)

@@ -79,6 +79,16 @@ def test_the_node_is_told_what_was_asked_for(fakes: Fakes) -> None:
     assert fakes.loaded == (options.files, options.overrides)
 
 
+def test_a_node_is_told_its_zone(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By option or, where many nodes share a command line, by the environment; what is no label is bad usage."""
+    monkeypatch.setenv("ESMD_ZONE", "eu-1a")
+    assert cli.run(["run", "a.yaml"]) == 0
+    assert cli.run(["run", "a.yaml", "--zone", "eu-1b"]) == 0
+    assert [options.overrides.zone for options in fakes.ran] == ["eu-1a", "eu-1b"]
+    assert cli.run(["run", "a.yaml", "--zone", "a|b"]) == 2
+    assert len(fakes.ran) == 2
+
+
 def test_by_default_a_node_has_every_role_and_the_files_address(fakes: Fakes) -> None:
     """Nothing on the command line changes nothing."""
     assert cli.run(["run", "a.yaml"]) == 0

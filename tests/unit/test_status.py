@@ -38,7 +38,7 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
     await track(store)
     status = await document(store)
     assert list(status) == ["node", "nodes", "mappings"]
-    assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s"]
+    assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s", "zone"]
     (mapping,) = status["mappings"]
     assert list(mapping) == ["name", "uuid", "state", "last_processing_result", "circuit", "ledger", "shards"]
     assert list(mapping["circuit"]) == ["state", "since_s", "retry_in_s", "last_error", "limit"]
@@ -56,6 +56,7 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
         "last_error",
         "parked_keys",
         "remark",
+        "load",
     ]
     assert list(mapping["shards"][0]) == shard_keys
 
@@ -91,6 +92,7 @@ async def test_what_the_holder_checkpointed_is_shown(store: MemoryStore) -> None
         "last_error": None,
         "parked_keys": [],
         "remark": "polled: no fan-out",
+        "load": 1.0,
     }
 
 
