@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ class RieFunction:
     timeout_s: float = _UNKNOWN_TIMEOUT_S
 
 
+class Isolation(StrEnum):
+    """How much a sandbox keeps apart (docs/functions.md)."""
+
+    PROCESS = "process"
+    BUBBLEWRAP = "bubblewrap"
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerFunction:
     """Code that runs in a sandbox of a node."""
@@ -63,6 +71,18 @@ class HandlerFunction:
     memory_mb: int = 128
     concurrency: int | None = None
     environment: Mapping[str, SecretText] = field(default_factory=dict)
+    isolation: Isolation = Isolation.PROCESS
+    network: bool = False  # matters with bubblewrap only: a mere process has the node's network
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """How many execution environments a node keeps, and for how long. None: what the machine has room for."""
+
+    environments: int | None = None
+    memory_mb: int | None = None  # of all environments together, each counted with its function's memory
+    lease_s: float = 6 * 3600.0
+    idle_s: float = 300.0
 
 
 FunctionSettings = UrlFunction | LambdaFunction | RieFunction | HandlerFunction
