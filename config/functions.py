@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
+from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, UrlFunction
 from model.rules.checking import INVALID
 from model.rules.parameters import FUNCTION
-from model.rules.shapes import Field, Integer, ListOf, MapOf, Number, Table, Text, text
+from model.rules.shapes import Boolean, Choice, Field, Integer, ListOf, MapOf, Number, Table, Text, text
 from model.rules.wording import wrong_kind
 from model.secret import SecretText
 
@@ -33,6 +33,10 @@ _TIMEOUT = Field("timeout", Number(0.1, 900), "Seconds one invocation may take")
 _VALUE = Text(0, 8192, secret=True)
 _HEADER = Text(0, 8192, secret=True, pattern=text(r"[^\r\n\0]*", "one line").pattern, means="one line of text")
 
+_ENVIRONMENT_BYTES = 4096
+_RESERVED = frozenset({"_HANDLER", "_X_AMZN_TRACE_ID", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV"})
+_RESERVED_PREFIXES = ("AWS_LAMBDA_", "LAMBDA_")
+
 KINDS: Mapping[str, Table] = {
     "url": Table((
         Field("url", URL, "Takes the event as a POST", required=True),
@@ -51,13 +55,16 @@ KINDS: Mapping[str, Table] = {
     )),
     "handler": Table((
         Field("handler", text(r"[^\s.][^\s]*\.[^\s.]+", "FILE.FUNCTION"), "FILE.FUNCTION in the code", required=True),
-        Field("code", Text(1, 4096), "Folder or zip file, from the working directory", required=True),
-        Field("runtime", text(r"[a-z][a-z0-9.]*", "a runtime such as python3"), "Language of the code"),
+        Field("code", Text(1, 4096), "Folder, from the working directory", required=True),
+        Field("runtime", text(r"[a-z][a-z0-9.]*", "a runtime such as python3"),
+              "python3, nodejs, or provided for an executable `bootstrap` (default python3)"),
         _TIMEOUT,
         Field("memory", Integer(128, 10240), "MB of one execution environment"),
         Field("concurrency", Integer(1, 10000), "Most invocations at one time"),
         Field("environment", MapOf(text(r"[a-zA-Z_][a-zA-Z0-9_]*", "a variable name"), _VALUE, 1000),
               "Environment variables"),
+        Field("isolation", Choice(("process", "bubblewrap")), "How much a sandbox keeps apart (default process)"),
+        Field("network", Boolean(), "With bubblewrap: may the function use the network (default false)"),
     )),
 }  # fmt: skip
 """The forms of a function, by the key that tells them apart."""
@@ -77,9 +84,23 @@ def parse_function(name: str, value: object, checker: Checker, at: Place, aws: A
     checked = checker.table(KINDS[kinds[0]], value, at)
     if kinds[0] == "arn" and isinstance(checked, dict) and not FUNCTION.fullmatch(str(checked.get("arn", "name"))):
         checker.report((*at, "arn"), "must be a function ARN")
+    if kinds[0] == "handler" and isinstance(checked, dict):
+        _check_handler(checked, checker, at)
     if len(checker.problems) > before or checked is INVALID or not isinstance(checked, dict):
         return None
     return _build(kinds[0], name, checked, aws)
+
+
+def _check_handler(given: dict[str, Any], checker: Checker, at: Place) -> None:
+    """Note what joins several fields of a `handler` function."""
+    variables = given.get("environment", {})
+    for name in variables:
+        if name.startswith(_RESERVED_PREFIXES) or name in _RESERVED:
+            checker.report((*at, "environment", name), "is set by the node and cannot be configured")
+    if sum(len(name) + len(value) for name, value in variables.items()) > _ENVIRONMENT_BYTES:
+        checker.report((*at, "environment"), "holds more than 4 KB")  # spec section 8
+    if given.get("network") is False and given.get("isolation", "process") != Isolation.BUBBLEWRAP:
+        checker.report((*at, "network"), "can be kept from a function with `isolation: bubblewrap` only")
 
 
 def _build(kind: str, name: str, given: dict[str, Any], aws: AwsSettings) -> FunctionSettings:
@@ -92,9 +113,11 @@ def _build(kind: str, name: str, given: dict[str, Any], aws: AwsSettings) -> Fun
     if kind == "rie":
         return RieFunction(name, tuple(url.rstrip("/") for url in given["rie"]), **timeout)
     environment = {key: SecretText(item) for key, item in given.get("environment", {}).items()}
-    others: dict[str, Any] = {key: given[key] for key in ("runtime", "concurrency") if key in given}
+    others: dict[str, Any] = {key: given[key] for key in ("runtime", "concurrency", "network") if key in given}
     if "memory" in given:
         others["memory_mb"] = given["memory"]
+    if "isolation" in given:
+        others["isolation"] = Isolation(given["isolation"])
     return HandlerFunction(name, given["handler"], given["code"], environment=environment, **others, **timeout)
 
 

@@ -16,6 +16,7 @@ from config.settings import (
     InvokeSettings,
     LeasingSettings,
 )
+from invocation.settings import SandboxSettings
 from model.rules.parameters import TOPIC
 from model.rules.shapes import Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
 from model.secret import SecretText
@@ -52,6 +53,12 @@ SECTIONS: Mapping[str, Field] = {
         )), "AWS"),
         Field("invoke", Table((Field("endpoint", ENDPOINT, "URL of the API"),)),
               "Lambda-compatible Invoke API for functions that are not listed"),
+        Field("sandboxes", Table((
+            Field("environments", Integer(1, 100000), "Most environments at once (default 32 for each CPU)"),
+            Field("memory", Integer(128, 100_000_000), "MB of all of them (default three quarters of the machine's)"),
+            Field("lease", Number(1, 604800), "Seconds an environment is used at most (default 21600)"),
+            Field("idle", Number(1, 604800), "Seconds an environment waits for its next event (default 300)"),
+        )), "Execution environments of functions with `handler` on this node"),
         Field("embedded", Table((
             Field("kafka", Table((Field("topics", MapOf(_TOPIC, Integer(1, 1000), 1000), "Partitions by topic"),)),
                   "A Kafka broker"),
@@ -107,6 +114,7 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         built["drain_timeout_s"] = float(sections["drain_timeout"])
     endpoint = sections.get("invoke", {}).get("endpoint")
     built["invoke"] = InvokeSettings(endpoint.rstrip("/") if endpoint else None)
+    built["sandboxes"] = _sandboxes(sections.get("sandboxes", {}))
     embedded = sections.get("embedded", {})
     built["embedded"] = EmbeddedSettings(
         kafka=EmbeddedKafka(embedded["kafka"].get("topics", {})) if "kafka" in embedded else None,
@@ -117,3 +125,13 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         keys = {key: SecretText(secret) for key, secret in sections["auth"].get("access_keys", {}).items()}
         built["auth"] = AuthSettings(tokens, keys)
     return built
+
+
+def _sandboxes(given: Mapping[str, Any]) -> SandboxSettings:
+    defaults = SandboxSettings()
+    return SandboxSettings(
+        environments=given.get("environments"),
+        memory_mb=given.get("memory"),
+        lease_s=float(given.get("lease", defaults.lease_s)),
+        idle_s=float(given.get("idle", defaults.idle_s)),
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.functions import function_arn, target_for
+from invocation.settings import SandboxSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +101,7 @@ class Settings:
     invoke: InvokeSettings = field(default_factory=InvokeSettings)
     functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
     event_source_mappings: tuple[ConfiguredMapping, ...] = ()
+    sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     auth: AuthSettings | None = None
 

@@ -19,6 +19,7 @@ from invocation.aws_json import AwsJson
 from invocation.classify import Answer, Failure, FailureKind, TargetKind, classify, head_decides
 from invocation.container_pool import ContainerPool
 from invocation.headers import OURS, invocation_headers
+from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
 from invocation.signing import AwsCredentials, AwsSigner, LocalSigner
 from invocation.transport import Transport
@@ -27,6 +28,7 @@ from model.errors import EsmdError, RefusedError
 if TYPE_CHECKING:
     import ssl
 
+    from invocation.local_target import FunctionRunner
     from invocation.settings import FunctionSettings
     from invocation.signing import Signer
     from model.invocation import Invocation
@@ -166,7 +168,9 @@ class Targets:
         aws_endpoint_url: str | None = None,
         embedded_aws: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        runner: FunctionRunner | None = None,
     ) -> None:
+        self._runner = runner
         self._resolver = resolver
         self._transport = Transport(ssl_context=ssl_context)
         self._credentials = AwsCredentials()
@@ -201,15 +205,19 @@ class Targets:
 
     def make(self, settings: FunctionSettings) -> InvokeTarget:
         """Make the target for a function. Raises as `make_target`."""
-        target = make_target(settings, self._transport, self._resolver, self._signer)
+        target = make_target(settings, self._transport, self._resolver, self._signer, self._runner)
         if isinstance(target, RieTarget):
             self._pools.append(target.pool)
         return target
 
 
 def make_target(
-    settings: FunctionSettings, transport: Transport, resolver: SecretResolver, signer: AwsSigner
-) -> UrlTarget | LambdaTarget | RieTarget:
+    settings: FunctionSettings,
+    transport: Transport,
+    resolver: SecretResolver,
+    signer: AwsSigner,
+    runner: FunctionRunner | None = None,
+) -> UrlTarget | LambdaTarget | RieTarget | LocalTarget:
     """Make the target for a function. Raises `RefusedError`, fit for validation, when the settings cannot work."""
     match settings:
         case UrlFunction():
@@ -219,10 +227,9 @@ def make_target(
         case RieFunction():
             return RieTarget(settings, transport)
         case HandlerFunction():
-            raise RefusedError(
-                f"function {settings.name}: functions with `handler` need a node that runs sandboxes, "
-                "which this version does not have; use `url`, `rie` or `arn`"
-            )
+            if runner is None:
+                raise RefusedError(f"function {settings.name}: functions with `handler` run in sandboxes of a node")
+            return LocalTarget(settings, runner)
         case _:
             assert_never(settings)
 

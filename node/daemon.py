@@ -42,21 +42,23 @@ def run_daemon(
     *,
     processes: int,
     process_index: int | None,
+    process_count: int = 1,
     log_format: str,
     debug: bool,
 ) -> ExitStatus:
     """Run a node, or the parent of several, to its end. Raises what `node.exits` knows to explain.
 
-    `process_index` is None but for the children of such a parent.
+    `process_index` is None but for the children of such a parent, of which there are `process_count`.
     """
-    options = RunOptions(tuple(files), overrides, _load(files, overrides), process_index or 0)
+    options = RunOptions(tuple(files), overrides, _load(files, overrides), process_index or 0, process_count)
     shutdown = Shutdown()
     if processes == 1:
         run_node, child = _wiring(), process_index is not None
         return run_until_stopped(lambda: run_watched(run_node, options, shutdown, child=child), shutdown)
     _check_shareable(options)
     paths = [str(file.absolute()) for file in files]
-    arguments = ["run", "--log-format", log_format, *overrides.arguments(), "--", *paths]
+    shared = ["--process-count", str(processes), "--log-format", log_format]
+    arguments = ["run", *shared, *overrides.arguments(), "--", *paths]
     commands = [child_command(arguments, index) for index in range(processes)]
     env = child_environment(overrides, debug=debug)
     return run_until_stopped(lambda: supervise(commands, shutdown, env=env), shutdown, grace_s=2 * ABORT_GRACE_S)

@@ -101,6 +101,7 @@ class RunOptions:
     overrides: Overrides
     settings: Settings  # overrides applied
     process_index: int = 0  # which of `--processes` this one is
+    process_count: int = 1  # how many of them there are
 
     @property
     def roles(self) -> frozenset[Role]:

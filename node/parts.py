@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from invocation.sandboxes import check_function
 from invocation.settings import HandlerFunction, known_timeout_s
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
@@ -226,14 +227,16 @@ def _batch_info(mapping: EventSourceMapping) -> BatchInfo:
 
 
 def unsupported_settings(settings: Settings) -> list[Problem]:
-    """Return what a configuration asks for that this version does not do: it is refused, and never half done."""
+    """Return what a configuration asks for that this version or machine does not do: refused, and never half done."""
     problems = []
     for configured in settings.event_source_mappings:
         path = f"event_source_mappings {configured.mapping.name}"
         function = settings.target_for(configured.mapping.function_name)
         if isinstance(function, HandlerFunction):
-            rule = f"function {function.name}: `handler` is not run by this version; use url, arn or rie"
-            problems.append(Problem(path, rule, configured.file, configured.line))
+            try:
+                check_function(function)
+            except RefusedError as exc:
+                problems.append(Problem(path, str(exc), configured.file, configured.line))
     if settings.auth is not None and settings.auth.access_keys:
         problems.append(Problem("auth.access_keys", "is not checked by this version; use auth.tokens"))
     return problems

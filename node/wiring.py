@@ -33,6 +33,7 @@ from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
+from node.sandboxing import SandboxCollector, worker_manager
 from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
 from node.telemetry import NodeCollector, Telemetry
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from config.settings import ConfiguredMapping, Settings
     from controlplane.explain import Explanation
     from controlplane.status import Status
+    from invocation.worker_manager import WorkerManager
     from model.ids import MappingId, ShardKey
     from model.progress import ShardProgress
     from model.secret import SecretResolver
@@ -81,14 +83,24 @@ async def run_node(
             region, endpoint_url = settings.aws.region, settings.aws.endpoint_url
             if endpoint_url is not None:
                 local_aws = None  # its owner says which one this node is to use
+            workers = await servers.enter_async_context(worker_manager(settings, resolver, nodes=options.process_count))
             targets = await servers.enter_async_context(
-                Targets(resolver, region=region, aws_endpoint_url=endpoint_url, embedded_aws=local_aws)
+                Targets(resolver, region=region, aws_endpoint_url=endpoint_url, embedded_aws=local_aws, runner=workers)
             )
             aws = await servers.enter_async_context(
                 AwsClients(region=region, endpoint_url=endpoint_url or local_aws, embedded=local_aws is not None)
             )
             credentials = [BearerTokens([await resolver.resolve(token) for token in settings.auth_tokens])]
-        node = Node(options, store, resolver, targets, aws, embedded_kafka=kafka, embedded_aws=local_aws is not None)
+        node = Node(
+            options,
+            store,
+            resolver,
+            targets,
+            aws,
+            workers=workers,
+            embedded_kafka=kafka,
+            embedded_aws=local_aws is not None,
+        )
         await node.run(shutdown, credentials if settings.auth_tokens else [])
 
 
@@ -133,9 +145,11 @@ class Node:
         targets: Targets,
         aws: AwsClients,
         *,
+        workers: WorkerManager,
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
     ) -> None:
+        self._workers = workers
         self._options = options
         self._settings = options.settings
         self._store = store
@@ -187,6 +201,7 @@ class Node:
                 self._leasing.address = str(address)
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
+                    tasks.create_task(self._workers.run(), name="worker manager"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                 ]
                 engine = tasks.create_task(self._engine.run(), name="engine")
@@ -208,10 +223,12 @@ class Node:
             loop_lag=self._watchdog.lag,
             labels=self._engine.catalogue.labels,
         )
+        telemetry = Telemetry(collector)
+        telemetry.registry.register(SandboxCollector(self._workers))
         return Surface(
             alive=lambda: self._watchdog.alive,
             ready=self._ready,
-            metrics=Telemetry(collector).exposition,
+            metrics=telemetry.exposition,
             status=self._status,
             credentials=credentials,
             routes=MappingApi(explain=self._explain, redrives=self._redrives).routes(),

@@ -52,6 +52,7 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 @click.option("--drain-timeout", type=click.FloatRange(min=0), metavar="S", help="Longest drain, in seconds.  [30]")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.option("--process-index", type=click.IntRange(min=0), hidden=True, help="Set by a parent for its children.")
+@click.option("--process-count", type=click.IntRange(min=1), default=1, hidden=True, help="The same.")
 @click.pass_context
 def run_command(
     ctx: click.Context,
@@ -66,6 +67,7 @@ def run_command(
     drain_timeout: float | None,
     log_format: str,
     process_index: int | None,
+    process_count: int,
 ) -> int:
     """Run a node with the event source mappings of CONFIG.
 
@@ -87,5 +89,11 @@ def run_command(
         zone=zone or None,
     )
     return run_daemon(
-        config, overrides, processes=processes, process_index=process_index, log_format=log_format, debug=debug
+        config,
+        overrides,
+        processes=processes,
+        process_index=process_index,
+        process_count=process_count,
+        log_format=log_format,
+        debug=debug,
     )

@@ -331,7 +331,7 @@ async def test_closed_targets_reach_nothing() -> None:
 
 
 REFUSED = [
-    (HandlerFunction("f", "app.handler", "code"), "functions with `handler` need"),
+    (HandlerFunction("f", "app.handler", "code"), "functions with `handler` run in sandboxes"),
     (UrlFunction("f", "ftp://planted/"), "function f: not an http or https URL"),
     (UrlFunction("f", "http://"), "function f: not an http or https URL"),
     (UrlFunction("f", "http://planted:99999/"), "function f: not an http or https URL"),

@@ -21,6 +21,7 @@ from config.load import load
 from model.ids import MappingId
 from model.outcome import Delivered, FunctionFailed
 from node.options import Overrides, RunOptions
+from node.sandboxing import worker_manager
 from node.signals import Shutdown
 from node.wiring import Node
 from pollers.destinations.aws_clients import AwsClients
@@ -187,8 +188,8 @@ class Fleet:
         targets: Any = _Targets(self.function, self._caller)
         resolver: Any = None
         shutdown = Shutdown()
-        async with asyncio.TaskGroup() as tasks:
-            node = Node(options, self.store, resolver, targets, AwsClients(region="us-east-1"))
+        async with worker_manager(options.settings, resolver) as workers, asyncio.TaskGroup() as tasks:
+            node = Node(options, self.store, resolver, targets, AwsClients(region="us-east-1"), workers=workers)
             running = _Running(tasks.create_task(node.run(shutdown, [])), shutdown)
             try:
                 yield running

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from config.load import load
 from config.settings import AwsSettings, EmbeddedAws, EmbeddedKafka, EmbeddedSettings, LeasingSettings, Settings
-from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
+from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, SandboxSettings, UrlFunction
 from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError, Problem
 from model.secret import SecretText
@@ -72,7 +72,9 @@ functions:
   u: {url: "https://h/p?q=1", timeout: 5, headers: {Authorization: "Bearer ${env:T}"}}
   a: {arn: "arn:aws:lambda:us-east-1:123456789012:function:thumbs:live"}
   r: {rie: ["http://127.0.0.1:8080/", "http://[::1]:8081"], timeout: 9}
-  h: {handler: app.handler, code: ., runtime: python3, timeout: 30, memory: 256, concurrency: 10, environment: {A: b}}
+  h: {handler: app.handler, code: ., runtime: python3, timeout: 30, memory: 256, concurrency: 10, environment: {A: b},
+      isolation: bubblewrap, network: true}
+sandboxes: {environments: 8, memory: 4096, lease: 600, idle: 60.5}
 embedded: {kafka: {topics: {audit: 4}}, aws: }
 auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
 """,
@@ -88,8 +90,20 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
             "a", "arn:aws:lambda:us-east-1:123456789012:function:thumbs:live", "http://127.0.0.1:4566", signed=True
         ),
         "r": RieFunction("r", ("http://127.0.0.1:8080", "http://[::1]:8081"), 9.0),
-        "h": HandlerFunction("h", "app.handler", ".", "python3", 30.0, 256, 10, {"A": SecretText("b")}),
+        "h": HandlerFunction(
+            "h",
+            "app.handler",
+            ".",
+            "python3",
+            30.0,
+            256,
+            10,
+            {"A": SecretText("b")},
+            Isolation.BUBBLEWRAP,
+            network=True,
+        ),
     }
+    assert found.sandboxes == SandboxSettings(8, 4096, 600.0, 60.5)
     assert found.embedded == EmbeddedSettings(EmbeddedKafka({"audit": 4}), EmbeddedAws())
     assert found.auth is not None
     assert found.auth_tokens == (SecretText("${env:T}"),)
@@ -178,6 +192,24 @@ event_source_mappings:
     BatchSize: 20000
   - {}
 """
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "rule"),
+    [
+        ({"environment": {"LAMBDA_X": "1"}}, "environment.LAMBDA_X", "is set by the node and cannot be configured"),
+        ({"environment": {"_HANDLER": "1"}}, "environment._HANDLER", "is set by the node and cannot be configured"),
+        ({"environment": {"A": "x" * 4096}}, "environment", "holds more than 4 KB"),
+        ({"network": False}, "network", "can be kept from a function with `isolation: bubblewrap` only"),
+    ],
+)
+def test_what_a_function_with_a_handler_cannot_be_given(
+    tmp_path: Path, more: dict[str, object], path: str, rule: str
+) -> None:
+    """Variables of the node's, more than AWS takes, and a promise that a mere process cannot keep."""
+    function = {"handler": "app.handler", "code": ".", **more}
+    (problem,) = _problems(tmp_path, {"functions": {"f": function}})
+    assert (problem.path, problem.rule) == (f"functions.f.{path}", rule)
 
 
 def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None:

@@ -112,6 +112,31 @@ def test_embedded_aws_services_are_started(tmp_path: Path) -> None:
     assert unsupported_settings(load([file], environ={})) == []
 
 
+@pytest.mark.parametrize(
+    ("function", "refused"),
+    [
+        ("{handler: app.handler, code: .}", None),
+        ("{handler: app.handler, code: /no/such}", "function f: code: /no/such is no folder"),
+        ("{handler: app.handler, code: ., runtime: ruby}", "function f: runtime ruby is not run"),
+        ("{handler: app.handler, code: ., isolation: bubblewrap}", "needs the program bwrap"),
+    ],
+)
+def test_functions_that_this_machine_cannot_run_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, refused: str | None
+) -> None:
+    """At start, where the mapping stands, with what is missing."""
+    monkeypatch.setenv("PATH", "")
+    file = tmp_path / "esmd.yaml"
+    file.write_text(DOCUMENT.format(arn=STREAM, more="").replace('{url: "http://127.0.0.1:9/"}', function))
+    problems = unsupported_settings(load([file], environ={}))
+    if refused is None:
+        assert problems == []
+    else:
+        (problem,) = problems
+        assert (problem.path, problem.line) == ("event_source_mappings clicks", 4)
+        assert refused in problem.rule
+
+
 async def test_calls_of_an_embedded_service_need_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """They go to the address of this node's server in any Region, signed by nobody in particular."""
     monkeypatch.setenv("AWS_PROFILE", "not-there")

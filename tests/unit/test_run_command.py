@@ -11,14 +11,15 @@ import pytest
 
 from model.errors import StoreUnavailableError
 from model.lease import ALL_ROLES, Role
+from model.secret import SecretText
 from node import cli, daemon
+from node.exits import ExitStatus
 from node.options import ListenAddress, Overrides, RunOptions
 from node.startup import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from model.secret import SecretText
     from node.signals import Shutdown
 
 
@@ -103,6 +104,27 @@ def test_only_the_first_of_several_processes_takes_the_address() -> None:
     settings.listen = "node.example:9001"
     addresses = [RunOptions((), Overrides(), settings, index).listen for index in range(3)]
     assert addresses == [("node.example", 9001), ("127.0.0.1", 0), ("127.0.0.1", 0)]
+
+
+def test_each_of_several_processes_knows_how_many_share_the_machine(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent tells its children on their command line, and they their node."""
+    fakes.redis_url = SecretText("redis://h")
+    commands: list[Sequence[str]] = []
+
+    async def supervise(children: Sequence[Sequence[str]], _shutdown: Shutdown, *, env: object) -> ExitStatus:
+        assert env is not None
+        commands.extend(children)
+        return ExitStatus.DONE
+
+    monkeypatch.setattr(daemon, "supervise", supervise)
+    assert cli.run(["run", "a.yaml", "--processes", "3"]) == 0
+    told = [[command[command.index(f"--process-{what}") + 1] for what in ("index", "count")] for command in commands]
+    assert told == [["0", "3"], ["1", "3"], ["2", "3"]]
+    assert cli.run(["run", "--process-count", "3", "a.yaml"]) == 0
+    (options,) = fakes.ran
+    assert options.process_count == 3
 
 
 def test_a_component_that_is_not_there_in_time_is_status_3(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:
