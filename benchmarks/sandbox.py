@@ -1,0 +1,83 @@
+"""What a function in a sandbox costs: its cold start, and the way of a batch to a warm one and back, in process.
+
+The function is the smallest in Python, run by AWS's runtime client. Pollers call the worker manager just so. A round
+starts five environments, one after the other, and invokes one of them with 100 records (22 kB) again and again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from random import Random
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from benchmarks.processes import BenchmarkFailedError
+from benchmarks.results import Figure, Row, percentile
+from config.secrets import Secrets
+from invocation.invoking import InvocationResult, Request
+from invocation.roster import Capacity, Terms
+from invocation.sandboxes import Sandboxes
+from invocation.settings import HandlerFunction
+from invocation.worker_manager import WorkerManager
+from node import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from benchmarks.bench import Bench
+
+_STARTS = 5
+_EVENT = json.dumps({"Records": [{"number": i, "data": "x" * 200} for i in range(100)]}).encode()
+
+
+class Sandbox:
+    """Cold and warm invocations. `benchmarks.bench.Case`."""
+
+    name = "sandbox"
+
+    def run(self, bench: Bench) -> Iterable[Row]:
+        """Measure."""
+        bench.say(self.name)
+        logs.configure()  # as a node does, and away from the table
+        code = bench.home / "sandbox"
+        code.mkdir()
+        (code / "app.py").write_text("def handler(event, context):\n    return len(event['Records'])\n")
+        cold: list[float] = []
+        p50: list[float] = []
+        p99: list[float] = []
+        for _ in range(bench.options.rounds):
+            started, warm = uvloop.run(_round(code, bench.options.seconds))
+            cold.append(percentile(started, 0.5))
+            p50.append(percentile(warm, 0.5))
+            p99.append(percentile(warm, 0.99))
+        figures = [("cold start", cold), ("warm p50", p50), ("warm p99", p99)]
+        yield Row(self.name, tuple(Figure.of(name, "ms", values) for name, values in figures))
+
+
+async def _round(code: Path, seconds: float) -> tuple[list[float], list[float]]:
+    """Return milliseconds of cold and of warm invocations."""
+    sandboxes = Sandboxes(Secrets(), region="us-east-1", arn=str)
+    workers = WorkerManager(sandboxes.make, Capacity(_STARTS, 10_000), Terms(3600.0, 300.0), random=Random(1))
+    functions = [HandlerFunction(f"f{i}", "app.handler", str(code)) for i in range(_STARTS)]
+    try:
+        cold = [await _timed(workers, function) for function in functions]
+        until = time.monotonic() + seconds
+        warm: list[float] = []
+        while time.monotonic() < until:
+            warm.append(await _timed(workers, functions[0]))
+    finally:
+        await workers.aclose()
+        sandboxes.close()
+    return cold, warm
+
+
+async def _timed(workers: WorkerManager, function: HandlerFunction) -> float:
+    began = time.perf_counter()
+    came = await workers.invoke(function, Request(_EVENT, "id"))
+    took_ms = (time.perf_counter() - began) * 1000
+    if not isinstance(came, InvocationResult) or came.payload != b"100":
+        raise BenchmarkFailedError(f"the function did not answer: {came}")
+    return took_ms
