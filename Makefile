@@ -29,8 +29,8 @@ $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
 demo: $(VENV)/.demo ## Install and run the demo: ARGS="--seconds 10 --json"
 	@$(BIN)/esmd demo $(ARGS)
 
-test: $(VENV)/.dev ## Install what is missing and run every test
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Install what is missing and run every test, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import layers, unit tests
 	$(BIN)/ruff format --check .

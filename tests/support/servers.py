@@ -55,11 +55,10 @@ def cached(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
     Several processes may ask at once: one makes it next to its place, under a file lock, then renames it. So a cache
     directory is complete or absent, and is never changed: servers run from it.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esmd"
+    cache = _cache()
     home = cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     if home.exists():
         return home
-    cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not home.exists():
@@ -71,10 +70,18 @@ def cached(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
     return home
 
 
+def _cache() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esmd"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
 def fetch(command: Sequence[str], what: str) -> None:
-    """Run a package manager. Raises `ServerUnavailableError` with its words."""
+    """Run a package manager, one at a time: Maven's own repository is not for two. Raises `ServerUnavailableError`."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_FETCH_S)
+        with (_cache() / f"{Path(command[0]).name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_FETCH_S)
     except subprocess.TimeoutExpired as exc:
         raise ServerUnavailableError(f"{command[0]} did not fetch {what} within {_FETCH_S} s") from exc
     if done.returncode != 0:
