@@ -9,37 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from model.errors import ConflictError
 from model.ids import TRACKER, FencingToken, ShardKey, position_key
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
-from model.progress import Ledger, ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
+from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
+from statemgr.memory_tables import Reservation, Session, copy_of, drop, standing
 from statemgr.stores import check_tracker, wanted_sources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from model.ids import MappingId, NodeId, ShardId, ShardOrigin
-
-
-@dataclass(slots=True)
-class _Session:
-    """One membership: the member's facts and until when they hold."""
-
-    member: Member
-    ttl_s: float
-    expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Reservation:
-    """A released shard, kept for a while for the node its last holder named."""
-
-    successor: NodeId
-    released_at: float
 
 
 class MemoryStore:
@@ -59,12 +43,12 @@ class MemoryStore:
         self._version = 0
         self._mappings_revision = 0
         self._highest_token = 0  # ever given out or seen, over all shards
-        self._sessions: dict[NodeId, _Session] = {}
+        self._sessions: dict[NodeId, Session] = {}
         self._mappings: dict[MappingId, MappingRecord] = {}
         self._removed: dict[MappingId, int] = {}  # every token below is stale: late writers cannot bring it back
         self._wanted: dict[ShardKey, WantedShard] = {}
         self._holdings: dict[ShardKey, Holding] = {}
-        self._reserved: dict[ShardKey, _Reservation] = {}
+        self._reserved: dict[ShardKey, Reservation] = {}
         self._tokens: dict[ShardKey, int] = {}
         self._progress: dict[ShardKey, ShardProgress] = {}
         self._parked: dict[ShardKey, ParkedRecords] = {}
@@ -128,7 +112,7 @@ class MemoryStore:
                 self._reserved.pop(key, None)
                 changed = True
             if holding.node == node:
-                taken[key] = (Lease(key, node, holding.token), _copy(self._progress.get(key, ShardProgress())))
+                taken[key] = (Lease(key, node, holding.token), copy_of(self._progress.get(key, ShardProgress())))
         if changed:
             self._snapshot_changed()
         return taken
@@ -141,7 +125,7 @@ class MemoryStore:
                 continue
             del self._holdings[lease.key]
             if successor is not None and lease.key in successor:
-                self._reserved[lease.key] = _Reservation(successor[lease.key], self._clock())
+                self._reserved[lease.key] = Reservation(successor[lease.key], self._clock())
             changed = True
         if changed:
             self._snapshot_changed()
@@ -163,7 +147,7 @@ class MemoryStore:
 
     async def load(self, keys: Sequence[ShardKey]) -> Mapping[ShardKey, ShardProgress]:
         """See `ProgressStore.load`."""
-        return {key: _copy(self._progress[key]) for key in keys if key in self._progress}
+        return {key: copy_of(self._progress[key]) for key in keys if key in self._progress}
 
     async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
         """See `ProgressStore.save`."""
@@ -175,7 +159,7 @@ class MemoryStore:
 
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
         """See `ProgressStore.load_mapping`."""
-        return {key: _copy(progress) for key, progress in self._progress.items() if key.mapping == mapping}
+        return {key: copy_of(progress) for key, progress in self._progress.items() if key.mapping == mapping}
 
     # Mappings
 
@@ -281,7 +265,7 @@ class MemoryStore:
         if not self._speaks_for(tracker, mapping):
             return False
         del self._mappings[mapping]
-        _drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress, self._parked)
+        drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress, self._parked)
         self._highest_token += 1
         self._removed[mapping] = self._highest_token
         self._version = self._raised(self._version)
@@ -309,8 +293,8 @@ class MemoryStore:
     def _beat(self, member: Member, ttl_s: float) -> TickReply:
         facts = replace(member, heartbeat_age_s=0.0)
         session = self._sessions.get(member.node)
-        self._sessions[member.node] = _Session(facts, ttl_s, self._clock() + ttl_s)
-        if session is None or _standing(session.member) != _standing(facts):
+        self._sessions[member.node] = Session(facts, ttl_s, self._clock() + ttl_s)
+        if session is None or standing(session.member) != standing(facts):
             self._snapshot_changed()
         elif session.member != facts:
             self._version = self._raised(self._version)
@@ -362,7 +346,7 @@ class MemoryStore:
         if not self._park(update):
             return SaveResult.INCOMPLETE
         self._note_token(update.key, update.token)
-        self._progress[update.key] = _copy(
+        self._progress[update.key] = copy_of(
             ShardProgress(
                 position,
                 update.token,
@@ -409,19 +393,3 @@ class MemoryStore:
     def _wake(self) -> None:
         for changed in self._listeners:
             changed.set()
-
-
-def _standing(member: Member) -> tuple[object, ...]:
-    """Return what others must know at once."""
-    return member.draining, member.roles, member.zone
-
-
-def _copy(progress: ShardProgress) -> ShardProgress:
-    """Return progress with a ledger of its own: ledgers are mutable, and a store must not share one."""
-    return replace(progress, ledger=progress.ledger.plus(Ledger()))
-
-
-def _drop(mapping: MappingId, *tables: dict[ShardKey, Any]) -> None:
-    for table in tables:
-        for key in [key for key in table if key.mapping == mapping]:
-            del table[key]
