@@ -91,19 +91,26 @@ def check(
     began_at: Mapping[tuple[str, int], int] | None = None,
     by_key: bool = False,
     overlaps: bool = False,
+    unbroken: bool = False,
 ) -> Verdict:
     """Judge a log against the offsets that had to be delivered.
 
     `began_at`: for (shard, token) the checkpoint its holder began at; nothing before it may be repeated under that
     token. `by_key`: order is promised per record key, not per partition. `overlaps`: also look for invocations of one
     ordering key that ran at the same time under the same token (a killed node's last one may run into its successor's).
+    `unbroken`: a delivered record is followed by the next one or by an earlier one, so that a repeat goes on without
+    gaps up to where it was; true of sources without holes in their offsets, read by one lane.
     """
-    return _Checker(began_at or {}, by_key=by_key, overlaps=overlaps).run(log, expected)
+    return _Checker(began_at or {}, by_key=by_key, overlaps=overlaps, unbroken=unbroken).run(log, expected)
 
 
 class _Checker:
-    def __init__(self, began_at: Mapping[tuple[str, int], int], *, by_key: bool, overlaps: bool) -> None:
+    def __init__(
+        self, began_at: Mapping[tuple[str, int], int], *, by_key: bool, overlaps: bool, unbroken: bool
+    ) -> None:
         self._began_at = began_at
+        self._unbroken = unbroken
+        self._last: dict[Partition, int] = {}
         self._by_key = by_key
         self._overlaps = overlaps
         self._verdict = Verdict()
@@ -143,6 +150,9 @@ class _Checker:
         partition = Partition(entry.topic, entry.partition)
         place = f"{entry.topic}-{entry.partition}@{entry.offset}"
         key = entry.key if self._by_key else None
+        last, self._last[partition] = self._last.get(partition, -1), entry.offset
+        if self._unbroken and entry.offset > last + 1:
+            self._verdict.disordered.append(f"{place}: right after {last}, token {invoked.token}")
         seen = self._seen.setdefault(partition, set())
         seen_under = self._seen_under.setdefault((partition, invoked.token), set())
         high = self._high.get((partition, key), -1)

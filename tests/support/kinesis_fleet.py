@@ -1,21 +1,17 @@
 """Whole nodes on one memory store, reading a real stream and calling a function inside the test.
 
-Records carry `KEY:NUMBER`, numbers rising by one per partition key, so what was delivered is judged per key whatever
-the shards did meanwhile: `tests.support.history` sees each key as a partition of its own.
+Records are numbered per partition key (`tests.support.numbered`), so what was delivered is judged per key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import time
 from dataclasses import dataclass, field
 from random import Random
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from config.load import load
 from model.ids import MappingId
@@ -27,8 +23,9 @@ from node.wiring import Node
 from pollers.destinations.aws_clients import AwsClients
 from statemgr.memory_store import MemoryStore
 from tests.support.fan_out_front import fan_out_front
-from tests.support.history import FAILED, OK, Entry, Invoked, Partition, check
+from tests.support.history import FAILED, OK, Invoked, check
 from tests.support.kinesis_streams import aws_json
+from tests.support.numbered import Numbering, entries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from model.outcome import Outcome
     from model.progress import ShardProgress
     from tests.support.fan_out_front import FanOutFront
-    from tests.support.history import Verdict
+    from tests.support.history import Partition, Verdict
     from tests.support.kinesis_streams import Stream
 
 MAPPING = MappingId("4f6e3f0e-0000-4000-8000-00000000000c")
@@ -55,32 +52,6 @@ event_source_mappings:
     FunctionName: f
     StartingPosition: {position}
 """
-
-
-class _Kinesis(msgspec.Struct):
-    partitionKey: str  # noqa: N815 - AWS's name
-    data: str
-
-
-class _Record(msgspec.Struct):
-    kinesis: _Kinesis
-
-
-class _Event(msgspec.Struct):
-    Records: list[_Record]
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-
-
-def entries(event: bytes) -> list[Entry]:
-    """Return what the records of a Kinesis event carry: each partition key as a partition of its own."""
-    carried = []
-    for record in _decode_event(event).Records:
-        key, _, number = base64.b64decode(record.kinesis.data).decode().partition(":")
-        assert key == record.kinesis.partitionKey
-        carried.append(Entry(key, 0, int(number)))
-    return carried
 
 
 @dataclass
@@ -144,28 +115,27 @@ class Producer:
     def __init__(self, stream: Stream, *, keys: int, prefix: str = "key") -> None:
         self._stream = stream
         self._writing = Lock()  # between two threads numbers could be given in one order and written in another
-        self._keys = [f"{prefix}-{number}" for number in range(keys)]
-        self.written = dict.fromkeys(self._keys, 0)
+        self._numbering = Numbering(f"{prefix}-{number}" for number in range(keys))
 
     def write(self, rounds: int = 1) -> None:
         """Write that many records of every key. Blocks."""
         with self._writing:
-            batch: list[tuple[str, bytes]] = []
-            for _ in range(rounds):
-                for key in self._keys:
-                    number = self.written[key]
-                    batch.append((key, f"{key}:{number}".encode()))
-                    self.written[key] += 1
-            self._stream.put(batch)
+            keys = [key for _ in range(rounds) for key in self.written]
+            self._stream.put([(key, self._numbering.next(key).encode()) for key in keys])
+
+    @property
+    def written(self) -> dict[str, int]:
+        """How many records of each key there are."""
+        return self._numbering.written
 
     def expected(self) -> dict[Partition, range]:
         """Return what has to arrive."""
-        return {Partition(key, 0): range(count) for key, count in self.written.items()}
+        return self._numbering.expected()
 
     @property
     def total(self) -> int:
         """Count the records written."""
-        return sum(self.written.values())
+        return self._numbering.total
 
 
 class Fleet:

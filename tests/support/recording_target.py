@@ -1,12 +1,16 @@
 """A small, fast function over HTTP that remembers every invocation in a file.
 
     python -m tests.support.recording_target --port 0 --log FILE [--seed N --fail 0.1 --throttle 0.05 --latency-ms 2]
-                                             [--poison TOPIC-PARTITION:OFFSET]
+                                             [--poison TOPIC-PARTITION:OFFSET] [--numbered]
 
 Prints its URL once it listens and serves until SIGTERM. Each invocation becomes one line, a
 `tests.support.history.Invoked`, written *before* the answer is sent and in one append to the file: whatever a daemon
 takes for delivered is in the log, also when daemon and target are killed. Failing, throttling and latency follow the
-seed. An event that holds a poison record always fails, until SIGUSR1 mends the function.
+seed. An event that holds a poison record always fails, until SIGUSR1 mends the function. SIGUSR2 makes it refuse all
+that comes, half of it by 429 and half by a function error, until the next SIGUSR2.
+
+Records are identified by Kafka's topic, partition and offset, or with `--numbered` by what they say themselves
+(`tests.support.numbered`), whatever the source.
 """
 
 from __future__ import annotations
@@ -24,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvloop
 
+from tests.support import numbered
 from tests.support.history import FAILED, OK, THROTTLED, Entry, Invoked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _ANSWERS = {
     OK: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull",
@@ -52,16 +57,23 @@ class Recorder:
         throttle: float = 0.0,
         latency_ms: float = 0.0,
         poison: Iterable[str] = (),
+        identify: Callable[[bytes], list[Entry]] | None = None,
     ) -> None:
         self._file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._random = Random(seed)
         self._fail, self._throttle, self._latency_s = fail, throttle, latency_ms / 1000
         self._encoder = msgspec.json.Encoder()
         self._poison = frozenset(poison)
+        self._identify = identify or entries
+        self._refusing = False
 
     def mend(self) -> None:
         """Take poison records too from now on."""
         self._poison = frozenset()
+
+    def refuse(self) -> None:
+        """Refuse all that comes from now on; called again, go on as before."""
+        self._refusing = not self._refusing
 
     def close(self) -> None:
         """Close the log."""
@@ -70,12 +82,13 @@ class Recorder:
     def decide(self) -> tuple[str, float]:
         """Return the next invocation's outcome and how long it takes in seconds."""
         draw = self._random.random()
-        outcome = THROTTLED if draw < self._throttle else FAILED if draw < self._throttle + self._fail else OK
+        throttle, fail = (0.5, 0.5) if self._refusing else (self._throttle, self._fail)
+        outcome = THROTTLED if draw < throttle else FAILED if draw < throttle + fail else OK
         return outcome, self._random.expovariate(1 / self._latency_s) if self._latency_s else 0.0
 
     def note(self, headers: dict[bytes, bytes], event: bytes, outcome: str, started: float) -> str:
         """Append the line of one invocation; return what came of it."""
-        records = entries(event)
+        records = self._identify(event)
         if self._poison and any(f"{one.topic}-{one.partition}:{one.offset}" in self._poison for one in records):
             outcome = FAILED
         invoked = Invoked(
@@ -200,8 +213,10 @@ async def _main(arguments: argparse.Namespace) -> None:
         throttle=arguments.throttle,
         latency_ms=arguments.latency_ms,
         poison=arguments.poison,
+        identify=numbered.entries if arguments.numbered else None,
     )
     loop.add_signal_handler(signal.SIGUSR1, recorder.mend)
+    loop.add_signal_handler(signal.SIGUSR2, recorder.refuse)
     listening: asyncio.Future[int] = loop.create_future()
     with contextlib.closing(recorder):
         async with asyncio.TaskGroup() as tasks:
@@ -218,6 +233,7 @@ def main() -> None:
     parser.add_argument("--fail", type=float, default=0.0, help="share of invocations that fail")
     parser.add_argument("--throttle", type=float, default=0.0, help="share of invocations answered with 429")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="mean time an invocation takes")
+    parser.add_argument("--numbered", action="store_true", help="records are KEY:NUMBER, of any source")
     parser.add_argument("--poison", action="append", default=[], help="TOPIC-PARTITION:OFFSET of a record that fails")
     uvloop.run(_main(parser.parse_args()))
 

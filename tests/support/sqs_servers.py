@@ -78,23 +78,19 @@ class RealQueue:
 
     def send_groups(self, groups: int, messages: int) -> None:
         """Put `GROUP/N` messages, all groups' first ones first."""
-        pending: list[dict[str, Any]] = []
-        for n in range(messages):
-            for group in range(groups):
-                body = f"g{group}/{n}"
-                pending.append(
-                    {
-                        "Id": str(len(pending)),
-                        "MessageBody": body,
-                        "MessageGroupId": f"g{group}",
-                        "MessageDeduplicationId": body,
-                    }
-                )
-                if len(pending) == 10:
-                    self.client.send_message_batch(QueueUrl=self.url, Entries=pending)
-                    pending = []
-        if pending:
-            self.client.send_message_batch(QueueUrl=self.url, Entries=pending)
+        self.send_each((f"g{group}", f"g{group}/{n}") for n in range(messages) for group in range(groups))
+
+    def send_each(self, messages: Iterable[tuple[str | None, str]]) -> None:
+        """Put (group, body) messages, ten at a time; bodies of a FIFO queue are unlike each other. No group: None."""
+        entries = []
+        for number, (group, body) in enumerate(messages):
+            entry = {"Id": str(number), "MessageBody": body}
+            if group is not None:
+                entry |= {"MessageGroupId": group, "MessageDeduplicationId": body}
+            entries.append(entry)
+        for begin in range(0, len(entries), 10):
+            answer = self.client.send_message_batch(QueueUrl=self.url, Entries=entries[begin : begin + 10])
+            assert not answer.get("Failed"), answer
 
     def counts(self) -> tuple[int, int]:
         """Return how many messages are visible and how many are in flight."""

@@ -70,6 +70,11 @@ class TargetProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR1)
 
+    def refuse(self) -> None:
+        """Let it refuse everything; called again, go on as before."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR2)
+
     def thaw(self) -> None:
         """Let it go on."""
         assert self._process is not None

@@ -18,7 +18,8 @@ from model.mapping_rules import canonical_document
 from model.outcome import Delivered, FunctionFailed
 from statemgr.memory_store import MemoryStore
 from tests.support.engine_node import EngineNode, Outside
-from tests.support.kinesis_fleet import MAPPING, entries
+from tests.support.kinesis_fleet import MAPPING
+from tests.support.numbered import entries
 from tests.support.simulated_kinesis import ARN, SimulatedStream, Trouble
 
 if TYPE_CHECKING:
