@@ -1,7 +1,9 @@
 """What one node should do about a snapshot: take, give, or clean up. Pure.
 
 Every node sees the fleet as the snapshot shows it, but for what it is giving away itself: that counts as the
-recipient's already, so that a hand-over under way is neither started twice nor called back.
+recipient's already, so that a hand-over under way is neither started twice nor called back. What nobody holds goes by
+the snapshot alone: if the node it falls to saw something else than the others, a shard could be left to nobody for as
+long as another one takes to become quiet.
 """
 
 from __future__ import annotations
@@ -50,8 +52,14 @@ def make_plan(
     draining: bool,
 ) -> Plan:
     """Compare what `node` holds with what it should. `leaving`: on their way out, to whom; not part of `held`."""
-    assignment = assign(_as_seen_by(snapshot, node, leaving, draining=draining))
+    view = _as_seen_by(snapshot, node, leaving, draining=draining)
+    assignment = assign(view)
     holdings, reserved = snapshot.holdings, snapshot.reserved
+    if view is not snapshot and not draining:
+        free = [shard.key for shard in snapshot.wanted if shard.key not in holdings]
+        if free:
+            seen_by_all = assign(snapshot)
+            assignment |= {key: seen_by_all[key] for key in free if key in seen_by_all}
     take: list[ShardKey] = []
     awaited: list[ShardKey] = []
     elsewhere: list[ShardKey] = []

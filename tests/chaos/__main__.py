@@ -1,7 +1,7 @@
 """`make chaos`: real servers, a fleet of real processes, faults by seed; prints what they cost.
 
 Exit status 0 when every promise was kept; otherwise 1, with the seed that makes the same faults again and the folder
-of the history: the function's log and each process's.
+of the history: the function's log and the nodes' logs.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos ARGS=…", description="Faults by seed against a real fleet.")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long the faults go on (default: 300)")
     parser.add_argument("--seed", type=int, help="which faults (default: others each time)")
+    parser.add_argument("--history", type=Path, help="keep the history in this new folder (default: only on failure)")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON document")
     options = parser.parse_args()
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    folder = Path(tempfile.mkdtemp(prefix="esmd-chaos-"))
+    folder = options.history or Path(tempfile.mkdtemp(prefix="esmd-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with EmbeddedRedis(port=0) as redis, KafkaProcess() as kafka, KinesisLocal() as kinesis, ElasticMQ() as sqs:
             servers = Servers(redis, kafka, kinesis, sqs)
@@ -51,7 +53,8 @@ def main() -> int:
     sys.stdout.write((json.dumps(report.document()) if options.json else report.table()) + "\n")
     if report.all_problems:
         return 1
-    shutil.rmtree(folder)
+    if options.history is None:
+        shutil.rmtree(folder)
     return 0
 
 

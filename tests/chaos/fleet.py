@@ -179,6 +179,7 @@ async def chaos_fleet(servers: Servers, folder: Path) -> AsyncIterator[ChaosFlee
 def _document(
     servers: Servers, url: str, topic: str, stream: Stream, queues: tuple[RealQueue, RealQueue]
 ) -> dict[str, Any]:
+    kafka = servers.kafka.bootstrap_servers
     common = {"FunctionName": "f", "BatchSize": BATCH}
     pollers = {"ScalingConfig": {"MaximumConcurrency": _POLLERS}}
     return {
@@ -188,7 +189,8 @@ def _document(
         "aws": {"region": "us-east-1"},
         "functions": url_target(url, timeout=_TIMEOUT_S),
         "event_source_mappings": [
-            kafka_mapping(servers.kafka.bootstrap_servers, topic, name="kafka", BatchSize=BATCH),
+            # Without Kafka's window of half a second: what is measured is how soon a successor begins.
+            kafka_mapping(kafka, topic, name="kafka", BatchSize=BATCH, MaximumBatchingWindowInSeconds=0),
             {"Name": "kinesis", "EventSourceArn": stream.arn, "StartingPosition": "TRIM_HORIZON", **common},
             *(
                 {"Name": name, "EventSourceArn": queue.arn, **common, **pollers}

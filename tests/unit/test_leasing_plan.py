@@ -104,3 +104,32 @@ def test_leases_the_store_does_not_know_are_found(held: dict[int, NodeId], mine:
     stale = {key: replace(lease, token=FencingToken(lease.token + 1)) for key, lease in leases.items()}
     assert set(contradicted(snapshot, stale)) == set(leases)
     assert highest_token(snapshot) == max((number + 1 for number in held), default=None)
+
+
+_GONE = NodeId("gone")
+_NODES = (ANN, BOB, CAT)
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.sampled_from([*_NODES, _GONE])),
+    st.dictionaries(st.integers(0, 9), st.sampled_from([*_NODES, _GONE])),
+    st.sets(st.sampled_from(_NODES), max_size=2),
+    st.lists(st.floats(0.1, 100), min_size=10, max_size=10),
+)
+def test_what_is_free_is_taken_whatever_hand_overs_are_under_way(
+    held: dict[int, NodeId], given_to: dict[int, NodeId], draining: set[NodeId], weights: list[float]
+) -> None:
+    """Each node knows only of its own hand-overs; still each shard that nobody holds is taken by exactly one of them."""
+    snapshot = snapshot_of(10, *_NODES, held={number: node for number, node in held.items() if node != _GONE})
+    wanted = tuple(replace(one, weight=weight) for one, weight in zip(snapshot.wanted, weights, strict=True))
+    members = tuple(replace(member, draining=member.node in draining) for member in snapshot.members)
+    snapshot = replace(snapshot, wanted=wanted, members=members)
+    taken = []
+    for node in _NODES:
+        ours = {key for key, holding in snapshot.holdings.items() if holding.node == node}
+        leaving = {
+            key: given_to[number] for number in range(10) if (key := shard(number)) in ours and number in given_to
+        }
+        plan = make_plan(snapshot, node, held=ours - leaving.keys(), leaving=leaving, draining=node in draining)
+        taken += plan.take
+    assert sorted(taken) == sorted(one.key for one in wanted if one.key not in snapshot.holdings)
