@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 0-1999
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check sim lint-deploy services bench format lock clean
+.PHONY: help demo test check sim lint-deploy services bench chaos format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ services: $(VENV)/.dev ## Start the real servers, print their addresses, stop th
 
 bench: $(VENV)/.dev ## Measure: the table of the documentation's performance page
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev ## Put a real fleet through faults: ARGS="--seconds 300 --seed 7 --json"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 format: $(VENV)/.dev ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix-only -q .

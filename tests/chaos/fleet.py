@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import signal
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -134,13 +133,6 @@ class ChaosFleet:
         with contextlib.suppress(AssertionError):
             await eventually(quiet, "nothing in flight", limit_s=20)
         return ledgers
-
-    async def stop(self) -> list[str]:
-        """Drain all nodes; return what was wrong with their ends."""
-        running = [node for node in self.nodes if node.running]
-        for node in running:
-            node.signal(signal.SIGTERM)
-        return [f"{node.name} ended with {status}" for node in running if (status := await node.ended())]
 
 
 _UNOWNED = ("drained", "pending")  # shards of a stream that are read to the end, and such whose parents are not

@@ -41,7 +41,6 @@ async def run(servers: Servers, folder: Path, *, seed: int, seconds: float, say:
             problems.append(f"not everything was delivered within {_DRAIN_S:g} s")
         problems += _unsettled(fleet.feeds, await fleet.settled())
         problems += [f"{queue.name}: {queue.counts()} messages left" for queue in fleet.queues if not queue.empty]
-        problems += await fleet.stop()
         logs = {node.name: node.log() for node in fleet.started}
         problems += _complaints(logs)
         log = list(fleet.target.invoked())

@@ -119,12 +119,12 @@ _NODES = (ANN, BOB, CAT)
 def test_what_is_free_is_taken_whatever_hand_overs_are_under_way(
     held: dict[int, NodeId], given_to: dict[int, NodeId], draining: set[NodeId], weights: list[float]
 ) -> None:
-    """Each node knows only of its own hand-overs; still each shard that nobody holds is taken by exactly one of them."""
+    """Each node knows its own hand-overs only; still each shard that nobody holds is taken by exactly one node."""
     snapshot = snapshot_of(10, *_NODES, held={number: node for number, node in held.items() if node != _GONE})
     wanted = tuple(replace(one, weight=weight) for one, weight in zip(snapshot.wanted, weights, strict=True))
     members = tuple(replace(member, draining=member.node in draining) for member in snapshot.members)
     snapshot = replace(snapshot, wanted=wanted, members=members)
-    taken = []
+    taken: list[ShardKey] = []
     for node in _NODES:
         ours = {key for key, holding in snapshot.holdings.items() if holding.node == node}
         leaving = {
