@@ -15,9 +15,10 @@ import pytest
 import redis
 
 from tests.support.figures import measured
-from tests.support.history import OK, Invoked, Verdict, check
+from tests.support.history import OK, Invoked, check
+from tests.support.kafka_fleet import BATCH, PARTITIONS, RECORDS, TRUST_S, TTL_S, working_fleet
 from tests.support.kafka_load import expected, keyed, load
-from tests.support.node_process import NodeProcess, eventually, kafka_document, kafka_mapping, owners, url_target
+from tests.support.node_process import NodeProcess, eventually, kafka_document, kafka_mapping, url_target
 from tests.support.scripted_http import Behaviour, Received, ScriptedServer, answer, free_port, hang, reset, say
 from tests.support.target_process import TargetProcess
 
@@ -28,63 +29,14 @@ if TYPE_CHECKING:
     from node.embedded_redis import EmbeddedRedis
     from tests.support.kafka import KafkaProcess
     from tests.support.kafka_admin import KafkaAdmin
-
-TTL_S = 3
-TRUST_S = 2  # of it, a node works
-PARTITIONS = 4
-BATCH = 20
-RECORDS = 5_000
-SOME = 1_000  # delivered before the fault
-
-
-@dataclass
-class Fleet:
-    """Two nodes in the middle of their work, and what they call."""
-
-    nodes: tuple[NodeProcess, NodeProcess]
-    target: TargetProcess
-    topic: str
-
-    async def finished(self, records: int = RECORDS) -> Verdict:
-        """Wait until everything was delivered and the account is settled; judge the history."""
-        topic = expected(self.topic, PARTITIONS, records)
-
-        def all_there() -> bool:
-            self.target.invoked()
-            return self.target.delivered() >= records and not check(self.target.invoked(), topic).lost
-
-        await eventually(all_there, "all records delivered", limit_s=120)
-        for node in self.nodes:
-            assert node.running
-            assert not node.find("ledger.imbalance")
-            assert not node.find("worker.failed")
-        verdict = check(self.target.invoked(), topic)
-        assert verdict.problems() == []
-        return verdict
+    from tests.support.kafka_fleet import Fleet
 
 
 @pytest.fixture
 async def fleet(real_kafka: KafkaAdmin, own_redis: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[Fleet]:
     """Run two nodes that have delivered some of a backlog, under way with the rest."""
-    topic = real_kafka.new_topic(PARTITIONS)
-    servers = real_kafka.bootstrap_servers
-    await asyncio.to_thread(load, servers, keyed(topic, PARTITIONS, RECORDS, lambda n: b"%d" % n))
-    with TargetProcess(tmp_path / "target.log", "--latency-ms", "50") as target:
-        document = kafka_document(
-            servers, topic, redis_url=own_redis.url, functions=url_target(target.url), ttl_s=TTL_S, BatchSize=BATCH
-        )
-        async with NodeProcess(tmp_path, document, name="a") as a, NodeProcess(tmp_path, document, name="b") as b:
-            a.spawn()
-            b.spawn()
-            for node in (a, b):
-                node.address = (await node.logged("http.listening"))["address"]
-
-            async def shared() -> bool:
-                return [len(shards) for shards in owners(await a.mapping()).values()] == [2, 2]
-
-            await eventually(shared, "the partitions shared between two nodes")
-            await target.reached(target.delivered() + SOME)
-            yield Fleet((a, b), target, topic)
+    async with working_fleet(real_kafka, own_redis.url, tmp_path) as fleet:
+        yield fleet
 
 
 def invoked_between(log: Sequence[Invoked], begin: float, end: float) -> list[Invoked]:
