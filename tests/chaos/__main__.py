@@ -1,7 +1,7 @@
 """`make chaos`: real servers, a fleet of real processes, faults by seed; prints what they cost.
 
 Exit status 0 when every promise was kept; otherwise 1, with the seed that makes the same faults again and the folder
-of the history: the function's log and the nodes' logs.
+of the history: the function's log, the nodes' logs, and the faults as they happened.
 """
 
 from __future__ import annotations

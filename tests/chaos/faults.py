@@ -27,11 +27,18 @@ class Happened:
     hit: frozenset[str] = frozenset()  # the processes it ended or paused
 
 
-async def carry_out(plan: Sequence[Fault], fleet: ChaosFleet, say: Callable[[str], None]) -> list[Happened]:
-    """Make the faults at their times, or later if the one before takes longer. Returns what happened, in order."""
+async def carry_out(
+    plan: Sequence[Fault], fleet: ChaosFleet, say: Callable[[str], None], *, within_s: float
+) -> list[Happened]:
+    """Make the faults at their times, or later if the one before takes longer. Returns what happened, in order.
+
+    Where that takes longer than `within_s`, the further ones of a kind that has come already are left out.
+    """
     happened: list[Happened] = []
-    began_at = asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
     under_way: set[asyncio.Task[None]] = set()
+    begun: set[Kind] = set()
 
     async def make(fault: Fault) -> None:
         began = time.time()
@@ -44,7 +51,10 @@ async def carry_out(plan: Sequence[Fault], fleet: ChaosFleet, say: Callable[[str
             if under_way and not fault.beside:
                 await asyncio.wait(under_way)
                 under_way.clear()
-            await asyncio.sleep(began_at + fault.at_s - asyncio.get_running_loop().time())
+            if fault.kind in begun and loop.time() > began_at + within_s:
+                continue
+            begun.add(fault.kind)
+            await asyncio.sleep(began_at + fault.at_s - loop.time())
             under_way.add(tasks.create_task(make(fault), name=fault.kind))
     return sorted(happened, key=lambda one: one.began)
 

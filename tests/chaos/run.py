@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tests.chaos.faults import carry_out
 from tests.chaos.fleet import BATCH, chaos_fleet
 from tests.chaos.judging import Source, judge, tenures
@@ -34,7 +36,7 @@ async def run(servers: Servers, folder: Path, *, seed: int, seconds: float, say:
         loading = under_load(fleet.feeds, seed)
         loading.__enter__()  # its end blocks, so it is waited for beside the loop
         try:
-            happened = await carry_out(faults, fleet, say)
+            happened = await carry_out(faults, fleet, say, within_s=seconds)
         finally:
             await asyncio.to_thread(loading.__exit__, None, None, None)
         if not await fleet.drained(_DRAIN_S):
@@ -44,6 +46,7 @@ async def run(servers: Servers, folder: Path, *, seed: int, seconds: float, say:
         logs = {node.name: node.log() for node in fleet.started}
         problems += _complaints(logs)
         log = list(fleet.target.invoked())
+    (folder / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode(happened)))
     judgement = judge(log, tenures(logs), happened, [_source(feed) for feed in fleet.feeds], batch=BATCH)
     return Report(seed, seconds, len(happened), folder, [feed.name for feed in fleet.feeds], judgement, problems)
 
