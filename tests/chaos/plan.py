@@ -54,6 +54,7 @@ _LASTS_S = {
     Kind.KAFKA_KILL: (0.1, 2.0),
     Kind.REFUSALS: (2.0, 4.0),
 }
+_OF_REDIS = {Kind.REDIS_KILL, Kind.REDIS_FREEZE}
 _KILLED_MORE_OFTEN = 3  # weight of a kill among the further faults: take-over times want many
 
 
@@ -93,8 +94,8 @@ def _any_kind(random: Random) -> Kind:
 
 
 def _may_be_beside(faults: list[Fault], kind: Kind) -> bool:
-    """Whether a fault may begin while the last one is under way: two at once are enough, and of two kinds."""
+    """Whether a fault may begin while the last one is under way: two at once are enough, and not of one server."""
     if not faults or faults[-1].beside:
         return False
     kinds = {faults[-1].kind, kind}
-    return len(kinds) == 2 and Kind.ROLL not in kinds
+    return len(kinds) == 2 and Kind.ROLL not in kinds and kinds != _OF_REDIS
