@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.chaos.load import Feed, ToKafka, ToKinesis, ToQueue
 from tests.chaos.plan import NODES, TTL_S
-from tests.support.aws_servers import CREDENTIALS
+from tests.support.aws_servers import CREDENTIALS, AwsServer, Lab
+from tests.support.history import OK
 from tests.support.kafka_admin import KafkaAdmin
 from tests.support.kinesis_streams import Stream
 from tests.support.node_process import NodeProcess, eventually, kafka_mapping, url_target
@@ -32,6 +33,7 @@ _PARTITIONS, _SHARDS, _POLLERS = 8, 3, 4
 _TIMEOUT_S = 5
 _VISIBILITY_S = 6  # what a killed node had in hand shows again after so long
 _WHOLE_S = 60.0  # reached by a defect only
+_SETTLE_S = 20.0
 _LATENCY_MS = "20"
 
 
@@ -116,22 +118,23 @@ class ChaosFleet:
                 return False
             log = self.target.invoked()
             seen.update(
-                (e.topic, e.offset) for i in itertools.islice(log, read, None) if i.outcome == "ok" for e in i.records
+                (e.topic, e.offset) for i in itertools.islice(log, read, None) if i.outcome == OK for e in i.records
             )
             read = len(log)
             await asyncio.sleep(0.1)
         return True
 
     async def settled(self) -> dict[str, dict[str, Any]]:
-        """Wait until no record is in flight and the queues are empty, for a while at most; return the ledgers."""
+        """Wait until no record is in flight and no message left, for a while at most; return the ledgers."""
         ledgers: dict[str, dict[str, Any]] = {}
 
         async def quiet() -> bool:
             ledgers.update({m["name"]: m["ledger"] for m in (await self.nodes[0].status())["mappings"]})
-            return not any(ledger["in_flight"] for ledger in ledgers.values())
+            counts = [await asyncio.to_thread(queue.counts) for queue in self.queues]
+            return not any(map(sum, counts)) and not any(ledger["in_flight"] for ledger in ledgers.values())
 
         with contextlib.suppress(AssertionError):
-            await eventually(quiet, "nothing in flight", limit_s=20)
+            await eventually(quiet, "nothing in flight", limit_s=_SETTLE_S)
         return ledgers
 
 
@@ -141,11 +144,22 @@ _UNOWNED = ("drained", "pending")  # shards of a stream that are read to the end
 @contextlib.asynccontextmanager
 async def chaos_fleet(servers: Servers, folder: Path) -> AsyncIterator[ChaosFleet]:
     """Make topic, stream and queues, start the function and the nodes, and wait until they share the work."""
-    kafka, kinesis, sqs = servers.kafka.bootstrap_servers, servers.kinesis.endpoint_url, servers.elasticmq.endpoint_url
-    topic = await asyncio.to_thread(KafkaAdmin(kafka).new_topic, _PARTITIONS)
-    stream = await asyncio.to_thread(Stream, kinesis, shards=_SHARDS)
-    standard = await asyncio.to_thread(RealQueue, sqs, visibility_s=_VISIBILITY_S)
-    fifo = await asyncio.to_thread(RealQueue, sqs, fifo=True, visibility_s=_VISIBILITY_S)
+    kafka = servers.kafka.bootstrap_servers
+    kinesis, sqs = AwsServer(servers.kinesis.endpoint_url), AwsServer(servers.elasticmq.endpoint_url)
+    with Lab(kinesis, Stream) as streams, Lab(sqs, RealQueue) as queues:
+        topic = await asyncio.to_thread(KafkaAdmin(kafka).new_topic, _PARTITIONS)
+        stream = await asyncio.to_thread(streams.new, shards=_SHARDS)
+        standard = await asyncio.to_thread(queues.new, visibility_s=_VISIBILITY_S)
+        fifo = await asyncio.to_thread(queues.new, fifo=True, visibility_s=_VISIBILITY_S)
+        async with _running(servers, folder, topic, stream, (standard, fifo)) as fleet:
+            yield fleet
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    servers: Servers, folder: Path, topic: str, stream: Stream, queues: tuple[RealQueue, RealQueue]
+) -> AsyncIterator[ChaosFleet]:
+    kafka, (standard, fifo) = servers.kafka.bootstrap_servers, queues
     feeds = [
         Feed("kafka", ToKafka(kafka, topic, _PARTITIONS), keys=24, per_second=40),
         Feed("kinesis", ToKinesis(stream), keys=18, per_second=30),
@@ -154,8 +168,8 @@ async def chaos_fleet(servers: Servers, folder: Path) -> AsyncIterator[ChaosFlee
     ]
     options = ("--numbered", "--latency-ms", _LATENCY_MS)
     with TargetProcess(folder / "target.log", *options) as target:
-        document = _document(servers, target.url, topic, stream, (standard, fifo))
-        fleet = ChaosFleet(folder, servers, target, stream, (standard, fifo), feeds, document)
+        document = _document(servers, target.url, topic, stream, queues)
+        fleet = ChaosFleet(folder, servers, target, stream, queues, feeds, document)
         try:
             for place in range(NODES):
                 fleet.spawn(place)
