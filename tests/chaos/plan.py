@@ -4,7 +4,7 @@
 
 Every kind comes once before any comes twice. Most faults have the fleet to themselves, so that what they cost can be
 told apart; now and then one begins while another is under way, but never beside a rolling restart, of which nothing
-at all may be noticed.
+at all may be noticed, nor beside the first kill, so that every run measures a take-over.
 """
 
 from __future__ import annotations
@@ -98,4 +98,6 @@ def _may_be_beside(faults: list[Fault], kind: Kind) -> bool:
     if not faults or faults[-1].beside:
         return False
     kinds = {faults[-1].kind, kind}
+    if Kind.KILL in kinds and sum(one is Kind.KILL for one in (*(fault.kind for fault in faults), kind)) == 1:
+        return False
     return len(kinds) == 2 and Kind.ROLL not in kinds and kinds != _OF_REDIS

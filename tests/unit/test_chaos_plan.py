@@ -58,3 +58,11 @@ def test_faults_meet_but_never_beside_a_rolling_restart() -> None:
             else:
                 assert fault.at_s - before.at_s >= 2
     assert met > 100
+
+
+def test_the_first_kill_has_the_fleet_to_itself() -> None:
+    """Whatever the seed, a run of a minute measures a take-over that nothing hinders."""
+    for seed in SEEDS:
+        faults = plan(seed, 60)
+        first = [fault.kind for fault in faults].index(Kind.KILL)
+        assert not any(fault.beside for fault in faults[first : first + 2])
