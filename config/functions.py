@@ -132,15 +132,26 @@ def target_for(
     parts = FUNCTION.fullmatch(function_name)
     if parts is None:
         return None
+    if (listed := listed_function(function_name, functions, aws)) is not None:
+        return listed
     account = parts["account"] or parts["account_only"]
-    ours = parts["region"] in (None, aws.region) and account in (None, aws.account_id)
-    if ours and parts["name"] in functions:
-        return functions[parts["name"]]
     if invoke.endpoint is not None:
         return LambdaFunction(function_name, function_name, endpoint=invoke.endpoint)
     if function_name.startswith("arn:") and parts["region"] and account:
         return LambdaFunction(function_name, function_name, endpoint=aws.endpoint_url, signed=True)
     return None
+
+
+def listed_function(
+    function_name: str, functions: Mapping[str, FunctionSettings], aws: AwsSettings
+) -> FunctionSettings | None:
+    """Return the listed function that a FunctionName means, if it means one."""
+    parts = FUNCTION.fullmatch(function_name)
+    if parts is None:
+        return None
+    account = parts["account"] or parts["account_only"]
+    ours = parts["region"] in (None, aws.region) and account in (None, aws.account_id)
+    return functions.get(parts["name"]) if ours else None
 
 
 def function_arn(function_name: str, functions: Mapping[str, FunctionSettings], aws: AwsSettings) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.functions import function_arn, target_for
+from config.functions import function_arn, listed_function, target_for
 from invocation.settings import SandboxSettings
 
 if TYPE_CHECKING:
@@ -118,6 +118,10 @@ class Settings:
     def target_for(self, function_name: str) -> FunctionSettings | None:
         """Return what a FunctionName stands for: a listed function, the Invoke API, an ARN; None if nothing does."""
         return target_for(function_name, self.functions, self.aws, self.invoke)
+
+    def listed_function(self, function_name: str) -> FunctionSettings | None:
+        """Return the function of these files that a FunctionName stands for, if it is one of them."""
+        return listed_function(function_name, self.functions, self.aws)
 
     def function_arn(self, function_name: str) -> str:
         """Return the ARN by which documents name a mapping's function."""

@@ -27,6 +27,7 @@ from model.errors import EsmdError, RefusedError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
 
     from invocation.local_target import FunctionRunner
     from invocation.settings import FunctionSettings
@@ -50,8 +51,24 @@ class InvokeTarget(Protocol):
         """Call the function once and classify what came back. Raises nothing but CancelledError."""
 
 
+class RemoteTarget(InvokeTarget, Protocol):
+    """A function elsewhere, of which the front end wants the whole answer."""
+
+    kind: TargetKind
+
+    @property
+    def full(self) -> bool:
+        """Whether a call would have to wait for others to end."""
+
+    async def call(self, event: bytes, headers: Mapping[str, str]) -> Answer | Failure:
+        """Call the function once, with these headers besides the target's own. Raises nothing but CancelledError."""
+
+
 class UrlTarget:
     """A plain HTTP endpoint."""
+
+    kind = TargetKind.URL
+    full = False
 
     def __init__(self, settings: UrlFunction, transport: Transport, resolver: SecretResolver) -> None:
         self._url, user_headers = _plain_url(settings.url, f"function {settings.name}")
@@ -70,19 +87,21 @@ class UrlTarget:
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Call the function once and classify what came back."""
+        return await _classified(self, invocation)
+
+    async def call(self, event: bytes, headers: Mapping[str, str]) -> Answer | Failure:
+        """Call the function once; configured headers go before others."""
         configured = self._fixed
         if self._referring:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     configured = await self._resolved()
             except (EsmdError, TimeoutError) as exc:
-                failure = Failure(FailureKind.UNPREPARED, str(exc) or "secrets do not answer")
-                return classify(TargetKind.URL, failure)
-        headers = invocation_headers(invocation) | configured
-        came = await self._transport.post(self._url, invocation.event, headers, timeout_s=self._timeout_s)
+                return Failure(FailureKind.UNPREPARED, str(exc) or "secrets do not answer")
+        came = await self._transport.post(self._url, event, {**headers, **configured}, timeout_s=self._timeout_s)
         if isinstance(came, Answer) and configured and head_decides(came.status, came.headers):
             came = _masked(came, configured)
-        return classify(TargetKind.URL, came, now=time.time())
+        return came
 
     async def _resolved(self) -> dict[str, str]:
         found = {name: _sendable(name, await self._resolver.resolve(text)) for name, text in self._referring}
@@ -91,6 +110,9 @@ class UrlTarget:
 
 class LambdaTarget:
     """A function behind a Lambda-compatible Invoke API, or in AWS."""
+
+    kind = TargetKind.LAMBDA
+    full = False
 
     def __init__(self, settings: LambdaFunction, transport: Transport, signer: AwsSigner) -> None:
         self._path = f"/2015-03-31/functions/{quote(settings.function, safe='')}/invocations"
@@ -103,19 +125,21 @@ class LambdaTarget:
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Call the function once and classify what came back."""
-        headers = invocation_headers(invocation) | _SYNCHRONOUS
+        return await _classified(self, invocation)
+
+    async def call(self, event: bytes, headers: Mapping[str, str]) -> Answer | Failure:
+        """Call the function once, signed where that is wanted."""
+        sent = {**headers, **_SYNCHRONOUS}
         url = self._url
         if self._signer is not None:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    url, headers = await self._signed(self._signer, headers, invocation.event)
+                    url, sent = await self._signed(self._signer, sent, event)
             except (EsmdError, TimeoutError) as exc:
-                failure = Failure(FailureKind.UNPREPARED, str(exc) or "AWS credentials do not answer")
-                return classify(TargetKind.LAMBDA, failure)
+                return Failure(FailureKind.UNPREPARED, str(exc) or "AWS credentials do not answer")
         if url is None:
             raise AssertionError("a target without endpoint signs")
-        came = await self._transport.post(url, invocation.event, headers, timeout_s=self._timeout_s)
-        return classify(TargetKind.LAMBDA, came, now=time.time())
+        return await self._transport.post(url, event, sent, timeout_s=self._timeout_s)
 
     async def _signed(self, signer: AwsSigner, headers: dict[str, str], event: bytes) -> tuple[URL, dict[str, str]]:
         endpoint = await signer.endpoint(self._region)
@@ -126,6 +150,8 @@ class LambdaTarget:
 class RieTarget:
     """Containers with the Runtime Interface Emulator, one invocation at a time each."""
 
+    kind = TargetKind.RIE
+
     def __init__(self, settings: RieFunction, transport: Transport) -> None:
         path = "/2015-03-31/functions/function/invocations"
         if not settings.endpoints:
@@ -135,15 +161,24 @@ class RieTarget:
         self._timeout_s = settings.timeout_s
         self._transport = transport
 
+    @property
+    def full(self) -> bool:
+        """Whether every container has an invocation."""
+        return self.pool.full
+
     async def invoke(self, invocation: Invocation) -> Outcome:
-        """Call the function once, in the first container that takes the call, and classify what came back."""
-        headers = invocation_headers(invocation) | _SYNCHRONOUS
+        """Call the function once and classify what came back."""
+        return await _classified(self, invocation)
+
+    async def call(self, event: bytes, headers: Mapping[str, str]) -> Answer | Failure:
+        """Call the function once, in the first container that takes the call."""
+        sent = {**headers, **_SYNCHRONOUS}
         came: Answer | Failure = Failure(FailureKind.REFUSED)
         for _ in range(self.pool.size):
-            came = await self._call(invocation.event, headers)
+            came = await self._call(event, sent)
             if not (isinstance(came, Failure) and came.kind in _NOT_CONNECTED):
                 break
-        return classify(TargetKind.RIE, came, now=time.time())
+        return came
 
     async def _call(self, event: bytes, headers: dict[str, str]) -> Answer | Failure:
         container = await self.pool.take()
@@ -155,6 +190,11 @@ class RieTarget:
         finally:
             # Without an answer, also after a cancellation, the container may still be busy with this invocation.
             self.pool.give_back(container, alive=answered)
+
+
+async def _classified(target: RemoteTarget, invocation: Invocation) -> Outcome:
+    came = await target.call(invocation.event, invocation_headers(invocation))
+    return classify(target.kind, came, now=time.time())
 
 
 class Targets:
@@ -203,7 +243,7 @@ class Targets:
     def _signer_of(self, service: str) -> AwsSigner:
         return AwsSigner(service, self._credentials, region=self._region, endpoint_url=self._aws_endpoint_url)
 
-    def make(self, settings: FunctionSettings) -> InvokeTarget:
+    def make(self, settings: FunctionSettings) -> RemoteTarget | LocalTarget:
         """Make the target for a function. Raises as `make_target`."""
         target = make_target(settings, self._transport, self._resolver, self._signer, self._runner)
         if isinstance(target, RieTarget):

@@ -29,6 +29,11 @@ class ContainerPool(Generic[T]):
         self._waiters: deque[asyncio.Future[T]] = deque()
         self.size = len(containers)
 
+    @property
+    def full(self) -> bool:
+        """Whether who asks for a container now has to wait."""
+        return not self._free and (bool(self._busy) or not self._resting)
+
     async def take(self) -> T:
         """Wait for a container. The caller gives it back, whatever happens."""
         if not self._waiters and (found := self._next()) is not None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from invocation.classify import Answer, TargetKind, classify
+from invocation.classify import TargetKind, classify
+from invocation.front_answers import local_answer
 from invocation.headers import invocation_headers
-from invocation.invoking import InvocationResult, NotInvoked, Request
+from invocation.invoking import Request
 
 if TYPE_CHECKING:
+    from invocation.invoking import InvocationResult, NotInvoked
     from invocation.settings import HandlerFunction
     from model.invocation import Invocation
     from model.outcome import Outcome
@@ -40,20 +42,11 @@ class LocalTarget:
         trace = xray_header(headers.pop("traceparent"))
         context = msgspec.json.encode({"custom": headers}).decode()
         request = Request(invocation.event, str(uuid.uuid4()), context, trace)
-        return classify(TargetKind.LOCAL, as_answer(await self._runner.invoke(self._settings, request)))
+        return classify(TargetKind.LOCAL, local_answer(await self.run(request)))
 
-
-def as_answer(came: InvocationResult | NotInvoked) -> Answer:
-    """Return what the Invoke API would have answered (spec section 6)."""
-    if isinstance(came, NotInvoked):
-        body = {"Type": "User", "message": came.message}
-        if came.reason is not None:
-            body["Reason"] = came.reason
-        return Answer(came.status, {"x-amzn-ErrorType": came.error_type}, msgspec.json.encode(body))
-    headers = {"X-Amz-Executed-Version": came.executed_version}
-    if came.function_error is not None:
-        headers["X-Amz-Function-Error"] = came.function_error
-    return Answer(200, headers, came.payload)
+    async def run(self, request: Request) -> InvocationResult | NotInvoked:
+        """Call the function once. Raises nothing but CancelledError."""
+        return await self._runner.invoke(self._settings, request)
 
 
 def xray_header(traceparent: str) -> str:

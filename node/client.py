@@ -10,18 +10,32 @@ import http.client
 import json
 import os
 import ssl
+from base64 import b64decode
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from model.errors import EsmdError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
 DEFAULT_URL = "http://127.0.0.1:9001"
 TIMEOUT_S = 15.0
-_SAYS_WHY = frozenset({http.client.BAD_REQUEST, http.client.NOT_FOUND, http.client.CONFLICT})
+INVOKE_TIMEOUT_S = 920.0
+"""Longer than a function may take, and the node waits for it."""
+
+_TYPES = {False: "RequestResponse", True: "Event"}
+_SAYS_WHY = frozenset(
+    {
+        http.client.BAD_REQUEST,
+        http.client.NOT_FOUND,
+        http.client.CONFLICT,
+        http.client.REQUEST_ENTITY_TOO_LARGE,
+        http.client.TOO_MANY_REQUESTS,
+    }
+)
 _LARGEST_ANSWER = 256 * 1024 * 1024
 
 
@@ -31,6 +45,17 @@ class NodeUnreachableError(UnavailableError):
 
 class NodeRefusedError(EsmdError):
     """The node answered, and said no."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invoked:
+    """What came of calling a function. With `function_error` the payload is an error document."""
+
+    payload: bytes
+    function_error: str | None
+    executed_version: str | None
+    request_id: str | None
+    log: str | None  # its end, if asked for and told
 
 
 def get_json(url: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
@@ -63,6 +88,25 @@ def post_lines(url: str, path: str, document: object, *, timeout_s: float = TIME
             yield _document(line, shown)
 
 
+def invoke(url: str, function: str, event: bytes, *, tail: bool, later: bool) -> Invoked:
+    """Call a function with an event; `later` asks for not waiting for it. Raises as `get_json`."""
+    headers = {"X-Amz-Log-Type": "Tail" if tail else "None", "X-Amz-Invocation-Type": _TYPES[later]}
+    path = f"/2015-03-31/functions/{quote(function, safe='')}/invocations"
+    with _asking(url, "POST", path, body=event, headers=headers, timeout_s=INVOKE_TIMEOUT_S) as (response, shown):
+        try:
+            payload = response.read(_LARGEST_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(shown, error) from error
+        log = response.headers.get("X-Amz-Log-Result")
+        return Invoked(
+            payload=payload,
+            function_error=response.headers.get("X-Amz-Function-Error"),
+            executed_version=response.headers.get("X-Amz-Executed-Version"),
+            request_id=response.headers.get("x-amzn-RequestId"),
+            log=None if log is None else b64decode(log).decode(errors="replace"),
+        )
+
+
 def mapping_path(mapping: str, what: str) -> str:
     """Return the path of something about a mapping, by its name or id."""
     return f"/esmd/v1/mappings/{quote(mapping, safe='')}/{what}"
@@ -70,7 +114,13 @@ def mapping_path(mapping: str, what: str) -> str:
 
 @contextmanager
 def _asking(
-    url: str, method: str, path: str, *, body: bytes | None = None, timeout_s: float
+    url: str,
+    method: str,
+    path: str,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float,
 ) -> Iterator[tuple[http.client.HTTPResponse, str]]:
     """Send a request; yield the answer if it is one of success, and the address as people read it."""
     host, port, tls, prefix = _parse(url)
@@ -79,16 +129,16 @@ def _asking(
         if tls
         else http.client.HTTPConnection(host, port, timeout=timeout_s)
     )
-    headers = {"Accept": "application/json", "User-Agent": "esmd"}
+    sent = {"Accept": "application/json", "User-Agent": "esmd", **(headers or {})}
     token = os.environ.get("ESMD_TOKEN")
     if token:
-        headers["Authorization"] = f"Bearer {token}"
+        sent["Authorization"] = f"Bearer {token}"
     shown = f"{'https' if tls else 'http'}://{host}:{connection.port}"
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        sent["Content-Type"] = "application/json"
     try:
         try:
-            connection.request(method, f"{prefix}{path}", body=body, headers=headers)
+            connection.request(method, f"{prefix}{path}", body=body, headers=sent)
             response = connection.getresponse()
             refused = b"" if response.status == http.client.OK else response.read(_LARGEST_ANSWER)
         except (OSError, http.client.HTTPException) as error:
@@ -145,7 +195,7 @@ def _message(body: bytes) -> str:
         document = json.loads(body)
     except ValueError:
         return ""
-    return str(document.get("message", "")) if isinstance(document, dict) else ""
+    return str(document.get("message") or document.get("Message", "")) if isinstance(document, dict) else ""
 
 
 def _why(error: Exception) -> str:

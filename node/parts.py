@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config.settings import Settings
-    from invocation.client import InvokeTarget, Targets
+    from invocation.client import InvokeTarget, RemoteTarget, Targets
+    from invocation.local_target import LocalTarget
     from invocation.settings import FunctionSettings
     from model.mapping import EventSourceMapping
     from model.secret import SecretResolver
@@ -75,7 +76,7 @@ class Parts:
         self._resolver = resolver
         self._targets = targets
         self._aws = aws
-        self._made: dict[str, tuple[FunctionSettings, InvokeTarget]] = {}
+        self._made: dict[str, tuple[FunctionSettings, RemoteTarget | LocalTarget]] = {}
         self._meters = meters
         self._checkpointer = checkpointer
         self._embedded_kafka = embedded_kafka  # bootstrap server
@@ -209,10 +210,13 @@ class Parts:
         function = self.settings.target_for(name)
         if function is None:
             raise RefusedError(f"mapping {mapping.name}: this node knows no function {name}")
-        made = self._made.get(name)
+        return self.target(function)
+
+    def target(self, function: FunctionSettings) -> RemoteTarget | LocalTarget:
+        """Return the one target of a function, whoever calls it: an emulator's container takes one call at a time."""
+        made = self._made.get(function.name)
         if made is None or made[0] != function:
-            # One target for all mappings that use the function: a container of the emulator takes one call at a time.
-            made = self._made[name] = (function, self._targets.make(function))
+            made = self._made[function.name] = (function, self._targets.make(function))
         return made[1]
 
 

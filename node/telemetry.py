@@ -93,7 +93,7 @@ class NodeCollector(Collector):
             "esm_invocation_duration_seconds", "Time from sending a batch to its outcome.", labels=LABELS
         )
         for labels, counters in meters:
-            durations.add_metric(labels, *_cumulative(counters.durations))
+            durations.add_metric(labels, *cumulative(counters.durations))
         yield durations
         yield from _shards(meters)
         yield from _circuits(meters)
@@ -184,7 +184,8 @@ def _transitions(by_reason: Mapping[str, int]) -> Metric:
     return counter
 
 
-def _cumulative(histogram: DurationHistogram) -> tuple[list[tuple[str, float]], float]:
+def cumulative(histogram: DurationHistogram) -> tuple[list[tuple[str, float]], float]:
+    """Return buckets and sum in the form that Prometheus wants."""
     bounds = [*map(str, DURATION_BOUNDS_S), "+Inf"]
     totals = accumulate(histogram.buckets)
     return [(bound, float(total)) for bound, total in zip(bounds, totals, strict=True)], histogram.sum_s

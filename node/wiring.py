@@ -17,8 +17,10 @@ from controlplane.explain import read_explanation
 from controlplane.mappings import Desired, apply
 from controlplane.status import present_shards, read_status
 from invocation.client import Targets
+from invocation.frontend import FrontEnd, Room
 from model.errors import ConflictError, SourceRefusedError, UnavailableError
 from model.ids import TRACKER, NodeId
+from model.lease import Role
 from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
 from model.progress import ShardState
@@ -29,6 +31,8 @@ from node.embedded_redis import EmbeddedRedis
 from node.engine import Engine
 from node.guard import BearerTokens
 from node.health import Readiness, readiness
+from node.invoke_api import InvokeApi
+from node.invoke_metrics import InvokeMeters
 from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings
 from node.redrive import Redrives
@@ -45,6 +49,8 @@ from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from aiohttp import web
 
     from config.settings import ConfiguredMapping, Settings
     from controlplane.explain import Explanation
@@ -159,6 +165,8 @@ class Node:
         self._embedded_kafka = embedded_kafka
         self._embedded_aws = embedded_aws
         self._meters = Meters()
+        self._invoke_meters = InvokeMeters()
+        self._room = Room()
         self._draining = False
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
@@ -210,7 +218,9 @@ class Node:
                 await shutdown.drain.wait()
                 self._draining = True
                 self._redrives.stop()
-                await self._engine.drain(settings.drain_timeout_s)
+                async with asyncio.TaskGroup() as draining:
+                    draining.create_task(self._room.drain(settings.drain_timeout_s))
+                    draining.create_task(self._engine.drain(settings.drain_timeout_s))
                 await engine
                 for task in background:
                     task.cancel()
@@ -225,14 +235,24 @@ class Node:
         )
         telemetry = Telemetry(collector)
         telemetry.registry.register(SandboxCollector(self._workers))
+        telemetry.registry.register(self._invoke_meters)
         return Surface(
             alive=lambda: self._watchdog.alive,
             ready=self._ready,
             metrics=telemetry.exposition,
             status=self._status,
             credentials=credentials,
-            routes=MappingApi(explain=self._explain, redrives=self._redrives).routes(),
+            routes=[
+                *MappingApi(explain=self._explain, redrives=self._redrives).routes(),
+                *self._front_end(),
+            ],
         )
+
+    def _front_end(self) -> Sequence[web.AbstractRouteDef]:
+        if Role.FRONTEND not in self._options.roles:
+            return ()
+        front_end = FrontEnd(lambda: self._settings, self._parts.target)
+        return InvokeApi(front_end, self._room, self._invoke_meters).routes()
 
     def _ready(self) -> Readiness:
         unread = {

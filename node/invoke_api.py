@@ -1,0 +1,117 @@
+"""The Invoke operation of the Lambda API over HTTP: `boto3.client("lambda").invoke` (spec section 6).
+
+Takes in the request, no more of it than may be, and counts what came of it. What it means is `invocation.frontend`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import ClientPayloadError, hdrs, web
+
+from invocation.classify import Answer
+from invocation.front_answers import REQUEST_ID, error_answer
+from invocation.invoke_request import MAX_EVENT_BYTES, read_event, read_head, too_large
+from invocation.invoking import NotInvoked, out_of_service, throttled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from invocation.frontend import FrontEnd, Room
+    from invocation.invoke_request import InvokeHead
+    from invocation.settings import FunctionSettings
+    from node.invoke_metrics import InvokeMeters
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_PATH = "/2015-03-31/functions/{function}/invocations"
+_BODY_LIMIT_S = 60.0
+_NO_CONTENT = 204
+_TRACE = "X-Amzn-Trace-Id"
+_DRY_RUN = Answer(_NO_CONTENT, {"X-Amz-Executed-Version": "$LATEST"})
+
+
+class InvokeApi:
+    """The handler. What `room` has no place for is throttled; once that is closed, everything is refused."""
+
+    def __init__(self, front_end: FrontEnd, room: Room, meters: InvokeMeters) -> None:
+        self._front_end = front_end
+        self._room = room
+        self._meters = meters
+
+    def routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return the routes, for `node.serve.Surface`."""
+        return [web.post(_PATH, self._invoke)]
+
+    async def _invoke(self, request: web.Request) -> web.StreamResponse:
+        request_id = str(uuid.uuid4())
+        head = read_head(request.match_info["function"], request.query.get("Qualifier"), request.headers)
+        if isinstance(head, NotInvoked):
+            return _response(error_answer(head), request_id)
+        function = self._front_end.find(head)
+        if isinstance(function, NotInvoked):
+            return _response(error_answer(function), request_id, head)
+        began_at = time.perf_counter()
+        try:
+            answer = await self._admitted(request, function, head, request_id)
+        except Exception:  # a supervision point: one request must not take the node down
+            log.exception("invoke.failed", function=function.name, request_id=request_id)
+            answer = error_answer(out_of_service("internal error; the node's log has it"))
+        if answer.status != _NO_CONTENT:
+            self._meters.count(function.name, answer, time.perf_counter() - began_at)
+        return _response(answer, request_id, head)
+
+    async def _admitted(
+        self, request: web.Request, function: FunctionSettings, head: InvokeHead, request_id: str
+    ) -> Answer:
+        """Invoke the function, if there is room for its event."""
+        length = request.content_length
+        if length is not None and length > MAX_EVENT_BYTES:
+            return error_answer(too_large())
+        if self._room.closed:
+            return error_answer(out_of_service("the node is stopping"))
+        known = length is not None and hdrs.CONTENT_ENCODING not in request.headers
+        size = length if known and length is not None else MAX_EVENT_BYTES
+        if not self._room.enter(size):
+            return error_answer(throttled(own_limit=False))
+        try:
+            body = await _read(request)
+            event = body if isinstance(body, NotInvoked) else read_event(body)
+            if isinstance(event, NotInvoked):
+                return error_answer(event)
+            if head.dry_run:
+                return _DRY_RUN
+            return await self._front_end.invoke(function, head, event, request_id)
+        finally:
+            self._room.leave(size)
+
+
+async def _read(request: web.Request) -> bytes | NotInvoked:
+    """Return the body, or why it is not taken."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_LIMIT_S):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > MAX_EVENT_BYTES:
+                    return too_large()
+                parts.append(part)
+    except TimeoutError:
+        return NotInvoked(408, "RequestTimeoutException", f"the event did not come within {_BODY_LIMIT_S:g} s")
+    except (ClientPayloadError, web.RequestPayloadError, ConnectionError):
+        return NotInvoked(400, "InvalidRequestContentException", "the request ended before its body did")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _response(answer: Answer, request_id: str, head: InvokeHead | None = None) -> web.Response:
+    headers = {REQUEST_ID: request_id, **answer.headers}
+    if answer.status != _NO_CONTENT:
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+    if head is not None:
+        headers[_TRACE] = head.trace
+    return web.Response(body=answer.body, status=answer.status, headers=headers)

@@ -1,0 +1,222 @@
+"""Functions of a real node, invoked by AWS's own client for Python."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64decode, b64encode
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.invoke_rig import invoke_rig
+from tests.support.node_process import eventually
+
+from tests.support.scripted_http import ScriptedServer, answer, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from node.embedded_redis import EmbeddedRedis
+    from tests.support.invoke_rig import InvokeRig
+
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:local"
+RESULTS = ("ok", "error", "throttled", "refused", "failed")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+NOT_FOUND = {"x-amzn-ErrorType": "ResourceNotFoundException"}
+LARGEST = 6 * 1024 * 1024
+
+
+async def refusal(rig: InvokeRig, function: str, event: object = None, **more: str) -> ClientError:
+    """Return the error that an invocation ends with."""
+    with pytest.raises(ClientError) as caught:
+        await rig.invoke(function, event, **more)
+    return caught.value
+
+
+def code_of(error: ClientError) -> tuple[str, int]:
+    """Return type and status of an error."""
+    return error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Return a folder that functions may write to, whoever they run as."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def rig(folder: Path, shared_redis: EmbeddedRedis) -> Iterator[InvokeRig]:
+    """Run one node for all tests of the function in a sandbox."""
+    with asyncio.Runner() as runner:
+        running = invoke_rig(folder, shared_redis.url, {})
+        yield runner.run(running.__aenter__())
+        runner.run(running.__aexit__(None, None, None))
+
+
+async def test_a_result_with_its_log(rig: InvokeRig) -> None:
+    """The function sees event, client context, request id and trace; the caller gets the log's end if he asks."""
+    context = b64encode(json.dumps({"custom": {"käse": 'a\n"b"'}}, indent=1).encode()).decode()
+    came = await rig.invoke("local", {"a": 1}, LogType="Tail", ClientContext=context)
+    told = json.loads(came["Payload"])
+    assert (told["event"], told["custom"]) == ({"a": 1}, {"käse": 'a\n"b"'})
+    assert told["id"] == came["ResponseMetadata"]["RequestId"]
+    assert told["trace"].startswith("Root=1-")
+    assert (came["StatusCode"], came["ExecutedVersion"]) == (200, "$LATEST")
+    assert "FunctionError" not in came
+    log = b64decode(came["LogResult"]).decode()
+    assert log.startswith(f"START RequestId: {told['id']}")
+    assert "a line of the function" in log
+
+
+async def test_a_function_error(rig: InvokeRig) -> None:
+    """It is a success of status 200 with a mark and the function's own document."""
+    failed = await rig.invoke("local", "raise")
+    assert (failed["StatusCode"], failed["FunctionError"]) == (200, "Unhandled")
+    document = json.loads(failed["Payload"])
+    assert (document["errorType"], document["errorMessage"]) == ("ValueError", "no good")
+    assert "LogResult" not in failed
+
+
+@pytest.mark.parametrize("name", [ARN, f"{ARN}:live", "000000000000:function:local", "local:$LATEST"])
+async def test_every_form_of_a_name(rig: InvokeRig, name: str) -> None:
+    """A function is found by its name and ARN, with a qualifier and without; no payload is an empty event."""
+    assert json.loads((await rig.invoke(name, b""))["Payload"])["event"] == {}
+
+
+async def test_a_dry_run(rig: InvokeRig) -> None:
+    """The function is not run."""
+    dry = await rig.invoke("local", "raise", InvocationType="DryRun", Qualifier="$LATEST")
+    assert (dry["StatusCode"], dry["Payload"]) == (204, b"")
+
+
+async def test_unknown_functions(rig: InvokeRig) -> None:
+    """Their ARN is told as AWS tells it; another Region's function of that name is another one."""
+    unknown = await refusal(rig, "missing")
+    assert code_of(unknown) == ("ResourceNotFoundException", 404)
+    assert unknown.response["Error"]["Message"] == f"Function not found: {ARN[:-5]}missing:$LATEST"
+    assert code_of(await refusal(rig, ARN.replace("us-east-1", "eu-west-1"))) == ("ResourceNotFoundException", 404)
+
+
+async def test_requests_that_are_refused(rig: InvokeRig) -> None:
+    """What is no JSON, and asynchronous invocations, which nothing would keep."""
+    assert code_of(await refusal(rig, "local", b"{,}")) == ("InvalidRequestContentException", 400)
+    later = await refusal(rig, "local", 1, InvocationType="Event")
+    assert code_of(later) == ("InvalidParameterValueException", 400)
+    assert "not available in this version" in later.response["Error"]["Message"]
+
+
+async def test_limits_of_size(rig: InvokeRig) -> None:
+    """An event may have 6 MB and no byte more, whether or not its length is told; nor may a result."""
+    largest = b'"' + b"x" * (LARGEST - 2) + b'"'
+    assert (await rig.invoke("local", largest, InvocationType="DryRun"))["StatusCode"] == 204
+    assert code_of(await refusal(rig, "local", largest + b" ")) == ("RequestTooLargeException", 413)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(7):
+            yield b" " * 1024 * 1024
+
+    path = f"{rig.url}/2015-03-31/functions/local/invocations"
+    async with aiohttp.ClientSession() as client, client.post(path, data=pieces()) as came:
+        assert (came.status, came.headers["x-amzn-ErrorType"]) == (413, "RequestTooLargeException")
+    response = await rig.invoke("local", {"size": LARGEST + 101})
+    assert json.loads(response["Payload"])["errorType"] == "Function.ResponseSizeTooLarge"
+
+
+async def test_a_caller_who_goes_away(rig: InvokeRig, folder: Path) -> None:
+    """The function goes on to its end, as in AWS; meanwhile others are throttled, afterwards nothing is left of it."""
+    mark, go, done = folder / "mark", folder / "go", folder / "mark-done"
+    event = json.dumps({"wait_for": str(go), "mark": str(mark)}).encode()
+    host, port = rig.node.address.split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /2015-03-31/functions/local/invocations HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(event)}"
+    writer.write(f"{head}\r\n\r\n".encode() + event)
+    await eventually(mark.exists, lambda: f"the function runs:\n{rig.node.tail()}")
+    writer.close()
+    await writer.wait_closed()
+    throttled = await refusal(rig, "local", 1)
+    assert code_of(throttled) == ("TooManyRequestsException", 429)
+    assert throttled.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
+    ok = 'esm_frontend_invocations_total{function="local",result="ok"}'
+    before = (await rig.node.metrics())[ok]
+    go.touch()
+
+    async def counted() -> bool:
+        return (await rig.node.metrics())[ok] == before + 1
+
+    await eventually(counted, "its end is counted")
+    assert done.exists()
+    assert (await rig.node.metrics())['esm_environments{function="local",state="idle"}'] == 1
+    assert (await rig.invoke("local", 2))["StatusCode"] == 200
+
+
+async def test_every_answer_is_counted(rig: InvokeRig) -> None:
+    """By function and by what it came to; those that reached the function with their duration."""
+    name = 'esm_frontend_invocations_total{{function="local",result="{}"}}'
+    before = await rig.node.metrics()
+    await rig.invoke("local", 1)
+    await rig.invoke("local", "raise")
+    await refusal(rig, "local", b"{")
+    after = await rig.node.metrics()
+    grown = {result: after[name.format(result)] - before.get(name.format(result), 0) for result in RESULTS}
+    assert grown == {"ok": 1, "error": 1, "throttled": 0, "refused": 1, "failed": 0}
+    durations = 'esm_frontend_duration_seconds_count{function="local"}'
+    assert after[durations] - before.get(durations, 0) == 2
+
+
+async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_path: Path) -> None:
+    """A URL, an emulator's container and a function in AWS answer alike, each by its own target."""
+    async with asyncio.timeout(90), ScriptedServer() as url, ScriptedServer() as rie, ScriptedServer() as aws:
+        functions = {
+            "url": {"url": url.url, "headers": {"X-Own": "yes"}},
+            "rie": {"rie": [rie.url]},
+            "cloud": {"arn": "arn:aws:lambda:us-east-1:000000000000:function:there:live"},
+            "away": {"url": f"http://127.0.0.1:{free_port()}"},
+        }
+        settings = {"region": "us-east-1", "endpoint_url": aws.url}
+        async with invoke_rig(tmp_path, redis_url, functions, env=CREDENTIALS, aws=settings) as rig:
+            url.then(
+                answer(200, b'{"ok":true}'),
+                answer(200, b""),
+                answer(500, b"<html>"),
+                answer(400, b'{"errorType":"Own","errorMessage":"m"}'),
+                answer(429, headers={"Retry-After": "7"}),
+            )
+            came = await rig.invoke("url", {"a": 1})
+            assert (came["Payload"], came["StatusCode"], came["ExecutedVersion"]) == (b'{"ok":true}', 200, "$LATEST")
+            request = url.requests[0]
+            assert (request.body, request.headers["x-own"]) == (b'{"a": 1}', "yes")
+            assert request.headers["x-amzn-requestid"] == came["ResponseMetadata"]["RequestId"]
+            assert (await rig.invoke("url", 1))["Payload"] == b"null"
+            failed = await rig.invoke("url", 1)
+            assert failed["FunctionError"] == "Unhandled"
+            document = json.loads(failed["Payload"])
+            assert document["errorType"] == "Function.Unknown"
+            assert document["errorMessage"].endswith("HTTP 500 Internal Server Error")
+            assert json.loads((await rig.invoke("url", 1))["Payload"]) == {"errorType": "Own", "errorMessage": "m"}
+            throttled = await refusal(rig, "url", 1)
+            assert code_of(throttled) == ("TooManyRequestsException", 429)
+            assert throttled.response["retryAfterSeconds"] == "7"
+            away = await refusal(rig, "away", 1)
+            assert code_of(away) == ("ResourceNotReadyException", 502)
+            assert "connection refused" in away.response["Error"]["Message"]
+
+            rie.then(answer(200, b"Task timed out after 3.00 seconds"))
+            emulated = await rig.invoke("rie", 1)
+            assert emulated["FunctionError"] == "Unhandled"
+            assert json.loads(emulated["Payload"])["errorType"] == "Sandbox.Timedout"
+
+            logs = {"X-Amz-Log-Result": "bG9n", "X-Amz-Executed-Version": "3", "x-amzn-RequestId": "theirs"}
+            aws.then(answer(200, b"[1]", headers=logs), answer(404, b'{"Message":"no"}', headers=NOT_FOUND))
+            cloud = await rig.invoke("cloud", 1, LogType="Tail")
+            assert (cloud["Payload"], cloud["ExecutedVersion"], cloud["LogResult"]) == (b"[1]", "3", "bG9n")
+            assert cloud["ResponseMetadata"]["RequestId"] == "theirs"
+            assert aws.requests[0].headers["x-amz-log-type"] == "Tail"
+            assert aws.requests[0].headers["authorization"].startswith("AWS4-HMAC-SHA256")
+            assert code_of(await refusal(rig, "cloud", 1)) == ("ResourceNotFoundException", 404)

@@ -1,0 +1,85 @@
+"""A node with functions of each kind, and AWS's own client of it, for tests of the Invoke operation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from tests.support.node_process import NodeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+CODE = """
+import base64, json, os, time
+
+def handler(event, context):
+    if event == "raise":
+        raise ValueError("no good")
+    if isinstance(event, dict) and "wait_for" in event:
+        open(event["mark"], "w").close()
+        while not os.path.exists(event["wait_for"]):
+            time.sleep(0.01)
+        open(event["mark"] + "-done", "w").close()
+        return "waited"
+    if isinstance(event, dict) and "size" in event:
+        return "x" * event["size"]
+    print("a line of the function")
+    custom = context.client_context.custom if context.client_context else None
+    return {"event": event, "id": context.aws_request_id, "custom": custom, "trace": os.environ["_X_AMZN_TRACE_ID"]}
+"""
+
+
+def lambda_client(url: str) -> Any:
+    """Return boto3's client, unmodified, for a node."""
+    return boto3.client(
+        "lambda",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"max_attempts": 0}),
+    )
+
+
+class InvokeRig:
+    """The node and its client."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        self.node = node
+        self.url = f"http://{node.address}"
+        self.client = lambda_client(self.url)
+
+    async def invoke(self, function: str, event: Any = None, **more: Any) -> dict[str, Any]:
+        """Invoke; the payload is read into `Payload`."""
+        payload = event if isinstance(event, bytes) else json.dumps(event).encode()
+        answer = await asyncio.to_thread(self.client.invoke, FunctionName=function, Payload=payload, **more)
+        assert isinstance(answer, dict)
+        answer["Payload"] = answer["Payload"].read()
+        return answer
+
+
+@asynccontextmanager
+async def invoke_rig(
+    folder: Path, redis_url: str, functions: Mapping[str, Any], *, env: Mapping[str, str] | None = None, **more: Any
+) -> AsyncIterator[InvokeRig]:
+    """Run a node with the Python function `local`, one at a time, and others; drain it at the end."""
+    code = folder / "code"
+    code.mkdir()
+    (code / "app.py").write_text(CODE)
+    local = {"handler": "app.handler", "code": str(code), "timeout": 30, "concurrency": 1}
+    document = {"redis": {"url": redis_url}, "functions": {"local": local, **functions}, **more}
+    async with NodeProcess(folder, document, env=env) as node:
+        await node.start()
+        rig = InvokeRig(node)
+        try:
+            yield rig
+            assert await node.stop() == 0
+        finally:
+            rig.client.close()
