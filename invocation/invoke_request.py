@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from invocation.invoking import NotInvoked
+from model.rules.parameters import FUNCTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ _NAME_PATTERN = (
     r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
     r"([a-zA-Z0-9-_\.]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?"
 )
-_NAME = re.compile(_NAME_PATTERN)
+_NAME = re.compile(_NAME_PATTERN, re.ASCII)
 _LONGEST_NAME = 170
 _QUALIFIER_PATTERN = r"(|[a-zA-Z0-9$_-]+)"
 _QUALIFIER = re.compile(_QUALIFIER_PATTERN)
@@ -126,8 +127,8 @@ def new_trace() -> str:
 
 
 def _qualifier_of(name: str) -> str | None:
-    found = _NAME.fullmatch(name)
-    return None if found is None else found[8]
+    found = FUNCTION.fullmatch(name)
+    return None if found is None else found["qualifier"]
 
 
 def _context(text: str) -> str | None:

@@ -27,15 +27,7 @@ INVOKE_TIMEOUT_S = 920.0
 """Longer than a function may take, and the node waits for it."""
 
 _TYPES = {False: "RequestResponse", True: "Event"}
-_SAYS_WHY = frozenset(
-    {
-        http.client.BAD_REQUEST,
-        http.client.NOT_FOUND,
-        http.client.CONFLICT,
-        http.client.REQUEST_ENTITY_TOO_LARGE,
-        http.client.TOO_MANY_REQUESTS,
-    }
-)
+_SAYS_WHY = frozenset({http.client.BAD_REQUEST, http.client.NOT_FOUND, http.client.CONFLICT})
 _LARGEST_ANSWER = 256 * 1024 * 1024
 
 
@@ -173,7 +165,8 @@ def _refusal(response: http.client.HTTPResponse, body: bytes, shown: str, path: 
         return NodeUnreachableError(f"the node at {shown} cannot answer now: {message}")
     if response.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
         return NodeRefusedError(f"the node at {shown} refuses: {message}")
-    if told and told != response.reason and response.status in _SAYS_WHY:
+    ours = told != response.reason and response.status in _SAYS_WHY
+    if told and (ours or "x-amzn-ErrorType" in response.headers):
         return NodeRefusedError(told)
     return NodeRefusedError(f"{shown}{path} answers {response.status}: {message}. Is it an esmd node?")
 

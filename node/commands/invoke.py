@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--url", envvar="ESMD_URL", default="http://127.0.0.1:9001", show_default=True, help="Any node of the fleet."
 )
-def invoke_command(  # noqa: PLR0913 - one for each option
-    function: str, *, payload: str, tail: bool, later: bool, as_json: bool, url: str
-) -> int:
+def invoke_command(function: str, *, payload: str, tail: bool, later: bool, as_json: bool, url: str) -> int:
     """Call FUNCTION, a name or an ARN, with an event, and print its result.
 
     When the function fails, its error goes to standard error and the exit status is 1.

@@ -15,7 +15,6 @@ from botocore.exceptions import ClientError
 
 from tests.support.invoke_rig import invoke_rig
 from tests.support.node_process import eventually
-
 from tests.support.scripted_http import ScriptedServer, answer, free_port
 
 if TYPE_CHECKING:

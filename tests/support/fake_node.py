@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 class FakeNode(ThreadingHTTPServer):
@@ -19,6 +19,8 @@ class FakeNode(ThreadingHTTPServer):
     path = ""
     authorization: str | None = None
     body = b""
+    headers: Mapping[str, str] = {}
+    more_headers: Mapping[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -31,10 +33,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
+        self.server.headers = dict(self.headers)
         self.server.path, self.server.authorization = self.path, self.headers["Authorization"]
         self.server.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         status, body = self.server.answer
         self.send_response(status)
+        for name, value in self.server.more_headers.items():
+            self.send_header(name, value)
         if isinstance(body, bytes):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
