@@ -21,7 +21,7 @@ from benchmarks.kinesis import Kinesis
 from benchmarks.machine import describe, pin
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import table, write
-from benchmarks.sandbox import Sandbox
+from benchmarks.sandbox import InvokeOverHttp, Sandbox
 from benchmarks.sqs import Sqs
 from benchmarks.takeover import TakeOver
 from tests.support.servers import ServerFailedError, ServerUnavailableError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _SOURCES = (Kafka(), Kinesis(), Sqs())
 CASES: tuple[Case, ...] = (
     *filtering.cases(),
-    Sandbox(),
+    Sandbox(), InvokeOverHttp(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)], IdleShards(), TakeOver(3), TakeOver(10),
 )  # fmt: skip
 

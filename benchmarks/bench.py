@@ -165,15 +165,16 @@ class Bench:
     @contextlib.contextmanager
     def node(
         self,
-        mapping: Mapping[str, object],
+        mapping: Mapping[str, object] | None,
         *,
         redis: str,
-        sink: str,
+        sink: str = "http://127.0.0.1:9",
+        functions: Mapping[str, object] | None = None,
         name: str | None = None,
         ttl_s: int = 10,
         env: Mapping[str, str] | None = None,
     ) -> Iterator[NodeUnderTest]:
-        """Run a node with one mapping.
+        """Run a node with one mapping, or none, and more functions besides `sink`.
 
         Without a `name` it is a mapping that never was: another run of the same name would go on where the first one's
         consumer group stands.
@@ -185,9 +186,11 @@ class Bench:
             "data_dir": str(self.home / "data"),
             "drain_timeout": 5,
             "leasing": {"ttl": ttl_s},
-            "functions": {"sink": {"url": sink, "timeout": 30}},
-            "event_source_mappings": [{"Name": name or unique_name("bench"), "FunctionName": "sink", **mapping}],
+            "functions": {"sink": {"url": sink, "timeout": 30}, **(functions or {})},
         }
+        if mapping is not None:
+            named = {"Name": name or unique_name("bench"), "FunctionName": "sink", **mapping}
+            config["event_source_mappings"] = [named]
         path = self._path("node.yaml")
         path.write_bytes(msgspec.json.encode(config))
         with Child("node", ["run", str(path)], cpus=self.cpus.measured, env=env, log=self._path("node.log")) as child:

@@ -1,25 +1,31 @@
 """What a function in a sandbox costs: its cold start, and the way of a batch to a warm one and back, in process.
 
 The function is the smallest in Python, run by AWS's runtime client. Pollers call the worker manager just so. A round
-starts five environments, one after the other, and invokes one of them with 100 records (22 kB) again and again.
+starts five environments, one after the other, and invokes one of them with 100 records (22 kB) again and again. Over
+HTTP it is 1 kB, to a node as users run it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from random import Random
 from typing import TYPE_CHECKING
 
 import uvloop
+from yarl import URL
 
+from benchmarks.deliveries import wait_for
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row, percentile
 from config.secrets import Secrets
+from invocation.classify import Answer
 from invocation.invoking import InvocationResult, Request
 from invocation.roster import Capacity, Terms
 from invocation.sandboxes import Sandboxes
 from invocation.settings import HandlerFunction
+from invocation.transport import Transport
 from invocation.worker_manager import WorkerManager
 from node import logs
 
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 _STARTS = 5
+_SMALL = 1000
 _EVENT = json.dumps({"Records": [{"number": i, "data": "x" * 200} for i in range(100)]}).encode()
 
 
@@ -55,6 +62,53 @@ class Sandbox:
             p99.append(percentile(warm, 0.99))
         figures = [("cold start", cold), ("warm p50", p50), ("warm p99", p99)]
         yield Row(self.name, tuple(Figure.of(name, "ms", values) for name, values in figures))
+
+
+class InvokeOverHttp:
+    """A warm function, invoked through a node's front end at a rate. `benchmarks.bench.Case`.
+
+    A call that is due while the one before has not come back waits, and its waiting counts.
+    """
+
+    name = "invoke-http"
+
+    def run(self, bench: Bench) -> Iterable[Row]:
+        """Measure."""
+        bench.say(self.name)
+        code = bench.home / "invoke"
+        code.mkdir()
+        (code / "app.py").write_text("def handler(event, context):\n    return len(event['data'])\n")
+        function = {"handler": "app.handler", "code": str(code)}
+        p50: list[float] = []
+        p99: list[float] = []
+        with bench.redis() as redis, bench.node(None, redis=redis, functions={"f": function}) as node:
+            wait_for(node.ready, "a node", within_s=60)
+            url = URL(f"{node.url}/2015-03-31/functions/f/invocations")
+            for _ in range(bench.options.rounds):
+                took = uvloop.run(_calls(url, bench.options.seconds, bench.options.rate))
+                p50.append(percentile(took, 0.5))
+                p99.append(percentile(took, 0.99))
+        yield Row(self.name, (Figure.of("warm p50", "ms", p50), Figure.of("warm p99", "ms", p99)))
+
+
+async def _calls(url: URL, seconds: float, rate: float) -> list[float]:
+    """Return milliseconds of calls that were due at a rate."""
+    event = json.dumps({"data": "x" * _SMALL}).encode()
+    took: list[float] = []
+    async with Transport() as transport:
+        await transport.post(url, event, {}, timeout_s=10)
+        began = time.perf_counter()
+        for number in range(max(int(seconds * rate), 1)):
+            late_s = time.perf_counter() - (began + number / rate)
+            if late_s < 0:
+                await asyncio.sleep(-late_s)
+                late_s = 0.0  # a timer of the loop is late by up to a millisecond, which is not the node's fault
+            sent = time.perf_counter()
+            came = await transport.post(url, event, {}, timeout_s=10)
+            took.append((time.perf_counter() - sent + late_s) * 1000)
+            if not isinstance(came, Answer) or came.body != b"%d" % _SMALL:
+                raise BenchmarkFailedError(f"the function did not answer: {came}")
+    return took
 
 
 async def _round(code: Path, seconds: float) -> tuple[list[float], list[float]]:
