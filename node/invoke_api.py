@@ -38,8 +38,11 @@ _DRY_RUN = Answer(_NO_CONTENT, {"X-Amz-Executed-Version": "$LATEST"})
 class InvokeApi:
     """The handler. What `room` has no place for is throttled; once that is closed, everything is refused."""
 
-    def __init__(self, front_end: FrontEnd, room: Room, meters: InvokeMeters) -> None:
+    def __init__(
+        self, front_end: FrontEnd, room: Room, meters: InvokeMeters, *, body_limit_s: float = _BODY_LIMIT_S
+    ) -> None:
         self._front_end = front_end
+        self._body_limit_s = body_limit_s
         self._room = room
         self._meters = meters
 
@@ -79,7 +82,7 @@ class InvokeApi:
         if not self._room.enter(size):
             return error_answer(throttled(own_limit=False))
         try:
-            body = await _read(request)
+            body = await self._read(request)
             event = body if isinstance(body, NotInvoked) else read_event(body)
             if isinstance(event, NotInvoked):
                 return error_answer(event)
@@ -89,23 +92,23 @@ class InvokeApi:
         finally:
             self._room.leave(size)
 
-
-async def _read(request: web.Request) -> bytes | NotInvoked:
-    """Return the body, or why it is not taken."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(_BODY_LIMIT_S):
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > MAX_EVENT_BYTES:
-                    return too_large()
-                parts.append(part)
-    except TimeoutError:
-        return NotInvoked(408, "RequestTimeoutException", f"the event did not come within {_BODY_LIMIT_S:g} s")
-    except (ClientPayloadError, web.RequestPayloadError, ConnectionError):
-        return NotInvoked(400, "InvalidRequestContentException", "the request ended before its body did")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    async def _read(self, request: web.Request) -> bytes | NotInvoked:
+        """Return the body, or why it is not taken."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_limit_s):
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > MAX_EVENT_BYTES:
+                        return too_large()
+                    parts.append(part)
+        except TimeoutError:
+            why = f"the event did not come within {self._body_limit_s:g} s"
+            return NotInvoked(408, "RequestTimeoutException", why)
+        except (ClientPayloadError, web.RequestPayloadError, ConnectionError):
+            return NotInvoked(400, "InvalidRequestContentException", "the request ended before its body did")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _response(answer: Answer, request_id: str, head: InvokeHead | None = None) -> web.Response:

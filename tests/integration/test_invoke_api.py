@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from base64 import b64decode, b64encode
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests.support.invoke_rig import invoke_rig
 from tests.support.node_process import eventually
-from tests.support.scripted_http import ScriptedServer, answer, free_port
+from tests.support.scripted_http import ScriptedServer, answer, answer_when, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -219,3 +220,26 @@ async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_pat
             assert aws.requests[0].headers["x-amz-log-type"] == "Tail"
             assert aws.requests[0].headers["authorization"].startswith("AWS4-HMAC-SHA256")
             assert code_of(await refusal(rig, "cloud", 1)) == ("ResourceNotFoundException", 404)
+
+
+async def test_a_node_that_stops_answers_what_it_has_taken_on(redis_url: str, tmp_path: Path) -> None:
+    """New invocations are sent away meanwhile; then it ends, and in good order."""
+    go = asyncio.Event()
+    async with ScriptedServer() as url, invoke_rig(tmp_path, redis_url, {"url": {"url": url.url}}) as rig:
+        url.then(answer_when(go, 200, b"[1]"))
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(rig.invoke("url", 1))
+            await eventually(lambda: url.requests, "the function is called")
+            rig.node.signal(signal.SIGTERM)
+
+            async def sent_away() -> bool:
+                try:
+                    return not await rig.invoke("url", 1)
+                except ClientError as error:
+                    return code_of(error) == ("ServiceException", 500)
+
+            await eventually(sent_away, "the node drains")
+            assert not running.done()
+            go.set()
+        assert running.result()["Payload"] == b"[1]"
+        assert await rig.node.ended() == 0
