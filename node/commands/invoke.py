@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 @click.command("invoke")
 @click.argument("function")
-@click.option("--payload", default="-", show_default=True, metavar="FILE", help="The event, as JSON; - reads it.")
+@click.option(
+    "--payload", type=click.File("rb"), default="-", show_default=True, help="The event, as JSON; - reads it."
+)
 @click.option("--log", "tail", is_flag=True, help="Show the end of the function's log, on standard error.")
 @click.option("--async", "later", is_flag=True, help="Do not wait for the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document with result, error, log and version.")
 @click.option(
     "--url", envvar="ESMD_URL", default="http://127.0.0.1:9001", show_default=True, help="Any node of the fleet."
 )
-def invoke_command(function: str, *, payload: str, tail: bool, later: bool, as_json: bool, url: str) -> int:
+def invoke_command(function: str, *, payload: BinaryIO, tail: bool, later: bool, as_json: bool, url: str) -> int:
     """Call FUNCTION, a name or an ARN, with an event, and print its result.
 
     When the function fails, its error goes to standard error and the exit status is 1.
     """
     from node.client import invoke  # noqa: PLC0415 - not for `esmd --help`
 
-    with click.open_file(payload, "rb") as file:
-        event = file.read()
-    invoked = invoke(url, function, event, tail=tail, later=later)
+    invoked = invoke(url, function, payload.read(), tail=tail, later=later)
     if as_json:
         click.echo(json.dumps(_document(invoked), indent=2))
     else:

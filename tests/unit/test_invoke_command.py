@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from base64 import b64encode
 from typing import TYPE_CHECKING
@@ -96,3 +97,11 @@ def test_a_function_that_is_away(node: FakeNode, event: str, capfd: pytest.Captu
     node.answer = (502, b'{"Type":"Service","Message":"the function could not be reached"}')
     assert cli.run(["invoke", "f", "--payload", event]) == 3
     assert "the function could not be reached" in capfd.readouterr().err
+
+
+def test_an_event_is_read_from_standard_input(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a file is named; one that is not there is bad usage."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[1]")))
+    assert cli.run(["invoke", "f"]) == 0
+    assert node.body == b"[1]"
+    assert cli.run(["invoke", "f", "--payload", "/none/there"]) == 2
