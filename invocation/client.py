@@ -84,6 +84,7 @@ class UrlTarget:
                 self._referring.append((name, text))
             else:
                 self._fixed[name] = _sendable(name, text.template)
+        self._configured = {name.lower() for name in [*self._fixed, *settings.headers]}
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Call the function once and classify what came back."""
@@ -98,7 +99,8 @@ class UrlTarget:
                     configured = await self._resolved()
             except (EsmdError, TimeoutError) as exc:
                 return Failure(FailureKind.UNPREPARED, str(exc) or "secrets do not answer")
-        came = await self._transport.post(self._url, event, {**headers, **configured}, timeout_s=self._timeout_s)
+        sent = {name: value for name, value in headers.items() if name.lower() not in self._configured} | configured
+        came = await self._transport.post(self._url, event, sent, timeout_s=self._timeout_s)
         if isinstance(came, Answer) and configured and head_decides(came.status, came.headers):
             came = _masked(came, configured)
         return came

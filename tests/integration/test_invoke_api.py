@@ -174,7 +174,7 @@ async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_pat
     """A URL, an emulator's container and a function in AWS answer alike, each by its own target."""
     async with asyncio.timeout(90), ScriptedServer() as url, ScriptedServer() as rie, ScriptedServer() as aws:
         functions = {
-            "url": {"url": url.url, "headers": {"X-Own": "yes"}},
+            "url": {"url": url.url, "headers": {"X-Own": "yes", "x-amzn-trace-id": "mine"}},
             "rie": {"rie": [rie.url]},
             "cloud": {"arn": "arn:aws:lambda:us-east-1:000000000000:function:there:live"},
             "away": {"url": f"http://127.0.0.1:{free_port()}"},
@@ -192,6 +192,7 @@ async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_pat
             assert (came["Payload"], came["StatusCode"], came["ExecutedVersion"]) == (b'{"ok":true}', 200, "$LATEST")
             request = url.requests[0]
             assert (request.body, request.headers["x-own"]) == (b'{"a": 1}', "yes")
+            assert request.headers["x-amzn-trace-id"] == "mine"
             assert request.headers["x-amzn-requestid"] == came["ResponseMetadata"]["RequestId"]
             assert (await rig.invoke("url", 1))["Payload"] == b"null"
             failed = await rig.invoke("url", 1)
@@ -243,3 +244,9 @@ async def test_a_node_that_stops_answers_what_it_has_taken_on(redis_url: str, tm
             go.set()
         assert running.result()["Payload"] == b"[1]"
         assert await rig.node.ended() == 0
+
+
+async def test_a_node_without_the_role(redis_url: str, tmp_path: Path) -> None:
+    """It invokes nothing for others."""
+    async with invoke_rig(tmp_path, redis_url, {}, arguments=["--role", "pollers,statemgr"]) as rig:
+        assert code_of(await refusal(rig, "local", 1)) == ("404", 404)

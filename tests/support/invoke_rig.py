@@ -13,7 +13,7 @@ from botocore.config import Config
 from tests.support.node_process import NodeProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
 CODE = """
@@ -67,7 +67,13 @@ class InvokeRig:
 
 @asynccontextmanager
 async def invoke_rig(
-    folder: Path, redis_url: str, functions: Mapping[str, Any], *, env: Mapping[str, str] | None = None, **more: Any
+    folder: Path,
+    redis_url: str,
+    functions: Mapping[str, Any],
+    *,
+    env: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    **more: Any,
 ) -> AsyncIterator[InvokeRig]:
     """Run a node with the Python function `local`, one at a time, and others; drain it at the end."""
     code = folder / "code"
@@ -75,7 +81,7 @@ async def invoke_rig(
     (code / "app.py").write_text(CODE)
     local = {"handler": "app.handler", "code": str(code), "timeout": 30, "concurrency": 1}
     document = {"redis": {"url": redis_url}, "functions": {"local": local, **functions}, **more}
-    async with NodeProcess(folder, document, env=env) as node:
+    async with NodeProcess(folder, document, env=env, arguments=arguments) as node:
         await node.start()
         rig = InvokeRig(node)
         try:
