@@ -1,6 +1,7 @@
-"""What an Invoke request asks for, read from its path, query, headers and body (spec sections 6.1, 6.2). Pure.
+"""What an Invoke request asks for, read from its path, query, headers and body (spec sections 6.1, 6.2).
 
-Every refusal is in AWS's words. Asynchronous invocations are refused: nothing here would keep them until they are done.
+Pure but for the traces that begin here. Every refusal is in AWS's words. Asynchronous invocations are refused: nothing
+here would keep them until they are done.
 """
 
 from __future__ import annotations
