@@ -170,6 +170,18 @@ async def test_every_answer_is_counted(rig: InvokeRig) -> None:
     assert after[durations] - before.get(durations, 0) == 2
 
 
+async def test_functions_follow_the_files(rig: InvokeRig) -> None:
+    """One that SIGHUP adds can be invoked, one that it changes is invoked as it is now."""
+    document = json.loads(rig.node.config.read_text())
+    local = document["functions"]["local"]
+    document["functions"] = {"local": {**local, "handler": "app.other"}, "added": local}
+    rig.node.write(document)
+    rig.node.signal(signal.SIGHUP)
+    await rig.node.logged("reload.done")
+    assert json.loads((await rig.invoke("added", 1))["Payload"])["event"] == 1
+    assert json.loads((await rig.invoke("local", 1))["Payload"])["errorType"] == "Runtime.HandlerNotFound"
+
+
 async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_path: Path) -> None:
     """A URL, an emulator's container and a function in AWS answer alike, each by its own target."""
     async with asyncio.timeout(90), ScriptedServer() as url, ScriptedServer() as rie, ScriptedServer() as aws:
