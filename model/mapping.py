@@ -90,6 +90,7 @@ class Extensions:
     visibility_heartbeat: bool = True
     destination_payload: bool = False
     destination_required: bool = True
+    renamed_from: str | None = None  # the mapping of this name before, whose positions it keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +145,4 @@ class MappingRecord:
     modified_time: float = 0.0  # epoch seconds, by the store's clock
     drained: int = 0  # shards read to their end so far: a new value has the tracker look again
     parked_tries: int = 0  # asked for so far: a new value has the holders try everything parked at once
+    applied: str = ""  # mark of the document that a file asked for last; empty: no file has, or it asked for removal

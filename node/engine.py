@@ -8,12 +8,11 @@ files again) is `node.wiring`'s.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from controlplane.mappings import Desired, apply
+from controlplane.mappings import AT_REST, Desired, apply
 from leasing.clock import trust_clock
 from leasing.service import LeasingService
 from model.errors import UnavailableError
@@ -150,17 +149,17 @@ class Engine:
     async def _publish_again(self) -> None:
         """Give a store that forgot everything the positions and mappings this node knows (invariant 7)."""
         await self._checkpointer.republish()
-        known = {
-            record.id: Desired(
+        known = [
+            Desired(
                 record.id,
                 record.name,
                 record.document,
-                self.catalogue.mapping(record.id).enabled,
+                record.state not in AT_REST,
+                applied=record.applied,
                 began=record.state in (MappingState.ENABLED, MappingState.UPDATING),
             )
             for record in self.catalogue
-        }
-        for desired in self._desired():
-            before = known.get(desired.id)
-            known[desired.id] = desired if before is None else replace(desired, began=before.began)
-        await apply(self._store, list(known.values()))
+            if record.state is not MappingState.DELETING
+        ]
+        await apply(self._store, known)
+        await apply(self._store, list(self._desired()))

@@ -67,6 +67,10 @@ class Catalogue:
         """Return the mapping's record, None if there is none."""
         return self._records.get(mapping)
 
+    def named(self, name: str) -> MappingRecord | None:
+        """Return the record of the mapping with this name, None if there is none."""
+        return next((record for record in self._records.values() if record.name == name), None)
+
     def mapping(self, mapping: MappingId) -> EventSourceMapping:
         """Return the mapping itself. Raises `NotFoundError`, or `RefusedError` when its document is not valid here."""
         record = self._records.get(mapping)
@@ -75,7 +79,7 @@ class Catalogue:
         known = self._parsed.get(mapping)
         if known is None or known[0] != record.revision:
             try:
-                known = (record.revision, parse_mapping(msgspec.json.decode(record.document)))
+                known = (record.revision, parse_mapping(msgspec.json.decode(record.document), require_name=False))
             except InvalidConfigurationError as exc:
                 # Another version of esmd may have stored it.
                 raise RefusedError(f"mapping {record.name} is not valid for this node: {exc}") from exc

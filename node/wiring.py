@@ -14,7 +14,7 @@ import structlog
 from config.load import load
 from config.secrets import Secrets
 from controlplane.explain import read_explanation
-from controlplane.mappings import Desired, apply
+from controlplane.mappings import AT_REST, Desired, apply
 from controlplane.status import present_shards, read_status
 from invocation.client import Targets
 from invocation.frontend import FrontEnd, Room
@@ -289,7 +289,10 @@ class Node:
             mapping = configured.mapping
             if not mapping.enabled:
                 continue
-            async with self._engine.runtimes.using(mapping.id) as parts:
+            record = self._engine.catalogue.named(mapping.name)
+            if record is None or record.state in AT_REST:
+                continue  # the API has disabled or deleted it
+            async with self._engine.runtimes.using(record.id) as parts:
 
                 async def reachable(parts=parts, name=mapping.name) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
                     try:
@@ -338,4 +341,5 @@ def _check_supported(settings: Settings) -> None:
 
 def _desired(configured: ConfiguredMapping) -> Desired:
     mapping = configured.mapping
-    return Desired(mapping.id, mapping.name, canonical_document(configured.document), mapping.enabled)
+    document = canonical_document(configured.document)
+    return Desired(mapping.id, mapping.name, document, mapping.enabled, mapping.extensions.renamed_from)

@@ -173,7 +173,7 @@ class Tracker:
             return True
         if step.move_to is not None:
             moved = await self._store.set_mapping_state(
-                record.id, step.move_to, record.state_reason, tracker=self._term.lease
+                record.id, step.move_to, record.state_reason, tracker=self._term.lease, revision=record.revision
             )
             self._obey(moved)
             self._log.info("mapping.state", mapping=record.name, was=record.state, state=step.move_to)

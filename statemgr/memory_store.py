@@ -163,8 +163,12 @@ class MemoryStore:
 
     # Mappings
 
-    async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
+    async def put_mapping(
+        self, record: MappingRecord, *, expected_revision: int | None = None, seen: int | None = None
+    ) -> MappingRecord:
         """See `MappingStore.put_mapping`."""
+        if seen is not None and seen != self._mappings_revision:
+            raise ConflictError(f"mapping {record.name}: the mappings have changed")
         present = self._mappings.get(record.id)
         revision = 0 if present is None else present.revision
         if expected_revision is not None and expected_revision != revision:
@@ -176,7 +180,8 @@ class MemoryStore:
             and (present.document, present.name) == (record.document, record.name)
             and (present.state is MappingState.DELETING) == (record.state is MappingState.DELETING)
         ):
-            return present
+            self._mappings[record.id] = replace(present, applied=record.applied)
+            return self._mappings[record.id]
         drained, tries = (0, 0) if present is None else (present.drained, present.parked_tries)
         stored = replace(
             record, revision=revision + 1, modified_time=self._clock(), drained=drained, parked_tries=tries
@@ -193,12 +198,15 @@ class MemoryStore:
         """See `MappingStore.mappings`."""
         return self._mappings_revision, sorted(self._mappings.values(), key=lambda record: record.name)
 
-    async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
+    async def set_mapping_state(
+        self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease, revision: int | None = None
+    ) -> bool:
         """See `MappingStore.set_mapping_state`."""
         if not self._speaks_for(tracker, mapping):
             return False
         present = self._mappings[mapping]
-        if (present.state, present.state_reason) != (state, reason):
+        current = revision is None or revision == present.revision
+        if current and (present.state, present.state_reason) != (state, reason):
             self._mappings[mapping] = replace(present, state=state, state_reason=reason, modified_time=self._clock())
             self._mappings_changed()
         return True

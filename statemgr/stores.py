@@ -91,21 +91,28 @@ class ProgressStore(Protocol):
 class MappingStore(Protocol):
     """The mappings, and which shards each wants held."""
 
-    async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
+    async def put_mapping(
+        self, record: MappingRecord, *, expected_revision: int | None = None, seen: int | None = None
+    ) -> MappingRecord:
         """Create or replace; returns the record as stored, with its new revision and time.
 
         A mapping gets its tracker shard wanted in the same step. Putting an identical document changes nothing, keeps
         the state and wakes nobody, unless just one of the two, present or put, is in the state Deleting: so deletion is
-        asked for, and taken back. Raises `ConflictError` when `expected_revision` (0: must not exist) is not the
-        present one, or when another mapping has the name.
+        asked for, and taken back. A changed `applied` is then all that is written. Raises `ConflictError` when
+        `expected_revision` (0: must not exist) is not the present one, when another mapping has the name, or when the
+        mappings revision is not `seen`: so what holds among all mappings can be checked before the change.
         """
 
     async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
         """Return the mappings revision and all records, ordered by name."""
 
-    async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
+    async def set_mapping_state(
+        self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease, revision: int | None = None
+    ) -> bool:
         """Move the state, on behalf of the mapping's tracker.
 
+        Nothing is moved when the mapping's revision is not `revision` any more: a newer document, or a deletion, has a
+        state of its own.
         False: its token is stale, or the mapping is gone (removed, or the store was wiped); nothing was written.
         """
 

@@ -35,8 +35,9 @@ def mapping_id(name: str) -> MappingId:
 
 def build_mapping(values: Mapping[str, Any], source: Source) -> EventSourceMapping:
     """Return the mapping; `values` passed every check for `source`."""
-    identity = MappingId(values["UUID"].lower()) if "UUID" in values else mapping_id(values["Name"])
     ours = Extensions(**values.get("extensions", {}))
+    named = ours.renamed_from or values.get("Name", "")
+    identity = MappingId(values["UUID"].lower()) if "UUID" in values else mapping_id(named)
     destination = values.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination") or None
     default_factor = ours.parallelization_factor or 1
     filters = values.get("FilterCriteria", {}).get("Filters", [])

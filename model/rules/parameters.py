@@ -137,12 +137,12 @@ def _metrics(*names: str) -> Table:
     return Table((Field("Metrics", ListOf(Choice(names), 0, len(names), unique=True), "Groups of metrics"),))
 
 
+_NAME = text(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, - _ and .", longest=128)
 _FORMER = Text()
 _OF_SQS = _pollers(2, 10000, groups=False)  # the SDK model says 2000, the guide 10000
 
 _ROWS: tuple[Parameter, ...] = (
-    Parameter("Name", ALL, text(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, - _ and .", longest=128),
-              "Stable identity of the mapping"),
+    Parameter("Name", ALL, _NAME, "Stable identity of the mapping"),
     Parameter("UUID", ALL, Text(pattern=UUID, means="a UUID"), "Identity, where the name's own shall not be used"),
     Parameter("FunctionName", ALL, Text(1, 256, FUNCTION, "a function name, NAME:QUALIFIER or a function ARN"),
               "Function to invoke", required=ALL),
@@ -221,6 +221,7 @@ EXTENSIONS: tuple[Parameter, ...] = (
     Parameter("destination_payload", STREAMS, Boolean(), "Put the event itself into failure records (default false)"),
     Parameter("destination_required", STREAMS, Boolean(),
               "Hold the shard until the destination took the failure (default true)"),
+    Parameter("renamed_from", ALL, _NAME, "The mapping's former name: it keeps its UUID and its positions"),
 )  # fmt: skip
 
 PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in _ROWS}

@@ -22,6 +22,7 @@ def check_together(mappings: Sequence[EventSourceMapping], *, paths: Sequence[st
     problems: list[Problem] = []
     by_source: dict[object, list[EventSourceMapping]] = {}
     names: set[str] = set()
+    listed = {mapping.name for mapping in mappings}
     ids: dict[str, EventSourceMapping] = {}
     groups: dict[str, EventSourceMapping] = {}
     for i, mapping in enumerate(mappings):
@@ -31,6 +32,9 @@ def check_together(mappings: Sequence[EventSourceMapping], *, paths: Sequence[st
         elif mapping.id in ids:
             taken = f"the mapping {ids[mapping.id].name} has the UUID {mapping.id}"
             problems.append(Problem(child_path(path, "UUID"), taken))
+        former = mapping.extensions.renamed_from
+        if former in listed:
+            problems.append(Problem(child_path(path, "extensions.renamed_from"), f"there is still a mapping {former}"))
         if isinstance(mapping.source, KafkaSource):
             group = mapping.source.consumer_group_id
             if group in groups and mapping.id != groups[group].id:

@@ -79,6 +79,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     modified_us: int
     drained: int = 0
     parked_tries: int = 0
+    applied: str = ""
 
 
 class _Wanted(msgspec.Struct, array_like=True, gc=False):
@@ -291,6 +292,7 @@ def record(packed: bytes) -> MappingRecord:
         found.modified_us / US,
         found.drained,
         found.parked_tries,
+        found.applied,
     )
 
 

@@ -181,11 +181,15 @@ class RedisStore:
 
     # Mappings
 
-    async def put_mapping(self, record: MappingRecord, *, expected_revision: int | None = None) -> MappingRecord:
+    async def put_mapping(
+        self, record: MappingRecord, *, expected_revision: int | None = None, seen: int | None = None
+    ) -> MappingRecord:
         """See `MappingStore.put_mapping`."""
-        expected = "" if expected_revision is None else expected_revision
-        args = [record.id, record.name, record.document, record.state, record.state_reason, expected]
+        terms = ["" if term is None else term for term in (expected_revision, seen)]
+        args = [record.id, record.name, record.document, record.state, record.state_reason, record.applied, *terms]
         reply = await self._fleet(_PUT_MAPPING, args)
+        if reply[0] == b"seen":
+            raise ConflictError(f"mapping {record.name}: the mappings have changed")
         if reply[0] == b"revision":
             raise ConflictError(f"mapping {record.name}: its revision is {reply[1]}, not {expected_revision}")
         if reply[0] == b"name":
@@ -197,9 +201,11 @@ class RedisStore:
         revision, packed = await self._fleet(_MAPPINGS)
         return int(revision), sorted(map(codec.record, packed), key=lambda record: record.name)
 
-    async def set_mapping_state(self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease) -> bool:
+    async def set_mapping_state(
+        self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease, revision: int | None = None
+    ) -> bool:
         """See `MappingStore.set_mapping_state`."""
-        return await self._as_tracker(_SET_STATE, mapping, tracker, state, reason)
+        return await self._as_tracker(_SET_STATE, mapping, tracker, state, reason, "" if revision is None else revision)
 
     async def set_wanted(
         self,

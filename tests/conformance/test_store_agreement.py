@@ -7,6 +7,7 @@ are compared by which lease they belong to, since each store has a clock of its 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, settings
@@ -104,10 +105,20 @@ class Fleet(RuleBasedStateMachine):
         document=st.sampled_from([b"{}", b'{"a":1}']),
         state=st.sampled_from([MappingState.CREATING, MappingState.DELETING]),
         expected=st.none() | st.integers(0, 2),
+        applied=st.sampled_from(["", "mark"]),
     )
-    def put(self, mapping: MappingId, name: int, document: bytes, state: MappingState, expected: int | None) -> None:
+    def put(
+        self,
+        mapping: MappingId,
+        name: int,
+        document: bytes,
+        state: MappingState,
+        expected: int | None,
+        *,
+        applied: str = "",
+    ) -> None:
         """Create or change a mapping."""
-        record = mapping_record(mapping, f"name-{name}", document)
+        record = replace(mapping_record(mapping, f"name-{name}", document), applied=applied)
         memory, redis = self.both(
             lambda store, _: store.put_mapping(_with_state(record, state), expected_revision=expected)
         )
@@ -207,11 +218,20 @@ class Fleet(RuleBasedStateMachine):
             ]
             self.same(lambda store, index: store.retire(shards, tracker=updates[index]))
 
-    @rule(mapping=MAPPINGS, state=st.sampled_from(MappingState), pick=st.integers(0, 10))
-    def move(self, mapping: MappingId, state: MappingState, pick: int) -> None:
+    @rule(
+        mapping=MAPPINGS,
+        state=st.sampled_from(MappingState),
+        pick=st.integers(0, 10),
+        revision=st.none() | st.integers(1, 3),
+    )
+    def move(self, mapping: MappingId, state: MappingState, pick: int, revision: int | None) -> None:
         """Move the state under a tracker's lease, present or past."""
         if (pair := self.tracker(mapping, pick)) is not None:
-            self.same(lambda store, index: store.set_mapping_state(mapping, state, "moved", tracker=pair[index]))
+            self.same(
+                lambda store, index: store.set_mapping_state(
+                    mapping, state, "moved", tracker=pair[index], revision=revision
+                )
+            )
 
     @rule(mapping=MAPPINGS, pick=st.integers(0, 10))
     def remove(self, mapping: MappingId, pick: int) -> None:
@@ -258,7 +278,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 def _with_state(record: Any, state: MappingState) -> Any:
-    return type(record)(record.id, record.name, record.document, record.revision, state)
+    return replace(record, state=state)
 
 
 def _timeless(record: Any) -> Any:

@@ -83,6 +83,45 @@ async def test_a_change_of_an_outdated_revision_is_refused(store: Store) -> None
     assert [record.document for record in (await store.mappings())[1]] == [b'{"a": 1}']
 
 
+async def test_a_change_can_depend_on_all_mappings(store: Store) -> None:
+    """Nothing is written when any mapping changed since the revision that the caller has seen."""
+    seen, _ = await store.mappings()
+    await store.put_mapping(mapping_record(), seen=seen)
+    with pytest.raises(ConflictError):
+        await store.put_mapping(mapping_record(CLICKS, "clicks"), seen=seen)
+    seen, records = await store.mappings()
+    assert [record.name for record in records] == ["orders"]
+    await store.put_mapping(mapping_record(CLICKS, "clicks"), seen=seen)
+
+
+async def test_a_mark_alone_is_no_change(store: Store) -> None:
+    """What a file asked for last is noted without a new revision, and kept when the state moves."""
+    await store.put_mapping(mapping_record())
+    before, (first,) = await store.mappings()
+    assert first.applied == ""
+    marked = await store.put_mapping(replace(mapping_record(), applied="mark"))
+    assert marked == replace(first, applied="mark")
+    assert await store.mappings() == (before, [marked])
+    await store.join(Member(ANN), ttl_s=LONG_S)
+    tracker = await take(store, ANN, ShardKey(ORDERS, TRACKER))
+    assert await store.set_mapping_state(ORDERS, MappingState.ENABLED, "x", tracker=tracker)
+    assert await store.report_drained(tracker)
+    assert (await store.mappings())[1][0].applied == "mark"
+    changed = await store.put_mapping(mapping_record(document=b"{}"))
+    assert (changed.revision, changed.applied) == (2, "")
+
+
+async def test_a_state_is_moved_only_for_the_document_it_was_decided_on(store: Store) -> None:
+    """A tracker that has not seen a deletion, or a newer document, does not write over its state."""
+    tracker = await track(store)
+    deleting = replace(mapping_record(), state=MappingState.DELETING)
+    await store.put_mapping(deleting)
+    assert await store.set_mapping_state(ORDERS, MappingState.ENABLED, "x", tracker=tracker, revision=1)
+    assert (await store.mappings())[1][0].state is MappingState.DELETING
+    assert await store.set_mapping_state(ORDERS, MappingState.DISABLED, "x", tracker=tracker, revision=2)
+    assert (await store.mappings())[1][0].state is MappingState.DISABLED
+
+
 async def test_names_are_unique(store: Store) -> None:
     """A second mapping cannot take a name; a name is free after a renaming or a removal."""
     tracker = await track(store)

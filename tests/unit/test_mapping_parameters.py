@@ -117,6 +117,7 @@ EXTENSIONS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "park_failing_keys": ("KAMF", [True, False], [1]),
     "park_after": ("KAM", [], [0, "1", 3]),  # 3: without park_failing_keys
     "parked_max_bytes": ("KAMF", [65536], [65535, "8MB"]),
+    "renamed_from": ("KSFAM", ["former"], ["", "a b", 1]),
     "visibility_heartbeat": ("SF", [True, False], [0]),
     "destination_payload": ("KAM", [True, False], ["x"]),
     "destination_required": ("KAM", [True, False], ["x"]),

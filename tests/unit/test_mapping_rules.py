@@ -364,3 +364,12 @@ def test_no_document_breaks_the_validator(source: str, changes: dict[str, Any]) 
     if not problems(given_document):
         mapping = parse_mapping(given_document)
         assert parse_mapping(json.loads(canonical_document(given_document))) == mapping
+
+
+def test_a_mapping_cannot_take_the_place_of_one_that_is_listed() -> None:
+    """`renamed_from` names a mapping that is no more; and it gives the identity."""
+    former = parse_mapping(document("S", Name="former"))
+    new = parse_mapping(document("S", Name="new", FunctionName="g", extensions={"renamed_from": "former"}))
+    assert new.id == former.id == mapping_id("former")
+    problems = check_together([former, new], paths=["a", "b"])
+    assert ("b.extensions.renamed_from", "there is still a mapping former") in [(p.path, p.rule) for p in problems]

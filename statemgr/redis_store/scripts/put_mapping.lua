@@ -1,6 +1,7 @@
--- ARGV: channel, mapping, name, document, state, reason, expected revision or "".
--- Reply: "stored" and the record; or "revision" and the present one; or "name".
-local mapping, name, document, state, reason, expected = unpack(ARGV, 2, 7)
+-- ARGV: channel, mapping, name, document, state, reason, applied, expected revision or "", seen mappings revision or "".
+-- Reply: "stored" and the record; or "revision" and the present one; or "name"; or "seen".
+local mapping, name, document, state, reason, applied, expected, seen = unpack(ARGV, 2, 9)
+if seen ~= '' and (redis.call('HGET', META, 'mappings_revision') or '0') ~= seen then return {'seen'} end
 local packed = redis.call('HGET', MAPPINGS, mapping)
 local present = packed and cmsgpack.unpack(packed)
 local revision = present and present[4] or 0
@@ -9,11 +10,20 @@ local owner = redis.call('HGET', NAMES, name)
 if owner and owner ~= mapping then return {'name'} end
 if present then
   local same_end = (present[5] == 'Deleting') == (state == 'Deleting')
-  if present[2] == name and present[3] == document and same_end then return {'stored', packed} end
+  if present[2] == name and present[3] == document and same_end then
+    if (present[10] or '') ~= applied then
+      for i = 8, 9 do present[i] = present[i] or 0 end
+      present[10] = applied
+      packed = cmsgpack.pack(present)
+      redis.call('HSET', MAPPINGS, mapping, packed)
+    end
+    return {'stored', packed}
+  end
   redis.call('HDEL', NAMES, present[2])
 end
 packed = cmsgpack.pack({
-  mapping, name, document, revision + 1, state, reason, now_us(), present and present[8] or 0, present and present[9] or 0
+  mapping, name, document, revision + 1, state, reason, now_us(), present and present[8] or 0, present and present[9] or 0,
+  applied
 })
 redis.call('HSET', MAPPINGS, mapping, packed)
 redis.call('HSET', NAMES, name, mapping)
