@@ -25,7 +25,7 @@ from model.rules.parameters import (
     Source,
     extensions_shape,
 )
-from model.rules.together import check_together, duplicate_message
+from model.rules.together import check_together, duplicate_message, same_function
 from model.rules.wording import NO_SOURCE, AwsVoice, api_error, unknown_key, unsupported, wrong_kind
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "duplicate_message",
     "mapping_id",
     "parse_mapping",
+    "same_function",
 ]
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pollers.destinations.aws_clients import AwsClients
     from pollers.filtering import RecordView
     from pollers.ports import BatchInfo, Destination, Envelope, Source
+    from pollers.queue_ports import QueueFacts
 
 
 class Parts:
@@ -155,6 +156,18 @@ class Parts:
             fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS,
             count_committed=count_committed,
         )
+
+    async def look(self, mapping: EventSourceMapping) -> QueueFacts | None:
+        """Ask a stream or queue whether it is there, before there is anything to work on it; Kafka is not asked.
+
+        Raises `RefusedError` and `UnavailableError`. Returns what a queue says of itself.
+        """
+        match mapping.source:
+            case SqsSource() as queue:
+                return await SqsQueue(queue, self._sqs).facts()
+            case KinesisStream():
+                await KinesisSource(mapping, self._kinesis).shards()
+        return None
 
     def embedded_servers(self, mapping: EventSourceMapping) -> Sequence[str]:
         """Return where a topic of the embedded broker is; nothing for all others."""

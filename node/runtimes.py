@@ -61,7 +61,7 @@ class Catalogue:
         before, self._records = self._records, {record.id: record for record in records}
         self._parsed = {id_: known for id_, known in self._parsed.items() if id_ in self._records}
         changed = [id_ for id_ in {**before, **self._records} if before.get(id_) != self._records.get(id_)]
-        return {id_: _revision(before.get(id_)) != _revision(self._records.get(id_)) for id_ in changed}
+        return {id_: not _works_alike(before.get(id_), self._records.get(id_)) for id_ in changed}
 
     def record(self, mapping: MappingId) -> MappingRecord | None:
         """Return the mapping's record, None if there is none."""
@@ -95,8 +95,17 @@ class Catalogue:
         return MeterLabels(found.name, found.source.kind)
 
 
-def _revision(record: MappingRecord | None) -> int | None:
-    return None if record is None else record.revision
+def _works_alike(one: MappingRecord | None, other: MappingRecord | None) -> bool:
+    """Whether nothing changed that the work on the mapping depends on: other tags disturb nobody."""
+    if one is None or other is None or one.revision == other.revision:
+        return one is other or (one is not None and other is not None)
+    return _untagged(one) == _untagged(other)
+
+
+def _untagged(record: MappingRecord) -> dict[str, object]:
+    document: dict[str, object] = msgspec.json.decode(record.document)
+    document.pop("Tags", None)
+    return document
 
 
 class Runtimes:

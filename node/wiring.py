@@ -14,6 +14,7 @@ import structlog
 from config.load import load
 from config.secrets import Secrets
 from controlplane.explain import read_explanation
+from controlplane.lambda_mappings import LambdaMappings
 from controlplane.mappings import AT_REST, Desired, apply
 from controlplane.status import present_shards, read_status
 from invocation.client import Targets
@@ -33,6 +34,8 @@ from node.guard import BearerTokens
 from node.health import Readiness, readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
+from node.lambda_api import LambdaApi
+from node.lambda_surroundings import NodeSurroundings
 from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings
 from node.redrive import Redrives
@@ -245,6 +248,7 @@ class Node:
             routes=[
                 *MappingApi(explain=self._explain, redrives=self._redrives).routes(),
                 *self._front_end(),
+                *self._control_plane(trusted=bool(credentials)),
             ],
         )
 
@@ -253,6 +257,13 @@ class Node:
             return ()
         front_end = FrontEnd(lambda: self._settings, self._parts.target)
         return InvokeApi(front_end, self._room, self._invoke_meters).routes()
+
+    def _control_plane(self, *, trusted: bool) -> list[web.AbstractRouteDef]:
+        around = NodeSurroundings(lambda: self._settings, self._parts, trusted=trusted)
+        mappings = LambdaMappings(
+            self._store, around, live=self._meters.view, node=lambda: self._leasing.node or NodeId(self._name)
+        )
+        return [*LambdaApi(mappings).routes()]
 
     def _ready(self) -> Readiness:
         unread = {

@@ -34,7 +34,7 @@ def check_together(mappings: Sequence[EventSourceMapping], *, paths: Sequence[st
             problems.append(Problem(child_path(path, "UUID"), taken))
         former = mapping.extensions.renamed_from
         if former in listed:
-            problems.append(Problem(child_path(path, "extensions.renamed_from"), f"there is still a mapping {former}"))
+            problems.append(Problem(f"{path}.extensions.renamed_from", f"there is still a mapping {former}"))
         if isinstance(mapping.source, KafkaSource):
             group = mapping.source.consumer_group_id
             if group in groups and mapping.id != groups[group].id:
@@ -53,7 +53,7 @@ def check_together(mappings: Sequence[EventSourceMapping], *, paths: Sequence[st
 
 def duplicate_message(existing: EventSourceMapping, new: EventSourceMapping) -> str | None:
     """Return AWS's message when `new` repeats the source and function of `existing`, another mapping."""
-    if existing.id == new.id or not _same_function(existing.function_name, new.function_name):
+    if existing.id == new.id or not same_function(existing.function_name, new.function_name):
         return None
     if not _same_source(existing.source, new.source):
         return None
@@ -90,7 +90,8 @@ def _same_source(one: KinesisSource | SqsSource | KafkaSource, other: KinesisSou
     return one == other
 
 
-def _same_function(one: str, other: str) -> bool:
+def same_function(one: str, other: str) -> bool:
+    """Whether two names, partial ARNs or ARNs mean the same function and qualifier."""
     # A name, a partial ARN and a full ARN may mean one function: only what both of them state can differ.
     a, b = FUNCTION.fullmatch(one), FUNCTION.fullmatch(other)
     if a is None or b is None:

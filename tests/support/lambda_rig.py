@@ -1,0 +1,145 @@
+"""The Lambda API on a store in memory, served over HTTP, with what a node knows under the test's control."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from controlplane.lambda_errors import refused
+from controlplane.lambda_mappings import LambdaMappings
+from model.ids import TRACKER, ShardKey
+from model.lease import Member
+from model.mapping import MappingState
+from model.progress import ShardReport
+from node.health import Readiness
+from node.lambda_api import LambdaApi
+from node.options import ListenAddress
+from node.serve import Surface, application, serving
+from node.telemetry import Exposition
+from statemgr.memory_store import MemoryStore
+from tests.support.fleet_values import ANN, LONG_S, take, update
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from model.ids import MappingId
+    from model.lease import Lease
+    from model.mapping import EventSourceMapping, MappingRecord
+    from model.progress import ShardState
+
+QUEUE = "arn:aws:sqs:us-east-1:000000000000:orders"
+STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
+
+
+class FakeSurroundings:
+    """Knows the functions `f` and `g`, and every source but those named missing."""
+
+    def __init__(self) -> None:
+        self.trusted = False
+        self.missing: dict[str, str] = {}  # what is said of a source, by its ARN
+
+    def mapping_arn(self, mapping: MappingId) -> str:
+        """See `Surroundings`."""
+        return f"arn:aws:lambda:us-east-1:000000000000:event-source-mapping:{mapping}"
+
+    def function_arn(self, function_name: str) -> str:
+        """See `Surroundings`."""
+        if function_name.startswith("arn:"):
+            return function_name
+        return FUNCTION + function_name.rpartition("function:")[2]
+
+    def function_problem(self, mapping: EventSourceMapping) -> str | None:
+        """See `Surroundings`."""
+        name = mapping.function_name.rpartition("function:")[2].partition(":")[0]
+        return None if name in {"f", "g"} else "Function does not exist"
+
+    async def check_source(self, mapping: EventSourceMapping) -> None:
+        """See `Surroundings`."""
+        message = self.missing.get(str(getattr(mapping.source, "arn", None)))
+        if message is not None:
+            raise refused("InvalidParameterValueException", message)
+
+
+class LambdaRig:
+    """The API, its store, and AWS's own client of it."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self.around = FakeSurroundings()
+        self.mappings = LambdaMappings(self.store, self.around)
+        self.url = ""
+        self.client: Any = None
+        self._trackers: dict[str, Lease] = {}
+
+    async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Call an operation of boto3's client, which blocks."""
+        answer = await asyncio.to_thread(getattr(self.client, operation), **parameters)
+        assert isinstance(answer, dict)
+        return answer
+
+    async def record(self, uuid: str) -> MappingRecord:
+        """Return a mapping as the store has it."""
+        return next(record for record in (await self.store.mappings())[1] if record.id == uuid)
+
+    async def settle(self, uuid: str, state: MappingState = MappingState.ENABLED) -> None:
+        """Move a mapping's state as its tracker would."""
+        record = await self.record(uuid)
+        tracker = await self._tracker(record)
+        assert await self.store.set_mapping_state(record.id, state, record.state_reason, tracker=tracker)
+
+    async def remove(self, uuid: str) -> None:
+        """Do what the tracker does in the end of a deletion."""
+        record = await self.record(uuid)
+        assert await self.store.remove_mapping(record.id, tracker=await self._tracker(record))
+
+    async def report(self, uuid: str, state: ShardState, result: str) -> None:
+        """Have a mapping's tracker say how it fares."""
+        tracker = await self._tracker(await self.record(uuid))
+        await self.store.save([update(tracker, report=ShardReport(state, last_result=result, last_error=result))])
+
+    async def _tracker(self, record: MappingRecord) -> Lease:
+        if record.id not in self._trackers:
+            await self.store.join(Member(ANN), ttl_s=LONG_S)
+            self._trackers[record.id] = await take(self.store, ANN, ShardKey(record.id, TRACKER))
+        return self._trackers[record.id]
+
+
+def lambda_client(url: str) -> Any:
+    """Return boto3's client, unmodified, for a node."""
+    return boto3.client(
+        "lambda",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"max_attempts": 0}),
+    )
+
+
+@asynccontextmanager
+async def lambda_rig(store: MemoryStore | None = None) -> AsyncIterator[LambdaRig]:
+    """Serve the API on a free port."""
+    rig = LambdaRig(store)
+
+    async def unasked(*_: Any) -> Any:
+        raise NotImplementedError
+
+    surface = Surface(
+        alive=lambda: True,
+        ready=Readiness,
+        metrics=lambda _accept: Exposition("text/plain", b""),
+        status=unasked,
+        routes=LambdaApi(rig.mappings).routes(),
+    )
+    async with serving(application(surface), ListenAddress("127.0.0.1", 0)) as address:
+        rig.url = f"http://{address}"
+        rig.client = await asyncio.to_thread(lambda_client, rig.url)
+        try:
+            yield rig
+        finally:
+            rig.client.close()
