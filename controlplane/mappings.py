@@ -170,8 +170,12 @@ def _settled(document: bytes, id_: MappingId, name: str) -> bytes:
     return canonical_document(given)
 
 
-async def apply(store: MappingStore, desired: Sequence[Desired], *, gone: Collection[str] = ()) -> list[Change]:
+async def apply(
+    store: MappingStore, desired: Sequence[Desired], *, gone: Collection[str] = (), by: str = "file"
+) -> list[Change]:
     """Make the changes that are needed; return them. Several nodes may apply the same files at once.
+
+    `by` names who asks, for the audit log.
 
     Raises `StoreUnavailableError`, or `ConflictError` when a name is taken by another mapping, or somebody else keeps
     changing the same ones.
@@ -185,7 +189,7 @@ async def apply(store: MappingStore, desired: Sequence[Desired], *, gone: Collec
                 if change.kind is ChangeKind.ADOPT:
                     continue
                 made.append(change)
-                log_change(str(change.kind), change.record, by="file")
+                log_change(str(change.kind), change.record, by=by)
         except ConflictError:
             if attempt == _TRIES:
                 raise

@@ -28,6 +28,7 @@ INVOKE_TIMEOUT_S = 920.0
 
 _TYPES = {False: "RequestResponse", True: "Event"}
 _SAYS_WHY = frozenset({http.client.BAD_REQUEST, http.client.NOT_FOUND, http.client.CONFLICT})
+_GOOD = frozenset({http.client.OK, http.client.ACCEPTED})
 _LARGEST_ANSWER = 256 * 1024 * 1024
 
 
@@ -36,7 +37,12 @@ class NodeUnreachableError(UnavailableError):
 
 
 class NodeRefusedError(EsmdError):
-    """The node answered, and said no."""
+    """The node answered, and said no: `code` is AWS's type of the error, `answer` all of it, where there is one."""
+
+    def __init__(self, message: str, *, code: str | None = None, answer: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,13 @@ def get_json(url: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
 
     Raises `NodeUnreachableError` or `NodeRefusedError`, each saying what to do about it.
     """
-    with _asking(url, "GET", path, timeout_s=timeout_s) as (response, shown):
+    return call_json(url, "GET", path, timeout_s=timeout_s)
+
+
+def call_json(url: str, method: str, path: str, document: object = None, *, timeout_s: float = TIMEOUT_S) -> Any:
+    """Send a JSON document, if there is one, and return the JSON document of the answer. Raises as `get_json`."""
+    sent = None if document is None else json.dumps(document).encode()
+    with _asking(url, method, path, body=sent, timeout_s=timeout_s) as (response, shown):
         try:
             body = response.read(_LARGEST_ANSWER)
         except (OSError, http.client.HTTPException) as error:
@@ -132,10 +144,11 @@ def _asking(
         try:
             connection.request(method, f"{prefix}{path}", body=body, headers=sent)
             response = connection.getresponse()
-            refused = b"" if response.status == http.client.OK else response.read(_LARGEST_ANSWER)
+            good = response.status in _GOOD
+            refused = b"" if good else response.read(_LARGEST_ANSWER)
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(shown, error) from error
-        if response.status != http.client.OK:
+        if not good:
             raise _refusal(response, refused, shown, path)
         with response:
             yield response, shown
@@ -158,16 +171,17 @@ def _document(text: bytes, shown: str) -> Any:
 
 
 def _refusal(response: http.client.HTTPResponse, body: bytes, shown: str, path: str) -> EsmdError:
-    """Return what a status other than 200 means."""
+    """Return what a status of no success means."""
     told = _message(body)
     message = told or response.reason
     if response.status in {http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT}:
         return NodeUnreachableError(f"the node at {shown} cannot answer now: {message}")
     if response.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
         return NodeRefusedError(f"the node at {shown} refuses: {message}")
+    code = response.headers.get("x-amzn-ErrorType")
     ours = told != response.reason and response.status in _SAYS_WHY
-    if told and (ours or "x-amzn-ErrorType" in response.headers):
-        return NodeRefusedError(told)
+    if told and (ours or code is not None):
+        return NodeRefusedError(told, code=code, answer=_document(body, shown))
     return NodeRefusedError(f"{shown}{path} answers {response.status}: {message}. Is it an esmd node?")
 
 

@@ -38,6 +38,7 @@ from node.lambda_api import LambdaApi
 from node.lambda_surroundings import NodeSurroundings
 from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings
+from node.plan_api import PlanApi
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
 from node.sandboxing import SandboxCollector, worker_manager
@@ -263,7 +264,7 @@ class Node:
         mappings = LambdaMappings(
             self._store, around, live=self._meters.view, node=lambda: self._leasing.node or NodeId(self._name)
         )
-        return [*LambdaApi(mappings).routes()]
+        return [*LambdaApi(mappings).routes(), *PlanApi(self._store, around).routes()]
 
     def _ready(self) -> Readiness:
         unread = {

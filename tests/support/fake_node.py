@@ -17,6 +17,7 @@ class FakeNode(ThreadingHTTPServer):
 
     answer: tuple[int, bytes | list[Any]] = (200, b"{}")
     path = ""
+    method = ""
     authorization: str | None = None
     body = b""
     headers: Mapping[str, str] = {}
@@ -35,6 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer."""
         self.server.headers = dict(self.headers)
         self.server.path, self.server.authorization = self.path, self.headers["Authorization"]
+        self.server.method = self.command
         self.server.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         status, body = self.server.answer
         self.send_response(status)
@@ -50,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(json.dumps(document).encode() + b"\n")
             self.wfile.flush()
 
-    do_POST = do_GET  # noqa: N815 - the base class's name for it
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the base class's names for it
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name for it
         """Stay silent."""

@@ -18,6 +18,7 @@ from model.progress import ShardReport
 from node.health import Readiness
 from node.lambda_api import LambdaApi
 from node.options import ListenAddress
+from node.plan_api import PlanApi
 from node.serve import Surface, application, serving
 from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
@@ -134,7 +135,7 @@ async def lambda_rig(store: MemoryStore | None = None) -> AsyncIterator[LambdaRi
         ready=Readiness,
         metrics=lambda _accept: Exposition("text/plain", b""),
         status=unasked,
-        routes=LambdaApi(rig.mappings).routes(),
+        routes=[*LambdaApi(rig.mappings).routes(), *PlanApi(rig.store, rig.around).routes()],
     )
     async with serving(application(surface), ListenAddress("127.0.0.1", 0)) as address:
         rig.url = f"http://{address}"
