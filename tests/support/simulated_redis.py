@@ -156,10 +156,10 @@ class SimulatedRedis(MemoryStore):
             self.watch.retired(known)
         return retired
 
-    async def put_mapping(self, record: Any, *, expected_revision: int | None = None) -> Any:
+    async def put_mapping(self, *args: Any, **kwargs: Any) -> Any:
         """See `MappingStore.put_mapping`."""
         self._writable()
-        stored = await super().put_mapping(record, expected_revision=expected_revision)
+        stored = await super().put_mapping(*args, **kwargs)
         if self.watch is not None:
             self.watch.mapping_put(stored)
         return stored

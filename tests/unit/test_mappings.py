@@ -40,10 +40,10 @@ def test_a_plan_names_only_what_differs() -> None:
 
 
 def test_a_mapping_that_was_at_work_does_not_begin_anew_in_a_store_that_forgot_it() -> None:
-    """Whoever puts it again says so; one that is disabled begins as any other."""
+    """Whoever puts it again says so; one that is disabled is so at once."""
     wishes = [Desired(A, "a", b"{}"), Desired(B, "b", b"{}", began=True), Desired(C, "c", b"{}", False, began=True)]
     states = [change.record.state for change in plan([], wishes)]
-    assert states == [MappingState.CREATING, MappingState.ENABLED, MappingState.CREATING]
+    assert states == [MappingState.CREATING, MappingState.ENABLED, MappingState.DISABLED]
 
 
 def test_mappings_named_as_gone_are_deleted_once() -> None:
