@@ -126,7 +126,7 @@ class LambdaMappings:
             seen, records = await self._records()
             record = _find(records, name)
             await self._check_free(record, "update")
-            before, mapping, stored = self._after(record, wish)
+            mapping, stored = self._after(record, wish)
             if stored == record.document:
                 return (await self._shown([record]))[0]
             self._check_among(mapping, records)
@@ -141,7 +141,7 @@ class LambdaMappings:
                 made = await self._store.put_mapping(changed_record, expected_revision=record.revision, seen=seen)
             except ConflictError:
                 continue
-            log_change("change", made, by=by, changed=sorted(wish.keys() - {"UUID"}), enabled_before=before.enabled)
+            log_change("change", made, by=by, changed=sorted(wish), enabled=mapping.enabled)
             return (await self._shown([made]))[0]
         raise _contended()
 
@@ -162,11 +162,7 @@ class LambdaMappings:
     async def page(self, request: ListRequest) -> Page:
         """Return a page of configurations, in the order of names."""
         _, records = await self._records()
-        wanted = []
-        for record in records:
-            mapping = self._read(record)
-            if request.unfiltered or (mapping is not None and self._belongs(record, mapping, request)):
-                wanted.append(record)
+        wanted = records if request.unfiltered else [one for one in records if self._belongs(one, request)]
         here, marker = page_of(wanted, request)
         shown = await self._shown(here)
         for one in shown:
@@ -210,10 +206,8 @@ class LambdaMappings:
 
     # What is checked
 
-    def _after(
-        self, record: MappingRecord, wish: Mapping[str, Any]
-    ) -> tuple[EventSourceMapping, EventSourceMapping, bytes]:
-        """Return the mapping before and after an update, and the document to be stored."""
+    def _after(self, record: MappingRecord, wish: Mapping[str, Any]) -> tuple[EventSourceMapping, bytes]:
+        """Return the mapping after an update, and the document to be stored."""
         before = self._read(record)
         if before is None:
             raise refused("InvalidParameterValueException", "Another version of esmd made this mapping: delete it")
@@ -222,7 +216,7 @@ class LambdaMappings:
         mapping, stored = read_mapping(document)
         check_group(before, mapping)
         self._check_secrets(present, document)
-        return before, mapping, stored
+        return mapping, stored
 
     def _check_secrets(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         told = local_secrets(after)
@@ -262,7 +256,10 @@ class LambdaMappings:
 
     # What is shown
 
-    def _belongs(self, record: MappingRecord, mapping: EventSourceMapping, request: ListRequest) -> bool:
+    def _belongs(self, record: MappingRecord, request: ListRequest) -> bool:
+        mapping = self._read(record)
+        if mapping is None:
+            return False
         arn = self._around.function_arn(mapping.function_name)
         return belongs(_document(record), (mapping.function_name, arn), request)
 

@@ -87,7 +87,8 @@ def plan(present: Sequence[MappingRecord], desired: Sequence[Desired], *, gone: 
     """Return what turns `present` into `desired`, in the order of `desired`; `gone` names mappings to delete.
 
     A mapping whose file asks for what it asked for before is left as it is, though the API may have changed it since.
-    Raises `ConflictError` when a name's own id belongs to a mapping that was renamed.
+    Raises `ConflictError` when a name's own id belongs to a mapping that was renamed, or a document names another UUID
+    than its mapping has.
     """
     found = _match(present, desired)
     changes = []
@@ -137,9 +138,13 @@ def _match(present: Sequence[MappingRecord], desired: Sequence[Desired]) -> dict
     found = {mapping.name: by_name[mapping.name] for mapping in desired if mapping.name in by_name}
     taken = {record.id: name for name, record in found.items()}
     for mapping in desired:
+        given = mapping.id != mapping_id(mapping.renamed_from or mapping.name)  # its document names a UUID
         if mapping.name in found:
+            if given and found[mapping.name].id != mapping.id:
+                why = f"it has the UUID {found[mapping.name].id}, and a mapping's UUID cannot be changed"
+                raise ConflictError(f"mapping {mapping.name}: {why}")
             continue
-        old = by_name.get(mapping.renamed_from) if mapping.renamed_from else None
+        old = by_name.get(mapping.renamed_from) if mapping.renamed_from and not given else None
         now = old if old is not None and old.id not in taken else by_id.get(mapping.id)
         if now is None:
             continue

@@ -15,7 +15,7 @@ import structlog
 from controlplane.mappings import AT_REST, Desired, apply
 from leasing.clock import trust_clock
 from leasing.service import LeasingService
-from model.errors import UnavailableError
+from model.errors import ConflictError, UnavailableError
 from model.ids import TRACKER
 from model.lease import ALL_ROLES
 from model.mapping import MappingState
@@ -161,5 +161,16 @@ class Engine:
             for record in self.catalogue
             if record.state is not MappingState.DELETING
         ]
-        await apply(self._store, known)
-        await apply(self._store, list(self._desired()))
+        for wishes in (known, list(self._desired())):
+            try:
+                await apply(self._store, wishes)
+            except ConflictError:
+                await self._publish_what_goes(wishes)
+
+    async def _publish_what_goes(self, wishes: Iterable[Desired]) -> None:
+        """Put mappings one by one: what contradicts the others' must not keep the rest away."""
+        for wish in wishes:
+            try:
+                await apply(self._store, [wish])
+            except ConflictError as exc:
+                log.error("mapping.not_published", mapping=wish.name, error=str(exc))  # noqa: TRY400 - no bug

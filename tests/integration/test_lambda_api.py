@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import signal
+import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from botocore.exceptions import ClientError
 from tests.support.aws_servers import CREDENTIALS, aws_client
 from tests.support.lambda_rig import QUEUE, lambda_client
 from tests.support.mendable import Mendable
-from tests.support.node_process import NodeProcess, eventually
+from tests.support.node_process import ROOT, NodeProcess, eventually
 from tests.support.sqs_target import SqsTarget
 
 if TYPE_CHECKING:
@@ -165,3 +167,58 @@ async def test_a_topic_read_by_a_mapping_made_with_boto3(
             assert [mapping["name"] for mapping in (await node.status())["mappings"]] == ["filed"]
             values = [base64.b64decode(value).decode() for value in target.taken]
             assert sorted(values, key=int) == [str(n) for n in range(20)]
+
+
+async def test_an_application_renames_a_mapping_that_reads_on(
+    embedded_kafka: EmbeddedBroker, redis_url: str, tmp_path: Path
+) -> None:
+    """`esmd apply` with `renamed_from`: the same mapping by another name, and every record once."""
+    servers, topic = embedded_kafka.bootstrap_servers, await asyncio.to_thread(embedded_kafka.new_topic, 2)
+    source = {"SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": [servers]}}, "Topics": [topic]}
+    target = Mendable()
+    target.mend()
+    async with target.serving():
+        settings: dict[str, Any] = {
+            "redis": {"url": redis_url},
+            "leasing": {"ttl": 3},
+            "functions": {"f": {"url": target.url, "timeout": 20}},
+            "event_source_mappings": [{"Name": "orders", **source, "FunctionName": "f"}],
+        }
+        async with (
+            NodeProcess(tmp_path, settings) as node,
+            started(node) as mappings,
+            AIOKafkaProducer(bootstrap_servers=servers) as producer,
+        ):
+            for n in range(20):
+                await producer.send_and_wait(topic, str(n).encode(), partition=n % 2)
+            await target.until(20)
+            uuid = (await mappings.call("get", UUID="orders"))["UUID"]
+            await mappings.reaches(uuid, "Enabled", node)
+            renamed = {"Name": "sales", **source, "FunctionName": "f", "extensions": {"renamed_from": "orders"}}
+            settings["event_source_mappings"] = [renamed]
+            node.write(settings)
+            answer = await esmd("apply", str(node.config), "--json", "--url", f"http://{node.address}")
+            assert [(one["name"], one["renamed_from"], one["position"]) for one in answer["changes"]] == [
+                ("sales", "orders", "kept")
+            ]
+            await mappings.reaches("sales", "Enabled", node)
+            assert (await mappings.call("get", UUID="sales"))["UUID"] == uuid
+            assert await mappings.state("orders") is None
+            for n in range(20, 40):
+                await producer.send_and_wait(topic, str(n).encode(), partition=n % 2)
+            await target.until(40)
+            node.signal(signal.SIGHUP)
+            await node.logged("reload.done", changes=[])
+            assert [mapping["name"] for mapping in (await node.status())["mappings"]] == ["sales"]
+    values = [int(base64.b64decode(value)) for value in target.taken]
+    assert sorted(values) == list(range(40))
+
+
+async def esmd(*arguments: str) -> Any:
+    """Run a command that must succeed; return the document it prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "node", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return json.loads(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from controlplane.mappings import Desired
 from model.errors import RefusedError
 from model.ids import MappingId, NodeId
-from model.mapping import MappingState
-from model.mapping_rules import canonical_document
+from model.mapping import MappingRecord, MappingState
+from model.mapping_rules import canonical_document, mapping_id
 from node.engine import Engine
 from pollers.checkpointer import Checkpointer
 from statemgr.memory_store import MemoryStore
@@ -79,3 +80,39 @@ async def test_a_wiped_store_is_told_which_mappings_were_at_work(before: Mapping
         await asyncio.sleep(2)
         (record,) = (await store.mappings())[1]
         assert record.state is after
+
+
+async def test_a_wiped_store_gets_back_what_the_api_made_and_changed() -> None:
+    """Mappings that no file names, and changes that the file has not asked for; but not what was being deleted."""
+    store = MemoryStore(asyncio.get_running_loop().time)
+    async with running(store) as engine:
+        (filed,) = (await store.mappings())[1]
+        changed = replace(filed, document=canonical_document({**DOCUMENT, "BatchSize": 5}), state=MappingState.UPDATING)
+        await store.put_mapping(changed)
+        for name, state in (("made", MappingState.CREATING), ("going", MappingState.DELETING)):
+            document = {**DOCUMENT, "Name": name, "UUID": mapping_id(name), "FunctionName": name}
+            await store.put_mapping(MappingRecord(mapping_id(name), name, canonical_document(document), 0, state))
+        await asyncio.sleep(2)
+        before = {record.name: record.document for record in (await store.mappings())[1]}
+        store.wipe()
+        await asyncio.sleep(8)
+        after = {record.name: record.document for record in (await store.mappings())[1]}
+        assert after == {name: document for name, document in before.items() if name != "going"}
+        assert set(after) == {"clicks", "made"}
+
+
+async def test_what_contradicts_another_mapping_keeps_no_other_away() -> None:
+    """A store that was wiped has a mapping under the same name already: it stays, and the rest comes back."""
+    store = MemoryStore(asyncio.get_running_loop().time)
+    async with running(store) as engine:
+        document = {**DOCUMENT, "Name": "made", "UUID": mapping_id("made"), "FunctionName": "g"}
+        await store.put_mapping(MappingRecord(mapping_id("made"), "made", canonical_document(document), 0))
+        await asyncio.sleep(2)
+        store.wipe()
+        stranger = {**DOCUMENT, "UUID": mapping_id("x")}
+        await store.put_mapping(MappingRecord(mapping_id("x"), "clicks", canonical_document(stranger), 0))
+        await asyncio.sleep(8)
+        assert {(record.name, record.id) for record in (await store.mappings())[1]} == {
+            ("clicks", mapping_id("x")),
+            ("made", mapping_id("made")),
+        }

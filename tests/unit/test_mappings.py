@@ -137,6 +137,14 @@ def test_a_name_whose_id_was_taken_along_is_refused() -> None:
         plan([new], [named("new"), named("old")])
 
 
+def test_a_mapping_keeps_its_uuid() -> None:
+    """A document that names another one than the mapping has is refused."""
+    (old,) = [stored(change) for change in plan([], [named("old")])]
+    other = Desired(MappingId("11111111-1111-4111-8111-111111111111"), "old", b"{}")
+    with pytest.raises(ConflictError, match="cannot be changed"):
+        plan([old], [other])
+
+
 async def test_applying_twice_changes_once() -> None:
     """Applying is idempotent, and several nodes may apply the same files at the same time."""
     store = MemoryStore()
