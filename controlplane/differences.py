@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from controlplane.mappings import ChangeKind
+from controlplane.mappings import AT_REST, ChangeKind
 from model.mapping import KafkaSource, KinesisSource, MappingState, SqsSource
 from model.mapping_rules import parse_mapping
 from model.problem import InvalidConfigurationError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _IDENTITY = frozenset({"Name", "UUID"})
 _UNDISTURBING = frozenset({"Tags"})
-_AT_REST = frozenset({MappingState.DISABLED, MappingState.DISABLING})
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
@@ -99,7 +98,7 @@ def refused_change(change: Change) -> str | None:
 
 
 def _drains(change: Change, fields: Sequence[FieldDifference], *, renamed: bool) -> bool:
-    if change.before is None or change.before.state in _AT_REST:
+    if change.before is None or change.before.state in AT_REST:
         return False
     return renamed or change.kind is ChangeKind.REMOVE or any(field.name not in _UNDISTURBING for field in fields)
 

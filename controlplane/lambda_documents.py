@@ -133,6 +133,8 @@ def configuration(
             streams = _of_streams(mapping)
             named = {"StartingPosition", *(name for name in streams if document.get(name) is not None)}
             said |= {name: streams[name] for name in named}
+            if "MaximumRetryAttempts" in document:  # with a destination, -1 means 10 (spec section 1.3, rule 8)
+                said["MaximumRetryAttempts"] = document["MaximumRetryAttempts"]
             if "MaximumBatchingWindowInSeconds" in document:
                 said["MaximumBatchingWindowInSeconds"] = int(mapping.batching_window_s)
             said[_GROUPS[source.arn is not None]] = {"ConsumerGroupId": source.consumer_group_id}

@@ -101,8 +101,9 @@ class LambdaMappings:
         record = MappingRecord(identity, mapping.name, stored, 0, state)
         for _ in range(_TRIES):
             seen, records = await self._records()
-            if any(other.name == record.name for other in records):
-                raise refused("ResourceConflictException", f"Another event source mapping has the Name {record.name}")
+            if any(other.name == record.name or other.id == record.id for other in records):
+                why = f"Another event source mapping has, or had, the Name {record.name}"
+                raise refused("ResourceConflictException", why)
             self._check_among(mapping, records)
             try:
                 made = await self._store.put_mapping(record, expected_revision=0, seen=seen)

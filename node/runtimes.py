@@ -50,6 +50,7 @@ class Catalogue:
         self._store = store
         self._records: dict[MappingId, MappingRecord] = {}
         self._parsed: dict[MappingId, tuple[int, EventSourceMapping]] = {}
+        self._working: dict[MappingId, int] = {}
         self.revision: int | None = None
 
     def __iter__(self) -> Iterator[MappingRecord]:
@@ -61,11 +62,20 @@ class Catalogue:
         before, self._records = self._records, {record.id: record for record in records}
         self._parsed = {id_: known for id_, known in self._parsed.items() if id_ in self._records}
         changed = [id_ for id_ in {**before, **self._records} if before.get(id_) != self._records.get(id_)]
-        return {id_: not _works_alike(before.get(id_), self._records.get(id_)) for id_ in changed}
+        documents = {id_: not _works_alike(before.get(id_), self._records.get(id_)) for id_ in changed}
+        self._working |= {
+            id_: self._records[id_].revision for id_, other in documents.items() if other and id_ in self._records
+        }
+        self._working = {id_: revision for id_, revision in self._working.items() if id_ in self._records}
+        return documents
 
     def record(self, mapping: MappingId) -> MappingRecord | None:
         """Return the mapping's record, None if there is none."""
         return self._records.get(mapping)
+
+    def working_revision(self, mapping: MappingId) -> int | None:
+        """Return the revision that brought what the work depends on: later ones changed tags only."""
+        return self._working.get(mapping)
 
     def named(self, name: str) -> MappingRecord | None:
         """Return the record of the mapping with this name, None if there is none."""
@@ -127,7 +137,7 @@ class Runtimes:
         record = self._catalogue.record(mapping)
         if record is None:
             raise NotFoundError(f"no mapping {mapping}")
-        key = (mapping, record.revision, self._generation)
+        key = (mapping, self._catalogue.working_revision(mapping) or record.revision, self._generation)
         runtime = self._runtimes.get(key)
         if runtime is None:
             runtime = self._runtimes[key] = _Runtime(self._make_parts(self._catalogue.mapping(mapping)))

@@ -85,7 +85,7 @@ async def test_a_wiped_store_is_told_which_mappings_were_at_work(before: Mapping
 async def test_a_wiped_store_gets_back_what_the_api_made_and_changed() -> None:
     """Mappings that no file names, and changes that the file has not asked for; but not what was being deleted."""
     store = MemoryStore(asyncio.get_running_loop().time)
-    async with running(store) as engine:
+    async with running(store):
         (filed,) = (await store.mappings())[1]
         changed = replace(filed, document=canonical_document({**DOCUMENT, "BatchSize": 5}), state=MappingState.UPDATING)
         await store.put_mapping(changed)
@@ -104,7 +104,7 @@ async def test_a_wiped_store_gets_back_what_the_api_made_and_changed() -> None:
 async def test_what_contradicts_another_mapping_keeps_no_other_away() -> None:
     """A store that was wiped has a mapping under the same name already: it stays, and the rest comes back."""
     store = MemoryStore(asyncio.get_running_loop().time)
-    async with running(store) as engine:
+    async with running(store):
         document = {**DOCUMENT, "Name": "made", "UUID": mapping_id("made"), "FunctionName": "g"}
         await store.put_mapping(MappingRecord(mapping_id("made"), "made", canonical_document(document), 0))
         await asyncio.sleep(2)
