@@ -24,8 +24,8 @@ from controlplane.lambda_documents import (
 from controlplane.lambda_errors import ApiError, in_use, invalid, not_found, refused
 from controlplane.lambda_listing import Page, belongs, page_of
 from controlplane.mappings import deleting, log_change, next_state
-from controlplane.status import assemble, nothing_live
-from model.errors import ConflictError
+from controlplane.status import NOTHING_PROCESSED, assemble, nothing_live
+from model.errors import ConflictError, UnavailableError
 from model.ids import TRACKER, MappingId, NodeId, ShardKey
 from model.mapping import MappingRecord, MappingState, SqsSource
 from model.mapping_rules import check_together, duplicate_message, mapping_id, parse_mapping
@@ -110,7 +110,7 @@ class LambdaMappings:
             except ConflictError:
                 continue
             log_change("add", made, by=by)
-            return (await self._shown([made]))[0]
+            return await self._made(made)
         raise _contended()
 
     async def get(self, name: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class LambdaMappings:
             except ConflictError:
                 continue
             log_change("change", made, by=by, changed=sorted(wish), enabled=mapping.enabled)
-            return (await self._shown([made]))[0]
+            return await self._made(made)
         raise _contended()
 
     async def delete(self, name: str, *, by: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class LambdaMappings:
             except ConflictError:
                 continue
             log_change("remove", made, by=by)
-            return (await self._shown([made]))[0]
+            return await self._made(made)
         raise _contended()
 
     async def page(self, request: ListRequest) -> Page:
@@ -263,6 +263,13 @@ class LambdaMappings:
             return False
         arn = self._around.function_arn(mapping.function_name)
         return belongs(_document(record), (mapping.function_name, arn), request)
+
+    async def _made(self, record: MappingRecord) -> dict[str, Any]:
+        """Return the configuration after a change. It is made: a store that is away by now does not undo it."""
+        try:
+            return (await self._shown([record]))[0]
+        except UnavailableError:
+            return self._configuration(record, self._read(record), NOTHING_PROCESSED)
 
     async def _shown(self, records: Sequence[MappingRecord]) -> list[dict[str, Any]]:
         read = [(record, self._read(record)) for record in records]

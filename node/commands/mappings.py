@@ -126,19 +126,20 @@ def _say(document: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    from rich.table import Table  # noqa: PLC0415 - not for --json
+    from rich.table import Column, Table  # noqa: PLC0415 - not for --json
 
     from node.printing import printable  # noqa: PLC0415 - same
 
-    table = Table("name", "state", "source", "function", "last result", "uuid", box=None, header_style="bold")
+    short = [Column(header, no_wrap=True) for header in ("name", "uuid", "state")]
+    table = Table(*short, "source", "function", "last result", box=None, header_style="bold")
     for one in found:
         cells = (
             one.get("Name"),
+            one["UUID"],
             one["State"],
             one.get("EventSourceArn") or ", ".join(one.get("Topics", [])),
             one.get("FunctionArn"),
             one.get("LastProcessingResult"),
-            one["UUID"],
         )
         table.add_row(*(printable(cell) for cell in cells))
     return table

@@ -13,14 +13,19 @@ from botocore.validate import ParamValidator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.errors import StoreUnavailableError
 from model.mapping import MappingState
 from model.mapping_rules import canonical_document
 from model.progress import ShardState
 from model.rules.parameters import EXTENSION_PARAMETERS, PARAMETERS
+from statemgr.memory_store import MemoryStore
 from tests.support.lambda_rig import FUNCTION, QUEUE, STREAM, LambdaRig, lambda_rig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+
+    from model.lease import FleetSnapshot
+    from model.mapping import MappingRecord
 
 PATH = "/2015-03-31/event-source-mappings"
 OURS = {"Name", "extensions"}
@@ -321,6 +326,34 @@ async def test_changes_at_the_same_time_are_all_made(rig: LambdaRig) -> None:
     assert len((await rig.call("list_tags", Resource=arn))["Tags"]) == 10
     shown = await rig.call("get_event_source_mapping", UUID=record.id)
     assert (shown["BatchSize"], shown["FunctionArn"]) == (9, FUNCTION + "g")
+
+
+class FailingStore(MemoryStore):
+    """Cannot be reached when it is asked for a snapshot, or for anything."""
+
+    away = False
+
+    async def snapshot(self) -> FleetSnapshot:
+        """See `LeaseStore.snapshot`."""
+        raise StoreUnavailableError("redis: no answer")
+
+    async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
+        """See `MappingStore.mappings`."""
+        if self.away:
+            raise StoreUnavailableError("redis: no answer")
+        return await super().mappings()
+
+
+async def test_a_store_that_is_away_is_told_so_that_clients_try_again() -> None:
+    """503 where nothing was done; what was done is told as done, although no more can be read."""
+    store = FailingStore()
+    async with lambda_rig(store) as rig:
+        made = await rig.call("create_event_source_mapping", FunctionName="f", **KAFKA)
+        assert (made["State"], made["LastProcessingResult"]) == ("Creating", "No records processed")
+        store.away = True
+        status, type_, document = await raw(rig, "GET", f"{PATH}/{made['UUID']}")
+    assert (status, type_) == (503, "ServiceException")
+    assert document == {"Type": "Service", "Message": "redis: no answer"}
 
 
 async def test_secrets_of_the_node_are_named_only_by_who_is_known(rig: LambdaRig) -> None:
