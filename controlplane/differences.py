@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controlplane.mappings import AT_REST, ChangeKind
-from model.mapping import KafkaSource, KinesisSource, MappingState, SqsSource
+from model.mapping import KafkaSource, KinesisSource, MappingState, SqsSource, work_alike
 from model.mapping_rules import parse_mapping
 from model.problem import InvalidConfigurationError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from model.mapping import EventSourceMapping, MappingRecord
 
 _IDENTITY = frozenset({"Name", "UUID"})
-_UNDISTURBING = frozenset({"Tags"})
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
@@ -77,7 +76,7 @@ def describe(change: Change) -> Difference:
         uuid=str(change.record.id),
         renamed_from=former,
         fields=fields if change.kind is ChangeKind.CHANGE else [],
-        drains=_drains(change, fields, renamed=former is not None),
+        drains=_drains(change, before, after),
         position=_position(change.kind, before, after),
         remark=_remark(change, before, after),
     )
@@ -97,10 +96,11 @@ def refused_change(change: Change) -> str | None:
     return "a mapping keeps its kind of source; choose a new Name"
 
 
-def _drains(change: Change, fields: Sequence[FieldDifference], *, renamed: bool) -> bool:
+def _drains(change: Change, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     if change.before is None or change.before.state in AT_REST:
         return False
-    return renamed or change.kind is ChangeKind.REMOVE or any(field.name not in _UNDISTURBING for field in fields)
+    old, new = _parsed(before), _parsed(after)
+    return old is None or new is None or not work_alike(old, new)
 
 
 def _position(kind: ChangeKind, before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:

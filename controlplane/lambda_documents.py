@@ -25,6 +25,9 @@ IMMUTABLE = frozenset({
 """Given at creation only. Tags have calls of their own."""
 
 _GROUPS = ("SelfManagedKafkaEventSourceConfig", "AmazonManagedKafkaEventSourceConfig")
+_ONLY_KEPT = ("KMSKeyArn", "MetricsConfig", "LoggingConfig")
+"""Stored and shown, and without an effect."""
+
 _AS_GIVEN = (
     "EventSourceArn",
     "SelfManagedEventSource",
@@ -73,6 +76,13 @@ def changed(present: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, An
         if isinstance(after, dict) and isinstance(before, dict):
             document[name] = {**before, **after}
     return document
+
+
+def means_the_same(
+    before: EventSourceMapping, present: Mapping[str, Any], after: EventSourceMapping, document: Mapping[str, Any]
+) -> bool:
+    """Whether an update changes nothing: it repeats what is, or spells out defaults."""
+    return before == after and all(present.get(name) == document.get(name) for name in _ONLY_KEPT)
 
 
 def check_group(before: EventSourceMapping, after: EventSourceMapping) -> None:

@@ -18,6 +18,7 @@ from controlplane.lambda_documents import (
     check_group,
     configuration,
     local_secrets,
+    means_the_same,
     read_mapping,
     unreadable,
 )
@@ -128,7 +129,7 @@ class LambdaMappings:
             record = _find(records, name)
             await self._check_free(record, "update")
             mapping, stored = self._after(record, wish)
-            if stored == record.document:
+            if stored is None:
                 return (await self._shown([record]))[0]
             self._check_among(mapping, records)
             if stored != checked:
@@ -207,8 +208,8 @@ class LambdaMappings:
 
     # What is checked
 
-    def _after(self, record: MappingRecord, wish: Mapping[str, Any]) -> tuple[EventSourceMapping, bytes]:
-        """Return the mapping after an update, and the document to be stored."""
+    def _after(self, record: MappingRecord, wish: Mapping[str, Any]) -> tuple[EventSourceMapping, bytes | None]:
+        """Return the mapping after an update, and the document to be stored; None: nothing changes."""
         before = self._read(record)
         if before is None:
             raise refused("InvalidParameterValueException", "Another version of esmd made this mapping: delete it")
@@ -217,7 +218,7 @@ class LambdaMappings:
         mapping, stored = read_mapping(document)
         check_group(before, mapping)
         self._check_secrets(present, document)
-        return mapping, stored
+        return mapping, None if means_the_same(before, present, mapping, document) else stored
 
     def _check_secrets(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         told = local_secrets(after)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -118,6 +118,15 @@ class EventSourceMapping:
     provisioned_pollers: ProvisionedPollers | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     extensions: Extensions = field(default_factory=Extensions)
+
+
+def work_alike(one: EventSourceMapping, other: EventSourceMapping) -> bool:
+    """Whether the work on a mapping is the same before and after a change: defaults spelled out and tags are none."""
+    return _at_work(one) == _at_work(other)
+
+
+def _at_work(mapping: EventSourceMapping) -> EventSourceMapping:
+    return replace(mapping, tags={}, extensions=replace(mapping.extensions, renamed_from=None))
 
 
 class MappingState(StrEnum):

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from model.errors import NotFoundError, RefusedError
+from model.mapping import work_alike
 from model.mapping_rules import parse_mapping
 from model.problem import InvalidConfigurationError
 from pollers.counters import MeterLabels
@@ -74,7 +75,7 @@ class Catalogue:
         return self._records.get(mapping)
 
     def working_revision(self, mapping: MappingId) -> int | None:
-        """Return the revision that brought what the work depends on: later ones changed tags only."""
+        """Return the revision that brought what the work depends on: later ones changed nothing else."""
         return self._working.get(mapping)
 
     def named(self, name: str) -> MappingRecord | None:
@@ -89,7 +90,7 @@ class Catalogue:
         known = self._parsed.get(mapping)
         if known is None or known[0] != record.revision:
             try:
-                known = (record.revision, parse_mapping(msgspec.json.decode(record.document), require_name=False))
+                known = (record.revision, _parsed(record))
             except InvalidConfigurationError as exc:
                 # Another version of esmd may have stored it.
                 raise RefusedError(f"mapping {record.name} is not valid for this node: {exc}") from exc
@@ -107,15 +108,18 @@ class Catalogue:
 
 def _works_alike(one: MappingRecord | None, other: MappingRecord | None) -> bool:
     """Whether nothing changed that the work on the mapping depends on: other tags disturb nobody."""
-    if one is None or other is None or one.revision == other.revision:
-        return one is other or (one is not None and other is not None)
-    return _untagged(one) == _untagged(other)
+    if one is None or other is None:
+        return False
+    if one.revision == other.revision:
+        return True
+    try:
+        return work_alike(_parsed(one), _parsed(other))
+    except InvalidConfigurationError:
+        return False
 
 
-def _untagged(record: MappingRecord) -> dict[str, object]:
-    document: dict[str, object] = msgspec.json.decode(record.document)
-    document.pop("Tags", None)
-    return document
+def _parsed(record: MappingRecord) -> EventSourceMapping:
+    return parse_mapping(msgspec.json.decode(record.document), require_name=False)
 
 
 class Runtimes:

@@ -21,10 +21,16 @@ DOCUMENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("more", "disturbs"), [({"Tags": {"a": "b"}}, False), ({"BatchSize": 5}, True), ({"Name": "orders"}, True)]
+    ("more", "disturbs"),
+    [
+        ({"Tags": {"a": "b"}}, False),
+        ({"BatchSize": 10, "Enabled": True}, False),
+        ({"BatchSize": 5}, True),
+        ({"Name": "orders"}, True),
+    ],
 )
 async def test_only_what_the_work_depends_on_disturbs_it(more: dict[str, Any], *, disturbs: bool) -> None:
-    """Other tags are no reason to drain a pump; other parameters, or another name, are."""
+    """Other tags, or defaults spelled out, are no reason to drain a pump; other parameters, or another name, are."""
     store = MemoryStore()
     catalogue = Catalogue(store)
     mapping = parse_mapping(DOCUMENT, require_name=False)

@@ -63,6 +63,7 @@ def test_a_change_names_its_parameters() -> None:
     ("before", "after", "drains", "position"),
     [
         (KINESIS, {**KINESIS, "Tags": {"a": "b"}}, False, "kept"),
+        (KINESIS, {**KINESIS, "BatchSize": 100}, False, "kept"),
         (KINESIS, {**KINESIS, "EventSourceArn": f"{STREAM}a/consumer/c:1"}, True, "kept"),
         (KAFKA, {**KAFKA, "Topics": ["others"]}, True, "moved"),
         (KAFKA, {**KAFKA, "Name": "new", "extensions": {"renamed_from": "orders"}}, True, "kept"),
@@ -72,7 +73,7 @@ def test_a_change_names_its_parameters() -> None:
 def test_what_a_change_does_to_the_flow(
     before: dict[str, Any], after: dict[str, Any], *, drains: bool, position: str | None
 ) -> None:
-    """Tags disturb nobody; another topic has other positions; a queue has none."""
+    """Tags and defaults disturb nobody; another topic has other positions; a queue has none."""
     told = describe(change(before, after))
     assert (told.drains, told.position) == (drains, position)
     assert not describe(change(before, after, MappingState.DISABLED)).drains

@@ -246,8 +246,9 @@ async def test_an_update_that_changes_nothing_disturbs_nothing(rig: LambdaRig) -
     uuid = (await rig.call("create_event_source_mapping", EventSourceArn=QUEUE, FunctionName="f", BatchSize=5))["UUID"]
     await rig.settle(uuid)
     before = await rig.record(uuid)
-    assert (await rig.call("update_event_source_mapping", UUID=uuid, BatchSize=5))["State"] == "Enabled"
-    assert await rig.record(uuid) == before
+    for wish in ({"BatchSize": 5}, {"Enabled": True}, {"MaximumBatchingWindowInSeconds": 0}):
+        assert (await rig.call("update_event_source_mapping", UUID=uuid, **wish))["State"] == "Enabled"
+        assert await rig.record(uuid) == before
 
 
 async def test_lists_come_in_pages(rig: LambdaRig) -> None:
