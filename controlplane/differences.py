@@ -45,19 +45,27 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Differences(msgspec.Struct, frozen=True):
-    """The whole answer. `others`: mappings that are not spoken of, and stay."""
+    """The whole answer.
+
+    `drifted`: mappings that files ask for as before and the API has changed since; they stay as they are. `others`:
+    mappings that are not spoken of; they stay too.
+    """
 
     changes: list[Difference]
     unchanged: int
+    drifted: list[str]
     others: list[str]
 
 
-def differences(changes: Sequence[Change], present: Sequence[MappingRecord], names: Collection[str]) -> Differences:
-    """Describe a plan for the mappings with these names."""
+def differences(
+    changes: Sequence[Change], present: Sequence[MappingRecord], names: Collection[str], drifted: Sequence[str] = ()
+) -> Differences:
+    """Describe a plan for the mappings with these names, of which some drifted."""
     told = [describe(change) for change in changes if change.kind is not ChangeKind.ADOPT]
     spoken_of = {change.record.id for change in changes}
     others = [record.name for record in present if record.name not in names and record.id not in spoken_of]
-    return Differences(told, len(names) - sum(one.change != ChangeKind.REMOVE for one in told), others)
+    changed = {one.name for one in told if one.change != ChangeKind.REMOVE}
+    return Differences(told, len(names) - len(changed), [name for name in drifted if name not in changed], others)
 
 
 def describe(change: Change) -> Difference:

@@ -42,6 +42,7 @@ class Desired:
 
     `id` is the one its document gives it; where the store has a mapping of that name, or of the name before a
     renaming, it is that mapping whatever its id. `applied` is the mark to be stored; None: that of the document.
+    `insist`: also what the API changed since is to be as the document says.
     `began`: it has been at work. A store that has forgotten it must not have it begin anew.
     """
 
@@ -52,6 +53,7 @@ class Desired:
     renamed_from: str | None = None
     applied: str | None = None
     began: bool = False
+    insist: bool = False
 
     @property
     def mark(self) -> str:
@@ -96,11 +98,11 @@ def plan(present: Sequence[MappingRecord], desired: Sequence[Desired], *, gone: 
         now = found.get(mapping.name)
         if now is None:
             changes.append(Change(ChangeKind.ADD, _record(mapping, mapping.id, _first_state(mapping)), 0))
-        elif now.applied == mapping.mark and now.name == mapping.name:
-            continue
         else:
             record = _record(mapping, now.id, next_state(now.state, enabled=mapping.enabled))
             same = (now.document, now.name) == (record.document, record.name)
+            if _was_asked_for(mapping, now) and (same or not mapping.insist):
+                continue
             kind = ChangeKind.ADOPT if same and now.state is not MappingState.DELETING else ChangeKind.CHANGE
             changes.append(Change(kind, record, now.revision, now))
     kept = {record.id for record in found.values()}
@@ -110,6 +112,22 @@ def plan(present: Sequence[MappingRecord], desired: Sequence[Desired], *, gone: 
         if record.name in gone and record.id not in kept and record.state is not MappingState.DELETING
     ]
     return changes
+
+
+def drifted(present: Sequence[MappingRecord], desired: Sequence[Desired]) -> list[str]:
+    """Return the names of those that files ask for as before, and that the API has changed since."""
+    found = _match(present, desired)
+    return [
+        mapping.name
+        for mapping in desired
+        if (now := found.get(mapping.name)) is not None
+        and _was_asked_for(mapping, now)
+        and now.document != _record(mapping, now.id, now.state).document
+    ]
+
+
+def _was_asked_for(mapping: Desired, now: MappingRecord) -> bool:
+    return now.applied == mapping.mark and now.name == mapping.name
 
 
 def _first_state(mapping: Desired) -> MappingState:

@@ -1,7 +1,7 @@
 """Plan and apply over HTTP, for `esmd plan` and `esmd apply`: files' mappings, compared with and put into the store.
 
-`POST /esmd/v1/plan` and `/esmd/v1/apply` take `{"mappings": [document, …], "prune": false}` and answer with a
-`controlplane.differences.Differences`. What is wrong with the documents is answered with 400 and all problems.
+`POST /esmd/v1/plan` and `/esmd/v1/apply` take `{"mappings": [document, …], "prune": false, "reset": false}` and answer
+with a `controlplane.differences.Differences`. What is wrong with the documents is answered with 400 and all problems.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from controlplane.differences import differences, refused_change
 from controlplane.lambda_documents import local_secrets
-from controlplane.mappings import ChangeKind, Desired, apply, plan
+from controlplane.mappings import ChangeKind, Desired, apply, drifted, plan
 from model.errors import ConflictError
 from model.mapping_rules import canonical_document, check_together, parse_mapping
 from model.problem import InvalidConfigurationError, Problem
@@ -35,10 +35,15 @@ _ELSEWHERE = "\0"  # path of mappings that are not spoken of
 
 
 class PlanRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client asks for. `prune`: mappings that files asked for before and these do not name shall go."""
+    """What a client asks for.
+
+    `prune`: mappings that files asked for before and these do not name shall go. `reset`: what the API changed since
+    shall be as the files say.
+    """
 
     mappings: list[dict[str, Any]]
     prune: bool = False
+    reset: bool = False
 
 
 class PlanApi:
@@ -78,7 +83,14 @@ class PlanApi:
         """Return what is, or has been, changed. Raises `InvalidConfigurationError` and `ConflictError`."""
         parsed = _parse(asked.mappings)
         desired = [
-            Desired(mapping.id, mapping.name, document, mapping.enabled, mapping.extensions.renamed_from)
+            Desired(
+                mapping.id,
+                mapping.name,
+                document,
+                mapping.enabled,
+                mapping.extensions.renamed_from,
+                insist=asked.reset,
+            )
             for mapping, document in parsed
         ]
         names = {mapping.name for mapping in desired}
@@ -88,7 +100,7 @@ class PlanApi:
         self._check(changes, parsed, present)
         if make:
             changes = await apply(self._store, desired, gone=gone, by=by)
-        return differences(changes, present, names)
+        return differences(changes, present, names, drifted(present, desired))
 
     def _check(
         self,

@@ -27,7 +27,7 @@ _POSITIONS = {
 }
 
 
-def compare(files: Sequence[Path], url: str, what: str, *, prune: bool) -> Any:
+def compare(files: Sequence[Path], url: str, what: str, *, prune: bool, reset: bool) -> Any:
     """Have a node plan or apply files; return its answer.
 
     Raises `InvalidConfigurationError` for what is wrong with the files, also where only the node can tell, and what
@@ -40,7 +40,11 @@ def compare(files: Sequence[Path], url: str, what: str, *, prune: bool) -> Any:
     documents = [json.loads(canonical_document(one.document)) for one in configured]
     try:
         return call_json(
-            url, "POST", f"/esmd/v1/{what}", {"mappings": documents, "prune": prune}, timeout_s=_PATIENCE_S
+            url,
+            "POST",
+            f"/esmd/v1/{what}",
+            {"mappings": documents, "prune": prune, "reset": reset},
+            timeout_s=_PATIENCE_S,
         )
     except NodeRefusedError as error:
         problems = error.answer.get("problems") if isinstance(error.answer, dict) else None
@@ -64,6 +68,8 @@ def show(answer: dict[str, Any], *, made: bool) -> None:
     for change in answer["changes"]:
         for line in _lines(change):
             click.echo(line)
+    for name in answer["drifted"]:
+        click.echo(f"  {name}: was changed by the API since, and stays so (--reset: as the file says)")
     counts = {kind: sum(change["change"] == kind for change in answer["changes"]) for kind in _SIGNS}
     words = [f"{count} {done if made else to_do}" for (count, to_do, done) in (
         (counts["add"], "to add", "added"),

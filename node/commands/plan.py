@@ -11,15 +11,16 @@ import click
 @click.command("plan")
 @click.argument("files", metavar="CONFIG…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--prune", is_flag=True, help="Remove mappings that files asked for before and these do not name.")
+@click.option("--reset", is_flag=True, help="Undo what the API changed since in mappings of these files.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option(
     "--url", envvar="ESMD_URL", default="http://127.0.0.1:9001", show_default=True, help="Any node of the fleet."
 )
-def plan_command(files: tuple[Path, ...], *, prune: bool, as_json: bool, url: str) -> None:
+def plan_command(files: tuple[Path, ...], *, prune: bool, reset: bool, as_json: bool, url: str) -> None:
     """Show what `esmd apply` would do with the same files: mappings added, changed, removed, and their positions."""
     from node.planning import compare, show  # noqa: PLC0415 - not for `esmd --help`
 
-    answer = compare(files, url, "plan", prune=prune)
+    answer = compare(files, url, "plan", prune=prune, reset=reset)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:

@@ -152,7 +152,33 @@ async def test_a_plan_changes_nothing_and_an_application_only_what_it_says(rig: 
     assert out.splitlines()[-1] == "1 added, 1 changed, 0 being removed, 0 unchanged; 1 not in these files stays"
     assert set(await names_and_states(rig)) == {"orders", "clicks", made["UUID"]}
     status, out, _ = await command("plan", file, "--json")
-    assert json.loads(out) == {"changes": [], "unchanged": 2, "others": [made["UUID"]]}
+    assert json.loads(out) == {"changes": [], "unchanged": 2, "drifted": [], "others": [made["UUID"]]}
+
+
+async def test_what_the_api_changed_since_is_told_and_undone_only_on_request(rig: LambdaRig, command: Command) -> None:
+    """The file asks for nothing new, so it is left alone; --reset is heeded."""
+    file = command.file(ORDERS)
+    await command("apply", file)
+    (record,) = (await rig.store.mappings())[1]
+    await rig.settle(record.id)
+    await command("mappings", "disable", "orders")
+    await rig.settle(record.id, MappingState.DISABLED)
+    status, out, _ = await command("apply", file)
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "  orders: was changed by the API since, and stays so (--reset: as the file says)",
+            "0 added, 0 changed, 0 being removed, 1 unchanged",
+        ],
+    )
+    assert await names_and_states(rig) == {"orders": "Disabled"}
+    status, out, _ = await command("apply", "--reset", file)
+    assert out.splitlines() == [
+        "~ orders",
+        "    Enabled: false -> (default)",
+        "0 added, 1 changed, 0 being removed, 0 unchanged",
+    ]
+    assert await names_and_states(rig) == {"orders": "Enabling"}
 
 
 async def test_pruning_removes_what_files_asked_for_before(rig: LambdaRig, command: Command) -> None:
