@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from botocore.exceptions import ClientError
 
+from node.embedded_redis import EmbeddedRedis
 from tests.support.invoke_rig import invoke_rig
 from tests.support.node_process import eventually
 from tests.support.scripted_http import ScriptedServer, answer, answer_when, free_port
@@ -21,7 +22,6 @@ from tests.support.scripted_http import ScriptedServer, answer, answer_when, fre
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from node.embedded_redis import EmbeddedRedis
     from tests.support.invoke_rig import InvokeRig
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:local"
@@ -52,10 +52,10 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def rig(folder: Path, shared_redis: EmbeddedRedis) -> Iterator[InvokeRig]:
-    """Run one node for all tests of the function in a sandbox."""
-    with asyncio.Runner() as runner:
-        running = invoke_rig(folder, shared_redis.url, {})
+def rig(folder: Path) -> Iterator[InvokeRig]:
+    """Run one node, on a Redis that nobody else empties or fills, for all tests of the function in a sandbox."""
+    with EmbeddedRedis(port=0) as redis, asyncio.Runner() as runner:
+        running = invoke_rig(folder, redis.url, {})
         yield runner.run(running.__aenter__())
         runner.run(running.__aexit__(None, None, None))
 

@@ -7,7 +7,7 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 from botocore.config import Config
 
 from tests.support.node_process import NodeProcess
