@@ -17,7 +17,8 @@ from aiokafka import AIOKafkaProducer
 from botocore.exceptions import ClientError
 
 from tests.support.aws_servers import CREDENTIALS, aws_client
-from tests.support.lambda_rig import QUEUE, lambda_client
+from tests.support.lambda_client import lambda_client
+from tests.support.lambda_rig import QUEUE
 from tests.support.mendable import Mendable
 from tests.support.node_process import ROOT, NodeProcess, eventually
 from tests.support.sqs_target import SqsTarget

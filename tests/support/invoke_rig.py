@@ -7,9 +7,7 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
-
+from tests.support.lambda_client import lambda_client
 from tests.support.node_process import NodeProcess
 
 if TYPE_CHECKING:
@@ -34,18 +32,6 @@ def handler(event, context):
     custom = context.client_context.custom if context.client_context else None
     return {"event": event, "id": context.aws_request_id, "custom": custom, "trace": os.environ["_X_AMZN_TRACE_ID"]}
 """
-
-
-def lambda_client(url: str) -> Any:
-    """Return boto3's client, unmodified, for a node."""
-    return boto3.client(
-        "lambda",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        config=Config(retries={"max_attempts": 0}),
-    )
 
 
 class InvokeRig:

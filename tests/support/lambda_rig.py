@@ -6,9 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
-
 from controlplane.lambda_errors import refused
 from controlplane.lambda_mappings import LambdaMappings
 from model.ids import TRACKER, ShardKey
@@ -23,6 +20,7 @@ from node.serve import Surface, application, serving
 from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, LONG_S, take, update
+from tests.support.lambda_client import lambda_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,18 +106,6 @@ class LambdaRig:
             await self.store.join(Member(ANN), ttl_s=LONG_S)
             self._trackers[record.id] = await take(self.store, ANN, ShardKey(record.id, TRACKER))
         return self._trackers[record.id]
-
-
-def lambda_client(url: str) -> Any:
-    """Return boto3's client, unmodified, for a node."""
-    return boto3.client(
-        "lambda",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        config=Config(retries={"max_attempts": 0}),
-    )
 
 
 @asynccontextmanager
