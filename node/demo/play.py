@@ -202,8 +202,10 @@ class _Course:
         return ended
 
     async def _run_node(self, options: RunOptions, shutdown: Shutdown) -> None:
-        with contextlib.suppress(StoppedWhileStartingError):
+        try:
             await run_node(options, shutdown, embedded_kafka=self.servers.kafka, embedded_aws=self.servers.aws)
+        except* StoppedWhileStartingError:
+            pass  # contextlib.suppress would not look into the group that a task group makes of it
         if not shutdown.drain.is_set():
             raise UnavailableError("the node ended by itself; its log tells why")
 

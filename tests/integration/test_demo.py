@@ -60,9 +60,13 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def flowing(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Wait until events were delivered; return the demo's children."""
     assert process.stderr is not None
+    before = []
     for told in process.stderr:
+        before.append(told)
         if "in all" in told and " 0 in all" not in told:  # every mapping delivers
             break
+    else:
+        pytest.fail(f"the demo ended by itself:\n{''.join(before)}")
     return psutil.Process(process.pid).children(recursive=True)
 
 
