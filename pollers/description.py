@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from model.progress import ShardReport, ShardState
 from pollers.blocking import blocking, tenures
@@ -13,15 +13,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from leasing.held import HeldLease
+    from pollers.attempts import Attempts
+    from pollers.blocking import Stuck
     from pollers.counters import CircuitProbe
     from pollers.load import LoadMeter
     from pollers.parking_lot import ParkingLot
     from pollers.ports import Lag
     from pollers.retention import Warn
-    from pollers.standing import Holder
     from pollers.troubles import Troubles
 
 _FRESH_S = 0.2  # a report may be so old while a shard is busy: making it costs as much as the rest of a checkpoint
+
+
+class Holder(Protocol):
+    """What holds unfinished records: a lane."""
+
+    @property
+    def held(self) -> int:
+        """How many."""
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Arrival of the oldest, epoch milliseconds."""
+
+    def failures(self) -> dict[int, Attempts]:
+        """Return what the records in delivery have been through, by the first position of each run of them."""
+
+    def stuck(self) -> Stuck | None:
+        """Return what holds it up, if anything does."""
 
 
 class Description:

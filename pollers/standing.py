@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -34,33 +34,15 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardKey
     from model.record import Places, Records
     from pollers.attempts import Attempts
-    from pollers.blocking import Stuck
     from pollers.checkpointer import Checkpointer
     from pollers.counters import CircuitProbe
+    from pollers.description import Holder
     from pollers.ports import Chunk, ShardReader
     from pollers.windows import Windows
 
 log = structlog.get_logger(__name__)
 
 _AGAIN_S = 60.0  # how soon at the latest what is saved is saved again
-
-
-class Holder(Protocol):
-    """What holds unfinished records: a lane."""
-
-    @property
-    def held(self) -> int:
-        """How many."""
-
-    @property
-    def oldest_ms(self) -> int | None:
-        """Arrival of the oldest, epoch milliseconds."""
-
-    def failures(self) -> dict[int, Attempts]:
-        """Return what the records in delivery have been through, by the first position of each run of them."""
-
-    def stuck(self) -> Stuck | None:
-        """Return what holds it up, if anything does."""
 
 
 class Standing:
