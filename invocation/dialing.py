@@ -61,6 +61,8 @@ class Dialler:
             return tls_failure(exc)
         except OSError as exc:  # also every time-out
             return _failure(exc)
+        except RuntimeError:  # uvloop's word for some failed connections, passed on by aiohappyeyeballs
+            return Failure(FailureKind.REFUSED)
         finally:
             if sock is not None:
                 sock.close()

@@ -30,7 +30,7 @@ _ETC = (
     "alternatives", "ca-certificates", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
     "nsswitch.conf", "pki", "resolv.conf", "ssl",
 )  # fmt: skip
-_BUBBLEWRAP_TASK, _BUBBLEWRAP_KEEPER, _BUBBLEWRAP_TEMP = "/var/task", "/var/runtime/keeper.py", "/tmp"  # noqa: S108
+_BUBBLEWRAP_TASK, _BUBBLEWRAP_KEEPER, _BUBBLEWRAP_TEMP = "/var/task", "/var/runtime/keeper.py", "/tmp"  # noqa: S108 - in the sandbox
 _PRIVATE_PYTHON, _PRIVATE_TASK, _PRIVATE_PACKAGES = "python", "task", "packages"
 _MIB = 1024 * 1024
 

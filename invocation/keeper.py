@@ -118,8 +118,8 @@ def _become(plan: dict[str, Any], keeper: int, failure: int) -> NoReturn:
         for name, value in plan["limits"].items():
             number = getattr(resource, name)
             hard = resource.getrlimit(number)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)  # noqa: PLW2901
-            resource.setrlimit(number, (value, value))
+            limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(number, (limit, limit))
         # Should the machine's memory run out after all, functions go before anything else.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 small
             score.write("1000")
@@ -175,7 +175,7 @@ def end_everything(user: int | None, session: int) -> None:
             _kill_all_of(user)
         else:
             found: set[int] = set()
-            while fresh := set(_descendants(os.getpid())) - found:
+            while fresh := set(descendants(os.getpid())) - found:
                 _send_all(fresh, signal.SIGSTOP)
                 found |= fresh
             _send_all(found, signal.SIGKILL)
@@ -208,7 +208,8 @@ def _reap() -> bool:
             return True
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Return the processes that come from one, nearest first; those that end meanwhile are left out."""
     found: list[int] = []
     waiting = [pid]
     while waiting:

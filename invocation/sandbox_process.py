@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from invocation.function_errors import Exited, NotStarted, Unstartable
+from invocation.keeper import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,23 +161,9 @@ def memory_of(pid: int, *, own: int = 0) -> int:
     The first `own` generations are ours. The cheap figure, which counts shared pages in each process, is right for a
     single process.
     """
-    found = _descendants(pid)[own:]  # as long as each of ours has one child, they come first
+    found = descendants(pid)[own:]  # as long as each of ours has one child, they come first
     total = sum(_resident(child) for child in found)
     return total if len(found) <= 1 else min(total, sum(_proportional(child) for child in found))
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        parent = waiting.pop()
-        with contextlib.suppress(OSError, ValueError):  # it ended meanwhile
-            for thread in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208 names are enough
-                with open(f"/proc/{parent}/task/{thread}/children") as listing:  # noqa: PTH123 small
-                    children = [int(word) for word in listing.read().split()]
-                found += children
-                waiting += children
-    return found
 
 
 def _resident(pid: int) -> int:

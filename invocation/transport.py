@@ -12,7 +12,7 @@ How far a request got decides whether a function may have run, so it must be exa
   written is not used at all. If a kept connection breaks without an answer shortly after the request was written, the
   server most likely closed it without seeing the request; the request is then repeated once, on a new connection.
 
-That, and the price of a general client's session (a fifth of what a batch of 100 records costs), is why connections are
+That, and the price of a general client's session (a sixth of what a batch of 100 records costs), is why connections are
 our own. Names, TLS and parsing are not.
 """
 

@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from invocation import dialing
 from invocation.client import Targets
 from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
 from model.errors import RefusedError, UnavailableError
@@ -311,6 +312,20 @@ async def test_an_unknown_host_is_not_reached(monkeypatch: pytest.MonkeyPatch) -
     async with Targets(Secrets()) as targets:
         outcome = await targets.make(UrlFunction("f", "http://billing.invalid/")).invoke(invocation())
     assert outcome == NotReached("host name not found")
+
+
+async def test_whatever_the_loop_calls_a_failed_connection_is_not_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Uvloop has RuntimeErrors for some; no pump may end by one."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(dialing, "start_connection", fail)
+    async with Targets(Secrets()) as targets:
+        outcome = await targets.make(UrlFunction("f", "http://127.0.0.1:1/")).invoke(invocation())
+    assert outcome == NotReached("connection refused")
 
 
 async def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
