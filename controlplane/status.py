@@ -184,7 +184,8 @@ def present_shards(
         if now is not None:
             report, ledger = now
             return ShardProgress(stored.position, holding.token, node, ledger, stored.state, report)
-        if stored.token != holding.token:  # what it says is its last holder's; the new one has not written yet
+        # What it says is its last holder's until the new one has written; that it was read to its end stays true.
+        if stored.token != holding.token and stored.report.state is not ShardState.DRAINED:
             last = stored.report
             report = replace(last, state=ShardState.STARTING, circuit=None)
             return ShardProgress(stored.position, stored.token, stored.node, stored.ledger, stored.state, report)

@@ -16,6 +16,7 @@ from model.mapping import MappingState, SqsSource
 from model.progress import ProgressUpdate, ShardReport, ShardState
 from model.shard import SourceShard
 from pollers.blocking import tenures
+from pollers.counters import ShardView
 from pollers.pump import Pump
 from pollers.queue_calls import QueueParts
 from pollers.queue_pump import QueuePump
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from model.ids import MappingId
     from model.mapping import MappingRecord
     from node.runtimes import Catalogue, Runtimes
+    from pollers.counters import ShardProbe
     from pollers.pump_parts import PumpParts
     from pollers.queue_ports import QueueFacts
     from statemgr.stores import Store
@@ -56,12 +58,19 @@ class PumpWorker:
         """Pump until drained. A mapping this node cannot work on is reported, and tried again after a while."""
         try:
             async with self._runtimes.using(self._lease.key.mapping) as parts:
-                self._pump = self._make_pump(parts)
+                found = self._lease.progress
+                if _at_its_end(self._lease, parts):
+                    as_found = ShardView(found.report, found.ledger)
+                    if await self._stay_drained(parts, lambda: as_found):
+                        return
+                pump = self._pump = self._make_pump(parts)
                 self._try_parked()
                 if self._draining.is_set():
                     return
-                if await self._pump.run():
-                    await self._stay_drained(parts)
+                if await pump.run() and isinstance(pump, Pump):
+                    while not await self._stay_drained(parts, pump.view):
+                        with suppress(UnavailableError):
+                            await parts.checkpointer.save_again(self._lease.key)
         except (RefusedError, NotFoundError) as exc:
             log.error("worker.refused", shard=str(self._lease.key), error=str(exc))  # noqa: TRY400 - no bug, no traceback
             await self._tell(str(exc))
@@ -69,27 +78,29 @@ class PumpWorker:
                 async with asyncio.timeout(_REFUSED_S):
                     await self._draining.wait()
 
-    async def _stay_drained(self, parts: PumpParts | QueueParts) -> None:
+    async def _stay_drained(self, parts: PumpParts | QueueParts, view: ShardProbe) -> bool:
         """Keep the lease of a shard that was read to its end until the tracker wants the shard no more.
 
-        Its children wait for that, so a store that has lost it, by a fail-over, is told again.
+        Whoever finds it like that does not read it again: nothing that he could say of it would be truer. Its children
+        wait for its end, so a store that has lost it, by a fail-over, must be told: False as soon as that shows.
         """
         key, known = self._lease.key, False
-        while True:
-            with suppress(UnavailableError):  # the tracker finds it out by itself, a little later
-                if not known:
-                    await self._store.report_drained(self._lease.lease)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._draining.wait()
-            if self._draining.is_set():
-                return  # the next holder finds the end by itself
-            with suppress(UnavailableError):
-                progress = (await self._store.load([key])).get(key)
-                known = progress is not None and progress.report.state is ShardState.DRAINED
-                if not known:
-                    log.warning("shard.drained_again", shard=str(key), why="the store has lost it")
-                    await parts.checkpointer.save_again(key)
+        with parts.counters.probed(key, view):
+            while True:
+                with suppress(UnavailableError):  # the tracker finds it out by itself, a little later
+                    if not known:
+                        await self._store.report_drained(self._lease.lease)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._draining.wait()
+                if self._draining.is_set():
+                    return True
+                with suppress(UnavailableError):
+                    progress = (await self._store.load([key])).get(key)
+                    known = progress is not None and progress.report.state is ShardState.DRAINED
+                    if not known:
+                        log.warning("shard.drained_again", shard=str(key), why="the store has lost it")
+                        return False
 
     def _make_pump(self, parts: PumpParts | QueueParts) -> Pump | QueuePump:
         if isinstance(parts, QueueParts):
@@ -224,6 +235,11 @@ class TrackerWorker:
                 extended=parts.mapping.extensions.visibility_heartbeat,
             )
         self._short = short
+
+
+def _at_its_end(lease: HeldLease, parts: PumpParts | QueueParts) -> bool:
+    """Whether the last holder read a shard to its end. Not of a queue: its pollers are whenever they leave."""
+    return lease.progress.report.state is ShardState.DRAINED and not isinstance(parts, QueueParts)
 
 
 def _is_queue(catalogue: Catalogue, mapping: MappingId) -> bool:

@@ -8,6 +8,7 @@ a shard is doing right now.
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -78,6 +79,15 @@ class Counters(msgspec.Struct):
     probes: dict[ShardKey, ShardProbe] = msgspec.field(default_factory=dict)  # of the shards held here
     circuit: CircuitProbe | None = None  # of the function, while the mapping is worked on here
     circuit_transitions: dict[CircuitState, int] = msgspec.field(default_factory=dict)  # by the state they led to
+
+    @contextmanager
+    def probed(self, key: ShardKey, probe: ShardProbe) -> Iterator[None]:
+        """Have a shard shown by `probe` while the body runs."""
+        self.probes[key] = probe
+        try:
+            yield
+        finally:
+            self.probes.pop(key, None)
 
 
 class MeterLabels(NamedTuple):

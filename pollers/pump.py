@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from model.outcome import Outcome
     from model.record import Batch, Records
     from pollers.attempts import Attempts
+    from pollers.counters import ShardView
     from pollers.lane import Lane
     from pollers.ports import ShardReader
     from pollers.pump_parts import PumpParts
@@ -88,28 +89,30 @@ class Pump:
         """Have the report brought up to date."""
         self._standing.refresh()
 
+    def view(self) -> ShardView:
+        """Return the shard as it is now, or was left."""
+        return self._standing.view()
+
     async def run(self) -> bool:
         """Pump until drained, or until the source has closed the shard or begun it anew. Raises `LeaseLostError`.
 
         Tells whether the shard was read to its end, so that there is nothing left to do under this lease. Everything
         may be cancelled or killed at any point: what is not saved as finished is delivered again.
         """
-        probes = self._parts.counters.probes
-        probes[self.key] = self._standing.view
-        reader = None
-        try:
-            await self._standing.take_up_lot(self._draining)
-            reader = self._standing.reader = await self._open()
-            if reader is not None:
-                await self._note_start(reader)
-                await self._pump(reader)
-                await self._standing.all_saved()
-            return self._standing.troubles.state is ShardState.DRAINED
-        finally:
-            self._standing.close()
-            probes.pop(self.key, None)
-            if reader is not None:
-                await reader.close()
+        with self._parts.counters.probed(self.key, self.view):
+            reader = None
+            try:
+                await self._standing.take_up_lot(self._draining)
+                reader = self._standing.reader = await self._open()
+                if reader is not None:
+                    await self._note_start(reader)
+                    await self._pump(reader)
+                    await self._standing.all_saved()
+                return self._standing.troubles.state is ShardState.DRAINED
+            finally:
+                self._standing.close()
+                if reader is not None:
+                    await reader.close()
 
     async def _open(self) -> ShardReader | None:
         delay_s = _FIRST_DELAY_S

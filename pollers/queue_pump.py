@@ -143,20 +143,18 @@ class QueuePump:
 
         Everything may be cancelled or killed at any point: what is not deleted is received again.
         """
-        probes = self._parts.counters.probes
-        probes[self.key] = self._standing.view
-        self._parts.gate.watch(self._changed.set)
-        try:
-            if await self._open():
-                await self._work()
-                self._standing.state = ShardState.DRAINED  # nothing of the queue is held here any more
-                self._standing.changed()
-                await self._standing.all_saved()
-        finally:
-            self._parts.gate.unwatch(self._changed.set)
-            self._place.leave()
-            self._standing.close()
-            probes.pop(self.key, None)
+        with self._parts.counters.probed(self.key, self._standing.view):
+            self._parts.gate.watch(self._changed.set)
+            try:
+                if await self._open():
+                    await self._work()
+                    self._standing.state = ShardState.DRAINED  # nothing of the queue is held here any more
+                    self._standing.changed()
+                    await self._standing.all_saved()
+            finally:
+                self._parts.gate.unwatch(self._changed.set)
+                self._place.leave()
+                self._standing.close()
 
     async def _open(self) -> bool:
         """Learn the queue's visibility timeout and our share; False when draining before that."""

@@ -85,13 +85,13 @@ class KinesisSource:
         self, shard: ShardId, start: Position | None, origin: ShardOrigin | None
     ) -> ConsumerReader | KinesisReader:
         """Open a shard after its checkpoint, or at its origin."""
+        await self._look_up_retention()  # first: a reader that is cancelled here would never be closed
         if self._closed or shard in self._readers:
             raise SourceRefusedError(f"{shard}: {'the source is closed' if self._closed else 'is being read already'}")
         # Leased shards have an origin. One without it lost it with the store: what it has is read rather than lost.
         reader = self._reader(shard, start, origin or BEGINNING)
         self._readers[shard] = reader
         self._key_ranges.pop(shard, None)  # it may be of a stream that was deleted and made anew
-        await self._look_up_retention()
         return reader
 
     def _reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin) -> ConsumerReader | KinesisReader:

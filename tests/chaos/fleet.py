@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import time
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.load import Feed, ToKafka, ToKinesis, ToQueue
@@ -61,6 +62,7 @@ class ChaosFleet:
     nodes: list[NodeProcess] = field(default_factory=list)  # by place
     started: list[NodeProcess] = field(default_factory=list)  # all of them, also those that have ended
     paused: set[int] = field(default_factory=set)  # places
+    _missing: str = ""
 
     def spawn(self, place: int) -> NodeProcess:
         """Start a node in a place, without waiting for it."""
@@ -87,20 +89,37 @@ class ChaosFleet:
         await eventually(self._is_whole, self._why_not, limit_s=_WHOLE_S)
 
     async def _is_whole(self) -> bool:
+        self._missing = await self._what_is_missing()
+        return not self._missing
+
+    async def _what_is_missing(self) -> str:
+        """Return why the fleet is not whole, empty when it is."""
         if len(self.nodes) < NODES or self.paused or not all(node.running and node.address for node in self.nodes):
-            return False
-        with contextlib.suppress(OSError, AssertionError):
+            return "not all nodes are running"
+        try:
             for node in self.nodes:
-                if (await node.get("/readyz"))[0] != 200:
-                    return False
+                answer, body = await node.get("/readyz")
+                if answer != HTTPStatus.OK:
+                    return f"{node.name} is not ready: {body!r}; its shards: {await self._shards_of(node)}"
             status = await self.nodes[0].status()
-            shards = [shard for mapping in status["mappings"] for shard in mapping["shards"]]
-            waiting = [shard for shard in shards if shard["owner"] is None and shard["state"] not in _UNOWNED]
-            return len(status["nodes"]) == NODES and len(status["mappings"]) == len(self.feeds) and not waiting
-        return False
+        except (OSError, AssertionError) as exc:
+            return f"no answer: {exc!r}"
+        if len(status["nodes"]) != NODES or len(status["mappings"]) != len(self.feeds):
+            return f"{len(status['nodes'])} nodes, {len(status['mappings'])} mappings"
+        shards = [shard for mapping in status["mappings"] for shard in mapping["shards"]]
+        unowned = [shard for shard in shards if shard["owner"] is None and shard["state"] not in _UNOWNED]
+        return f"without an owner: {unowned}" if unowned else ""
+
+    @staticmethod
+    async def _shards_of(node: NodeProcess) -> dict[str, str]:
+        """Return what the shards are doing that a node holds, as it says."""
+        status = await node.status()
+        shards = [shard for mapping in status["mappings"] for shard in mapping["shards"]]
+        return {shard["id"]: shard["state"] for shard in shards if shard["owner"] == status["node"]}
 
     def _why_not(self) -> str:
-        return "a whole fleet:\n" + "\n".join(f"{node.name}:\n{node.tail(8)}" for node in self.nodes)
+        tails = "\n".join(f"{node.name}:\n{node.tail(8)}" for node in self.nodes)
+        return f"a whole fleet: {self._missing}\n{tails}"
 
     async def reshard(self) -> None:
         """Split the stream's first shard and merge its last two."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -37,6 +37,7 @@ from tests.support.scripted_http import ScriptedServer, close_silently, reset
 from tests.support.times import EPOCH_2026
 
 if TYPE_CHECKING:
+    from invocation.aws_json import AwsJson
     from model.ids import ShardOrigin
     from tests.support.scripted_http import Behaviour
 
@@ -215,3 +216,23 @@ async def test_a_start_in_time_lists_only_what_it_can_want() -> None:
         assert asked(server.requests[0])[1]["ShardFilter"] == {"Type": "FROM_TIMESTAMP", "Timestamp": 1767225600.0}
     assert shard.parents == ("shardId-000000000000", "shardId-000000000001")
     assert shard.origin == at_time(EPOCH_2026)
+
+
+async def test_a_shard_whose_opening_was_cut_off_can_be_opened_again() -> None:
+    """A hand-over may come while the stream's retention is looked up; nobody has a reader to close by then."""
+
+    class Caller:
+        asked = 0
+
+        async def call(self, *_: object, **__: object) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                await asyncio.Event().wait()
+            raise UnavailableError("no answer")
+
+    source = KinesisSource(kinesis_mapping(ARN), cast("AwsJson", Caller()))
+    shard = ShardId("shardId-000000000000")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(source.reader(shard, None, BEGINNING), 0.01)
+    reader = await source.reader(shard, None, BEGINNING)
+    assert reader.shard == shard

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from model.errors import NotFoundError, RefusedError
-from model.ids import TRACKER, FencingToken, ShardKey
+from model.ids import TRACKER, FencingToken, Position, ShardKey
 from model.lease import Member
 from model.mapping import MappingRecord, MappingState
-from model.progress import ShardState
+from model.progress import ShardProgress, ShardReport, ShardState
 from node.runtimes import Catalogue, Runtimes
 from node.workers import PumpWorker, TrackerWorker
 from pollers.checkpointer import Checkpointer
@@ -56,6 +57,7 @@ class Rig:
         self.closed: list[FakeSource] = []
         self.targets: list[FakeTarget] = []
         self.refuse = False
+        self.counters = Counters()
         self.runtimes = Runtimes(self.catalogue, self.make)
 
     def make(self, mapping: EventSourceMapping) -> PumpParts:
@@ -78,7 +80,7 @@ class Rig:
             target=self.targets[-1],
             gate=open_gate(),
             policy=RetryPolicy(),
-            counters=Counters(),
+            counters=self.counters,
             checkpointer=self.checkpointer,
             random=Random(1),
         )
@@ -158,11 +160,13 @@ async def test_a_closed_shard_that_is_read_out_keeps_its_lease() -> None:
         await asyncio.sleep(100)
         assert not working.done()
         assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
+        assert rig.counters.probes[SHARD]().report.state is ShardState.DRAINED, "a node that rests would not be ready"
         _, (record,) = await rig.store.mappings()
         assert record.drained == 1, "the tracker was not told"
         worker.drain()
         await working
         saving.cancel()
+    assert not rig.counters.probes
 
 
 async def test_a_store_that_lost_the_end_of_a_shard_is_told_again() -> None:
@@ -183,6 +187,51 @@ async def test_a_store_that_lost_the_end_of_a_shard_is_told_again() -> None:
         assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
         _, (record,) = await rig.store.mappings()
         assert record.drained == 2
+        worker.drain()
+        await working
+        saving.cancel()
+
+
+async def test_a_shard_that_was_read_to_its_end_stays_so_whoever_takes_it_next() -> None:
+    """A holder that has to leave at once must not make it look as if there were something left to read."""
+    rig = Rig()
+    await rig.put(3)
+    ended = ShardProgress(Position("7"), FencingToken(1), NODE, report=ShardReport(ShardState.DRAINED))
+    rig.store._progress[SHARD] = ended
+    lease = cast("HeldLease", FakeLease(token=FencingToken(2), progress=ended))
+    worker = PumpWorker(lease, rig.catalogue, rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        working = tasks.create_task(worker.run())
+        await asyncio.sleep(1)
+        _, (record,) = await rig.store.mappings()
+        assert record.drained == 1, "the tracker was not told"
+        assert rig.counters.probes[SHARD]().report.state is ShardState.DRAINED, "a node that rests would not be ready"
+        worker.drain()
+        await working
+        saving.cancel()
+    assert not rig.counters.probes
+    assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
+    assert not rig.sources[0].readers
+
+
+async def test_the_end_of_a_shard_that_the_store_lost_is_found_again() -> None:
+    """By whoever took the shard when the store still knew."""
+    rig = Rig()
+    await rig.put(3)
+    lost = ShardProgress(Position("5"), FencingToken(1), NODE)
+    rig.store._progress[SHARD] = lost
+    lease = FakeLease(token=FencingToken(2), progress=replace(lost, report=ShardReport(ShardState.DRAINED)))
+    worker = PumpWorker(cast("HeldLease", lease), rig.catalogue, rig.runtimes, rig.store)
+    async with asyncio.TaskGroup() as tasks:
+        saving = tasks.create_task(rig.checkpointer.run())
+        working = tasks.create_task(worker.run())
+        await asyncio.sleep(30)
+        assert rig.targets[0].delivered() == [5, 6]
+        rig.sources[0].readers[0].at_end = True
+        rig.sources[0].readers[0].arrived.set()
+        await asyncio.sleep(1)
+        assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
         worker.drain()
         await working
         saving.cancel()
