@@ -124,7 +124,7 @@ class _Loading:
             before = len(checker.problems)
             found = checker.check(section.shape, value, (name,))
             if name == "auth" and found == {} and len(checker.problems) == before:
-                checker.report(("auth",), "needs tokens or access_keys")
+                checker.report(("auth",), "needs tokens, read_only_tokens or access_keys")
             if found is not INVALID and len(checker.problems) == before:
                 checked[name] = found
                 self.section_documents[name] = document

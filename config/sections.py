@@ -65,7 +65,8 @@ SECTIONS: Mapping[str, Field] = {
             Field("aws", Table(()), "Kinesis, SQS, SNS and S3 in one process"),
         )), "Servers to start as children, for a laptop or a test"),
         Field("auth", Table((
-            Field("tokens", ListOf(_SECRET, 1, 1000), "Bearer tokens"),
+            Field("tokens", ListOf(_SECRET, 1, 1000), "Bearer tokens, or sha256:HEX of them"),
+            Field("read_only_tokens", ListOf(_SECRET, 1, 1000), "The same; these may look and change nothing"),
             Field("access_keys", MapOf(text(r"[A-Za-z0-9_]{1,128}", "an access key id"), _SECRET, 1000),
                   "SigV4: secret keys by access key id"),
         )), "Who may use the HTTP surface"),
@@ -121,9 +122,10 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         aws=EmbeddedAws() if "aws" in embedded else None,
     )
     if "auth" in sections:
-        tokens = tuple(SecretText(token) for token in sections["auth"].get("tokens", []))
-        keys = {key: SecretText(secret) for key, secret in sections["auth"].get("access_keys", {}).items()}
-        built["auth"] = AuthSettings(tokens, keys)
+        auth = sections["auth"]
+        tokens, readers = (tuple(map(SecretText, auth.get(name, []))) for name in ("tokens", "read_only_tokens"))
+        keys = {key: SecretText(secret) for key, secret in auth.get("access_keys", {}).items()}
+        built["auth"] = AuthSettings(tokens, readers, keys)
     return built
 
 

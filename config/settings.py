@@ -72,9 +72,10 @@ class EmbeddedSettings:
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Who may use the HTTP surface: bearer tokens, and secret keys by access key id for SigV4."""
+    """Who may use the HTTP surface: by bearer token, which may be read-only, or signed with an access key."""
 
     tokens: tuple[SecretText, ...] = ()
+    read_only_tokens: tuple[SecretText, ...] = ()
     access_keys: Mapping[str, SecretText] = field(default_factory=dict)
 
 
@@ -104,11 +105,6 @@ class Settings:
     sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     auth: AuthSettings | None = None
-
-    @property
-    def auth_tokens(self) -> tuple[SecretText, ...]:
-        """Bearer tokens that open the HTTP surface."""
-        return self.auth.tokens if self.auth is not None else ()
 
     @property
     def mappings(self) -> tuple[EventSourceMapping, ...]:

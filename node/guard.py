@@ -7,45 +7,48 @@ request but the two probes must present one.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import re
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import hdrs, web
 
 from node.options import is_loopback
+from node.signature import MISSING, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp.typedefs import Handler, Middleware
 
+    from node.credentials import Caller
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """For orchestrators, which carry no credentials; they tell nothing worth protecting."""
+
+
+CALLER: web.RequestKey[str] = web.RequestKey("caller", str)
+"""Who has proved himself, for logs."""
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_INVOKING = re.compile(
+    r"/functions/|/\d{4}-\d\d-\d\d/functions/[^/]+/invo"
+)  # what calls a function changes nothing of ours
+_STATUSES = {"RequestTooLargeException": 413}
+_FORBIDDEN = 403
 
 
 class Credentials(Protocol):
     """One way to prove who is calling."""
 
-    async def accept(self, request: web.Request) -> bool:
-        """Whether the request proves itself in this way."""
+    def claimed(self, request: web.Request) -> bool:
+        """Whether the request tries to prove itself in this way."""
 
-
-class BearerTokens:
-    """`Authorization: Bearer TOKEN` with one of the configured tokens."""
-
-    def __init__(self, tokens: Sequence[str]) -> None:
-        if not all(tokens):
-            raise ValueError("an empty token would let everybody in")
-        self._digests = [_digest(token) for token in tokens]
-
-    async def accept(self, request: web.Request) -> bool:
-        """Compare with every token, in a time that tells nothing about any of them."""
-        scheme, _, presented = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        digest = _digest(presented.strip())
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+    async def caller(self, request: web.Request) -> Caller | Refusal | None:
+        """Return who it is from; None, or why, when that is not proved."""
 
 
 def guard(credentials: Sequence[Credentials]) -> Middleware:
@@ -56,19 +59,49 @@ def guard(credentials: Sequence[Credentials]) -> Middleware:
         if not credentials:
             if not _addressed_as_loopback(request):
                 return refusal(403, "this node is reached as 127.0.0.1, ::1 or localhost only; for others set `auth`")
-        elif request.path not in OPEN_PATHS:
-            for one in credentials:
-                if await one.accept(request):
-                    break
-            else:
-                answer = refusal(401, "this node wants a token: Authorization: Bearer … (esmd reads ESMD_TOKEN)")
-                answer.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="esmd"'
-                return answer
+        elif request.path not in OPEN_PATHS and (refused := await _refused(credentials, request)) is not None:
+            return refused
         if not _same_origin(request):
             return refusal(403, "requests from other web sites are refused")
         return await handler(request)
 
     return middleware
+
+
+async def _refused(credentials: Sequence[Credentials], request: web.Request) -> web.Response | None:
+    """Find out who is calling, and whether he may. None: he may."""
+    method = next((one for one in credentials if one.claimed(request)), None)
+    caller = MISSING if method is None else await method.caller(request)
+    if isinstance(caller, Refusal) and (method is not None or request.path.startswith("/2")):  # the Lambda API's paths
+        answer = refusal(_STATUSES.get(caller.code, _FORBIDDEN), caller.message)
+        answer.headers["X-Amzn-ErrorType"] = caller.code
+        return answer
+    if caller is None or isinstance(caller, Refusal):
+        answer = refusal(401, "this node wants a token: Authorization: Bearer … (esmd reads ESMD_TOKEN)")
+        answer.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="esmd"'
+        return answer
+    if caller.read_only and (request.method not in _READING or _INVOKING.match(request.path)):
+        return refusal(_FORBIDDEN, "this token may only read")
+    request[CALLER] = caller.name
+    return None
+
+
+@web.middleware
+async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Log each request that may have changed something, with who asked for it and what came of it."""
+    if request.method in _READING or _INVOKING.match(request.path):
+        return await handler(request)
+    facts = {"caller": request.get(CALLER, "local"), "method": request.method, "path": request.path}
+    status: int | None = None  # cut off: it may have happened
+    try:
+        answer = await handler(request)
+        status = answer.status
+    except web.HTTPException as exc:
+        status = exc.status
+        raise
+    finally:
+        log.info("api.changed", **facts, status=status)
+    return answer
 
 
 def refusal(status: int, message: str) -> web.Response:
@@ -97,7 +130,3 @@ def _hostname(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

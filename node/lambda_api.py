@@ -18,6 +18,7 @@ from controlplane.lambda_documents import read_body
 from controlplane.lambda_errors import ApiError, not_found, refused, unavailable
 from controlplane.lambda_listing import read_request
 from model.errors import UnavailableError
+from node.guard import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -98,7 +99,9 @@ class LambdaApi:
 
 def caller(request: web.Request) -> str:
     """Name the caller for the audit log, as far as anything is known of him."""
-    return f"api {request.remote or 'unknown'} {request.headers.get(hdrs.USER_AGENT, '')[:80]}".rstrip()
+    proved = request.get(CALLER)
+    who = f"{proved} from {request.remote}" if proved else request.remote or "unknown"
+    return f"api {who} {request.headers.get(hdrs.USER_AGENT, '')[:80]}".rstrip()
 
 
 def _tagged(request: web.Request) -> str:

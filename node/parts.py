@@ -254,6 +254,4 @@ def unsupported_settings(settings: Settings) -> list[Problem]:
                 check_function(function)
             except RefusedError as exc:
                 problems.append(Problem(path, str(exc), configured.file, configured.line))
-    if settings.auth is not None and settings.auth.access_keys:
-        problems.append(Problem("auth.access_keys", "is not checked by this version; use auth.tokens"))
     return problems

@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from model.errors import RefusedError, UnavailableError
 from model.record import MAX_EVENT_BYTES
-from node.guard import Credentials, guard, refusal
+from node.guard import Credentials, audit, guard, refusal
 from node.options import ListenAddress
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Surface:
 def application(surface: Surface) -> web.Application:
     """Build the application."""
     app = web.Application(
-        middlewares=[_errors, guard(surface.credentials)],
+        middlewares=[_errors, guard(surface.credentials), audit],
         client_max_size=MAX_EVENT_BYTES,
     )
     status = _Shared(surface.status)

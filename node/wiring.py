@@ -26,11 +26,11 @@ from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
 from model.progress import ShardState
 from node import collector
+from node.credentials import Access
 from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
 from node.engine import Engine
-from node.guard import BearerTokens
 from node.health import Readiness, readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
@@ -100,7 +100,8 @@ async def run_node(
             aws = await servers.enter_async_context(
                 AwsClients(region=region, endpoint_url=endpoint_url or local_aws, embedded=local_aws is not None)
             )
-            credentials = [BearerTokens([await resolver.resolve(token) for token in settings.auth_tokens])]
+            access = Access(settings.auth, resolver)
+            await access.read()
         node = Node(
             options,
             store,
@@ -111,7 +112,7 @@ async def run_node(
             embedded_kafka=kafka,
             embedded_aws=local_aws is not None,
         )
-        await node.run(shutdown, credentials if settings.auth_tokens else [])
+        await node.run(shutdown, access)
 
 
 async def _embedded_kafka(settings: Settings, servers: AsyncExitStack) -> str | None:
@@ -174,7 +175,7 @@ class Node:
         self._draining = False
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
-    async def run(self, shutdown: Shutdown, credentials: Sequence[BearerTokens]) -> None:
+    async def run(self, shutdown: Shutdown, access: Access) -> None:
         """Run until asked to drain, then drain within the drain timeout."""
         settings = self._settings
         async with asyncio.TaskGroup() as tasks:
@@ -209,12 +210,13 @@ class Node:
                 await self._bring_up()
             self._leasing = self._engine.leasing
             self._watchdog = Watchdog(on_lag=lambda _lag_s: self._leasing.check())
-            async with serving(application(self._surface(credentials)), self._options.listen) as address:
+            async with serving(application(self._surface(access)), self._options.listen) as address:
                 self._leasing.address = str(address)
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
                     tasks.create_task(self._workers.run(), name="worker manager"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
+                    tasks.create_task(access.run(), name="follow credentials"),
                 ]
                 engine = tasks.create_task(self._engine.run(), name="engine")
                 collector.settle()
@@ -230,7 +232,7 @@ class Node:
                     task.cancel()
         log.info("node.stopped", node=self._name)
 
-    def _surface(self, credentials: Sequence[BearerTokens]) -> Surface:
+    def _surface(self, access: Access) -> Surface:
         collector = NodeCollector(
             self._meters,
             leasing=self._leasing,
@@ -245,11 +247,11 @@ class Node:
             ready=self._ready,
             metrics=telemetry.exposition,
             status=self._status,
-            credentials=credentials,
+            credentials=access.methods,
             routes=[
                 *MappingApi(explain=self._explain, redrives=self._redrives).routes(),
                 *self._front_end(),
-                *self._control_plane(trusted=bool(credentials)),
+                *self._control_plane(trusted=bool(access.methods)),
             ],
         )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from config.load import load
 from model.ids import MappingId
 from model.outcome import Delivered, FunctionFailed
+from node.credentials import Access
 from node.options import Overrides, RunOptions
 from node.sandboxing import worker_manager
 from node.signals import Shutdown
@@ -160,7 +161,7 @@ class Fleet:
         shutdown = Shutdown()
         async with worker_manager(options.settings, resolver) as workers, asyncio.TaskGroup() as tasks:
             node = Node(options, self.store, resolver, targets, AwsClients(region="us-east-1"), workers=workers)
-            running = _Running(tasks.create_task(node.run(shutdown, [])), shutdown)
+            running = _Running(tasks.create_task(node.run(shutdown, Access(None, resolver))), shutdown)
             try:
                 yield running
             finally:

@@ -7,14 +7,16 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.support.aws_servers import CREDENTIALS
 
-def lambda_client(url: str) -> Any:
+
+def lambda_client(url: str, *, secret: str = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]) -> Any:
     """Return boto3's client, unmodified, for a node."""
     return boto3.client(
         "lambda",
         endpoint_url=url,
         region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=secret,
         config=Config(retries={"max_attempts": 0}),
     )

@@ -154,7 +154,8 @@ def test_every_configuration_is_valid(file: Path) -> None:
     assert all(settings.target_for(mapping.function_name) is not None for mapping in settings.mappings)
     assert settings.redis_url is not None
     assert not ListenAddress.parse(settings.listen).loopback
-    assert settings.auth_tokens
+    assert settings.auth is not None
+    assert settings.auth.tokens
 
 
 def test_there_is_a_configuration_for_compose_and_for_kubernetes() -> None:

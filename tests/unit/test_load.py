@@ -53,7 +53,7 @@ def test_nothing_gives_the_defaults() -> None:
     found = load([], environ={})
     assert found == Settings()
     assert (found.redis_url, found.listen, found.data_dir) == (None, "127.0.0.1:9001", Path(".esmd"))
-    assert (found.leasing.ttl_s, found.drain_timeout_s, found.auth_tokens) == (10.0, 30.0, ())
+    assert (found.leasing.ttl_s, found.drain_timeout_s, found.auth) == (10.0, 30.0, None)
 
 
 def test_every_section_reaches_the_settings(tmp_path: Path) -> None:
@@ -106,7 +106,8 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
     assert found.sandboxes == SandboxSettings(8, 4096, 600.0, 60.5)
     assert found.embedded == EmbeddedSettings(EmbeddedKafka({"audit": 4}), EmbeddedAws())
     assert found.auth is not None
-    assert found.auth_tokens == (SecretText("${env:T}"),)
+    assert found.auth is not None
+    assert found.auth.tokens == (SecretText("${env:T}"),)
     assert found.auth.access_keys == {"AKIA": SecretText("${file:/k}")}
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from controlplane.status import Status
 from model.errors import StoreUnavailableError
-from node.guard import BearerTokens
+from node.credentials import BearerTokens
 from node.health import Readiness
 from node.options import ListenAddress
 from node.serve import CannotListenError, Surface, application, serving

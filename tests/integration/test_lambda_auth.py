@@ -1,0 +1,43 @@
+"""A node that asks who is calling, and AWS's own client with the node's access keys."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.exceptions import ClientError
+
+from node.embedded_redis import EmbeddedRedis
+from tests.support.invoke_rig import invoke_rig
+from tests.support.lambda_client import lambda_client
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_boto3_signs_and_is_let_in(tmp_path: Path) -> None:
+    """With the keys of `auth.access_keys`: small and large bodies, changes logged under its name; others not."""
+    auth = {"access_keys": {"test": "${env:SECRET}"}, "read_only_tokens": ["${env:READER}"]}
+    env = {"SECRET": "test", "READER": "look"}
+    with EmbeddedRedis(port=0) as redis:
+        async with invoke_rig(tmp_path, redis.url, {}, env=env, auth=auth) as rig:
+            for size in (1, 1_000_000):
+                answer = await rig.invoke("local", {"size": size})
+                assert (answer["StatusCode"], len(answer["Payload"])) == (200, size + 2)
+            sent = await rig.invoke("local", "x" * 1_000_000)
+            assert len(sent["Payload"]) > 1_000_000
+            with pytest.raises(ClientError, match="does not exist"):
+                await asyncio.to_thread(
+                    rig.client.delete_event_source_mapping, UUID="00000000-0000-4000-8000-000000000000"
+                )
+            (change,) = rig.node.find("api.changed")
+            assert (change["caller"], change["method"], change["status"]) == ("access key test", "DELETE", 404)
+            stranger = lambda_client(rig.url, secret="guess")
+            with pytest.raises(ClientError) as caught:
+                await asyncio.to_thread(stranger.list_event_source_mappings)
+            assert caught.value.response["Error"]["Code"] == "InvalidSignatureException"
+            stranger.close()
+            for headers, status in (({}, 401), ({"Authorization": "Bearer look"}, 200)):
+                assert (await rig.node.get("/metrics", headers))[0] == status
+            assert "guess" not in rig.node.log_file.read_text()
