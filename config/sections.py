@@ -15,6 +15,7 @@ from config.settings import (
     EmbeddedSettings,
     InvokeSettings,
     LeasingSettings,
+    TlsSettings,
 )
 from invocation.settings import SandboxSettings
 from model.rules.parameters import TOPIC
@@ -70,6 +71,10 @@ SECTIONS: Mapping[str, Field] = {
             Field("access_keys", MapOf(text(r"[A-Za-z0-9_]{1,128}", "an access key id"), _SECRET, 1000),
                   "SigV4: secret keys by access key id"),
         )), "Who may use the HTTP surface"),
+        Field("tls", Table((
+            Field("certificate", Text(1, 4096), "A PEM file: certificate and chain", required=True),
+            Field("key", Text(1, 4096), "A PEM file: its private key", required=True),
+        )), "HTTPS on `listen`"),
     )
 }  # fmt: skip
 """Sections whose value stands for the whole node; `functions` and `event_source_mappings` add up instead."""
@@ -126,6 +131,8 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         tokens, readers = (tuple(map(SecretText, auth.get(name, []))) for name in ("tokens", "read_only_tokens"))
         keys = {key: SecretText(secret) for key, secret in auth.get("access_keys", {}).items()}
         built["auth"] = AuthSettings(tokens, readers, keys)
+    if "tls" in sections:
+        built["tls"] = TlsSettings(Path(sections["tls"]["certificate"]), Path(sections["tls"]["key"]))
     return built
 
 

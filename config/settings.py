@@ -80,6 +80,14 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """What the HTTP surface proves itself with: PEM files, the certificate with its chain."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ConfiguredMapping:
     """An event source mapping and where it was written. `document` goes through `canonical_document` to the store."""
 
@@ -105,6 +113,7 @@ class Settings:
     sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     auth: AuthSettings | None = None
+    tls: TlsSettings | None = None  # of `listen`
 
     @property
     def mappings(self) -> tuple[EventSourceMapping, ...]:

@@ -21,6 +21,7 @@ from node.guard import Credentials, audit, guard, refusal
 from node.options import ListenAddress
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from aiohttp.typedefs import Handler
@@ -108,7 +109,9 @@ def application(surface: Surface) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application, listen: ListenAddress) -> AsyncIterator[ListenAddress]:
+async def serving(
+    app: web.Application, listen: ListenAddress, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ListenAddress]:
     """Serve while the body runs; yield the address, with the port that was free if any was asked for.
 
     Raises `CannotListenError`.
@@ -125,14 +128,14 @@ async def serving(app: web.Application, listen: ListenAddress) -> AsyncIterator[
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, listen.host, listen.port).start()
+            await web.TCPSite(runner, listen.host, listen.port, ssl_context=tls).start()
         except OSError as error:
             why = "another process does" if error.errno == errno.EADDRINUSE else error.strerror
             raise CannotListenError(
                 f"cannot listen on {listen}: {why}. Choose another address with --listen."
             ) from error
         address = ListenAddress(listen.host, int(runner.addresses[0][1]))
-        log.info("http.listening", address=str(address))
+        log.info("http.listening", address=str(address), tls=tls is not None)
         yield address
     finally:
         await runner.cleanup()

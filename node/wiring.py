@@ -45,6 +45,7 @@ from node.sandboxing import SandboxCollector, worker_manager
 from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
 from node.telemetry import NodeCollector, Telemetry
+from node.tls import ServerTls
 from node.watchdog import Watchdog
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
@@ -102,6 +103,7 @@ async def run_node(
             )
             access = Access(settings.auth, resolver)
             await access.read()
+            tls = None if settings.tls is None else ServerTls(settings.tls)
         node = Node(
             options,
             store,
@@ -112,7 +114,7 @@ async def run_node(
             embedded_kafka=kafka,
             embedded_aws=local_aws is not None,
         )
-        await node.run(shutdown, access)
+        await node.run(shutdown, access, tls)
 
 
 async def _embedded_kafka(settings: Settings, servers: AsyncExitStack) -> str | None:
@@ -175,7 +177,7 @@ class Node:
         self._draining = False
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
-    async def run(self, shutdown: Shutdown, access: Access) -> None:
+    async def run(self, shutdown: Shutdown, access: Access, tls: ServerTls | None = None) -> None:
         """Run until asked to drain, then drain within the drain timeout."""
         settings = self._settings
         async with asyncio.TaskGroup() as tasks:
@@ -210,7 +212,8 @@ class Node:
                 await self._bring_up()
             self._leasing = self._engine.leasing
             self._watchdog = Watchdog(on_lag=lambda _lag_s: self._leasing.check())
-            async with serving(application(self._surface(access)), self._options.listen) as address:
+            app, context = application(self._surface(access)), None if tls is None else tls.context
+            async with serving(app, self._options.listen, context) as address:
                 self._leasing.address = str(address)
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
@@ -218,6 +221,8 @@ class Node:
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                     tasks.create_task(access.run(), name="follow credentials"),
                 ]
+                if tls is not None:
+                    background.append(tasks.create_task(tls.run(), name="follow the certificate"))
                 engine = tasks.create_task(self._engine.run(), name="engine")
                 collector.settle()
                 log.info("node.started", node=self._name, roles=sorted(self._options.roles), listen=str(address))
