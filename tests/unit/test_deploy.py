@@ -19,9 +19,7 @@ from node.health import Readiness
 from node.options import ListenAddress
 from node.serve import Surface, application
 from node.signals import ABORT_GRACE_S
-from node.telemetry import Exposition, NodeCollector, Telemetry
-from node.watchdog import LoopLag
-from pollers.counters import Meters
+from node.telemetry import Exposition
 from tests.support.deploy_files import COMPOSE, DEPLOY, KUBERNETES, ROOT, Instruction, dockerfile, unit
 
 if TYPE_CHECKING:
@@ -211,29 +209,6 @@ def test_every_probe_asks_what_is_served_to_everybody() -> None:
     assert scrape["path"] in served - OPEN_PATHS
     secret = next(volume["secret"] for volume in pod()["volumes"] if volume["name"] == "secrets")
     assert scrape["authorization"]["credentials"] == {"name": secret["secretName"], "key": "token"}
-
-
-class NoLeases:
-    """The leasing of a node that does nothing."""
-
-    node = None
-    held = ()
-    awaited = 0
-    balanced = True
-    last_error = None
-
-    def __init__(self) -> None:
-        self.transitions: dict[str, int] = {}
-
-
-def test_every_metric_named_is_one_that_a_node_has() -> None:
-    """Autoscalers ask for nothing that nobody measures."""
-    collector = NodeCollector(Meters(), leasing=NoLeases(), loop_lag=LoopLag(), labels=lambda _mapping: None)
-    known = set(re.findall(r"^# TYPE (\w+)", Telemetry(collector).exposition().body.decode(), re.MULTILINE))
-    pages = [*DEPLOY.rglob("*.yaml"), ROOT / "docs/deployment.md"]
-    asked = {name for page in pages for name in re.findall(r"\besm_\w+", page.read_text())}
-    assert "esm_iterator_age_seconds" in asked
-    assert asked <= known
 
 
 # Stopping
