@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks import filtering
 from benchmarks.bench import Bench, Options
+from benchmarks.commands import Commands
 from benchmarks.deliveries import Deliveries
+from benchmarks.growth import Growth
 from benchmarks.idle import IdleShards
 from benchmarks.kafka import Kafka
 from benchmarks.kinesis import Kinesis
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
 _SOURCES = (Kafka(), Kinesis(), Sqs())
 CASES: tuple[Case, ...] = (
     *filtering.cases(),
-    Sandbox(), InvokeOverHttp(),
-    *[case for source in _SOURCES for case in Deliveries.cases(source)], IdleShards(), TakeOver(3), TakeOver(10),
+    Commands(), Sandbox(), InvokeOverHttp(),
+    *[case for source in _SOURCES for case in Deliveries.cases(source)],
+    Growth(), IdleShards(), TakeOver(3), TakeOver(10),
 )  # fmt: skip
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"

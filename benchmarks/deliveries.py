@@ -107,7 +107,7 @@ class Deliveries:
         plains: list[Sample] = []
         subjects: dict[str, tuple[list[Sample], Callable[[], Sample]]] = {
             "floor": (floors, lambda: self._script(bench, feed, self.source.floor_module)),
-            "node": (nodes, lambda: self._node(bench, feed)),
+            "node": (nodes, lambda: self.node(bench, feed)),
         }
         if (plain := self.source.plain_module) is not None:
             subjects["plain"] = plains, lambda: self._script(bench, feed, plain)
@@ -148,7 +148,8 @@ class Deliveries:
         keep = ["--keep", self.source.kept] if self.filtered else []
         return [*feed.floor, "--url", url, "--batch", str(self.batch), *keep]
 
-    def _node(self, bench: Bench, feed: Feed) -> Sample:
+    def node(self, bench: Bench, feed: Feed) -> Sample:
+        """Measure a node once."""
         with (
             bench.redis() as redis,
             bench.sink(mark=self.source.mark) as sink,

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
 
-_PARTITIONS = 16
-
 
 class Kafka:
     """`benchmarks.deliveries.DeliverySource`."""
@@ -30,7 +28,8 @@ class Kafka:
     per_s = 300_000
     batches: Sequence[int] = (100, 1000)
 
-    def __init__(self) -> None:
+    def __init__(self, *, partitions: int = 16) -> None:
+        self._partitions = partitions
         self._backlog: Feed | None = None
 
     def backlog(self, bench: Bench, records: int) -> Feed:
@@ -38,7 +37,7 @@ class Kafka:
         if self._backlog is None or self._backlog.records < records:
             feed = self.empty(bench)
             bench.say(f"sending a backlog of {records:,} records")
-            arguments = [*feed.floor[:4], "--records", str(records), "--partitions", str(_PARTITIONS)]
+            arguments = [*feed.floor[:4], "--records", str(records), "--partitions", str(self._partitions)]
             with bench.child(self.load_module, arguments, measured=False) as load:
                 wait_for(lambda: load.process.poll() is not None, "the backlog", within_s=300)
                 if load.process.returncode:
@@ -48,14 +47,14 @@ class Kafka:
 
     def empty(self, bench: Bench) -> Feed:
         """Make a topic."""
-        topic = bench.kafka.new_topic(_PARTITIONS, prefix="bench")
+        topic = bench.kafka.new_topic(self._partitions, prefix="bench")
         servers = bench.kafka.bootstrap_servers
         return Feed(mapping_of(servers, topic), ["--servers", servers, "--topic", topic])
 
     def load(self, bench: Bench, feed: Feed, *, records: int, rate: float) -> Sequence[str]:  # noqa: ARG002  # one broker
         """Send only what the filter keeps, so that each record is one to time."""
         pace = ["--rate", str(rate), "--kept-one-in", "1"]
-        return [*feed.floor, "--records", str(records), "--partitions", str(_PARTITIONS), *pace]
+        return [*feed.floor, "--records", str(records), "--partitions", str(self._partitions), *pace]
 
 
 def mapping_of(servers: str, topic: str) -> dict[str, object]:

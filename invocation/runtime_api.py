@@ -1,15 +1,14 @@
 """The Lambda Runtime API for one sandbox (spec section 8): what its runtime may say when. No I/O.
 
 `RuntimeApi` is the state machine; `invocation.runtime_server` puts it behind HTTP, `invocation.worker` gives it events
-and is told through callbacks when the runtime is idle. A sandbox has one of its own: an id of another sandbox's
-invocation means nothing here.
+and is told through callbacks when the runtime is idle. Names of headers are in lower case. A sandbox has one of its
+own: an id of another sandbox's invocation means nothing here.
 
 Streamed responses are refused: an error that comes after their beginning would have to be read from HTTP trailers.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -76,7 +75,7 @@ class RuntimeApi:
         self._on_idle = on_idle
         self._on_failed = on_failed
         self._state = _State.INITIALISING
-        self._next: asyncio.Future[Event] | None = None
+        self._asker: Callable[[Reply], None] | None = None
         self._event: Event | None = None
         self.answer: FunctionAnswer | None = None
         """The answer to the present invocation, or the report of a failed initialisation."""
@@ -88,43 +87,41 @@ class RuntimeApi:
 
     def begin(self, event: Event) -> None:
         """Hand an event to the idle runtime."""
-        if self._next is None or self._next.done():
+        asker, self._asker = self._asker, None
+        if asker is None:
             raise AssertionError("only an idle runtime is given an event")
         self._state, self._event, self.answer = _State.RUNNING, event, None
-        self._next.set_result(event)
-        self._next = None
+        asker(Reply(HTTPStatus.OK, event.body, event.headers))
 
     def close(self) -> None:
-        """Let nobody wait any longer, and give nothing to a runtime that asks once more before it is gone."""
-        self._state = _State.ENDING
-        if self._next is not None:
-            self._next.cancel()
+        """Answer nobody any longer, and give nothing to a runtime that asks once more before it is gone."""
+        self._state, self._asker = _State.ENDING, None
 
-    async def next(self) -> Reply:
-        """Complete the last invocation, if any, and wait for the next."""
+    def ask(self, reply: Callable[[Reply], None]) -> None:
+        """Complete the last invocation, if any; `reply` is called with the next one, or with why there is none."""
         if self._state is _State.ENDING:
-            return _refused(HTTPStatus.FORBIDDEN, "InvalidStateTransition", "the runtime is to end")
+            reply(_refused(HTTPStatus.FORBIDDEN, "InvalidStateTransition", "the runtime is to end"))
+            return
         if self._state is _State.RUNNING:
             # The runtime has forgotten an invocation. Nothing will be answered any more.
-            return _refused(HTTPStatus.FORBIDDEN, "InvalidStateTransition", "the last invocation is not answered")
-        if self._next is not None:
-            self._next.cancel()  # its caller has given up: there is one runtime
-        waiting = self._next = asyncio.get_running_loop().create_future()
+            reply(_refused(HTTPStatus.FORBIDDEN, "InvalidStateTransition", "the last invocation is not answered"))
+            return
+        before, self._asker = self._asker, reply
+        if before is not None:  # its caller has given up: there is one runtime
+            before(_refused(HTTPStatus.FORBIDDEN, "InvalidStateTransition", "asked again meanwhile"))
         self._state = _State.IDLE
         self._on_idle()
-        try:
-            event = await waiting
-        except asyncio.CancelledError:
-            if not waiting.cancelled() or waiting is self._next:
-                raise  # we, or all of the sandbox, are being stopped
-            return _refused(HTTPStatus.FORBIDDEN, "InvalidStateTransition", "asked again meanwhile")
-        return Reply(HTTPStatus.OK, event.body, event.headers)
+
+    def gone(self, reply: Callable[[Reply], None]) -> None:
+        """Take note that who has asked is not there any more. Until somebody asks again the runtime is not idle."""
+        if self._asker == reply:
+            self._asker, self._state = None, _State.ANSWERED
 
     def refuses(self, request_id: str, headers: Mapping[str, str]) -> Reply | None:
         """Return why an answer to this invocation is not taken, if it is not."""
         if self._event is None or self._state is not _State.RUNNING or request_id != self._event.request_id:
             return _refused(HTTPStatus.BAD_REQUEST, "InvalidRequestID", "Invalid request ID")
-        given = headers.get("Lambda-Runtime-Invocation-Id")
+        given = headers.get("lambda-runtime-invocation-id")
         if given is not None and given != self._event.invocation_id:
             return _refused(HTTPStatus.BAD_REQUEST, "InvalidInvocationId", "Invalid invocation ID")
         return None
@@ -133,7 +130,7 @@ class RuntimeApi:
         """Take the function's result; `body` is None when it is larger than may be."""
         if refusal := self.refuses(request_id, headers):
             return refusal
-        if mode := headers.get("Lambda-Runtime-Function-Response-Mode"):
+        if mode := headers.get("lambda-runtime-function-response-mode"):
             self._failed("Runtime.InvalidResponseModeHeader", f"Response mode {mode} is not supported", request_id)
             return _refused(HTTPStatus.BAD_REQUEST, "InvalidResponseMode", "responses are not streamed here")
         if body is None:
@@ -171,7 +168,7 @@ class RuntimeApi:
 
 
 def _error_report(headers: Mapping[str, str], body: bytes | None) -> FunctionAnswer:
-    given = headers.get("Lambda-Runtime-Function-Error-Type", "")
+    given = headers.get("lambda-runtime-function-error-type", "")
     if body is None:
         body = failure_document("Runtime.Unknown", "the error document is too large", None)
     if _KNOWN_TYPE.fullmatch(given):

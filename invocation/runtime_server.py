@@ -1,11 +1,16 @@
-"""The Runtime API of one sandbox over HTTP, on a listener that the sandbox's keeper has made."""
+"""The Runtime API of one sandbox over HTTP, on a listener that the sandbox's keeper has made.
+
+A protocol of our own on llhttp's parser: between two events a runtime does nothing, so what a general server costs is
+taken from the function, twice for each event. Whoever is at the other end may be hostile: what he sends is bounded.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import ClientPayloadError, hdrs, web
+import httptools
 
 from invocation.runtime_api import MAX_RESPONSE_BYTES, unknown_path
 from invocation.sandbox_users import user_of_connection
@@ -18,94 +23,182 @@ if TYPE_CHECKING:
 _PREFIX = "/2018-06-01/runtime/"
 _MAX_CONNECTIONS = 16
 """A runtime uses one or two. More are refused, so that a sandbox cannot use up the node's descriptors."""
-_KEEPALIVE_S = 3600.0
-_STOP_S = 0.1
+_MAX_HEAD_BYTES = 64 * 1024
+_TOGETHER_BYTES = 64 * 1024  # smaller answers go out in one piece
+_ENDS_LINE = str.maketrans("\r\n", "  ")
 
 
 class RuntimeServer:
     """Serves one `RuntimeApi`. With `user`, only processes of that user are answered."""
 
     def __init__(self, api: RuntimeApi, *, user: int | None) -> None:
-        self._api = api
-        self._user = user
-        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=_KEEPALIVE_S, tcp_keepalive=False)
+        self.api = api
+        self.user = user
+        self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on the listener, which is this object's from now on."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Gate(self._http, self._user), sock=listener)
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), sock=listener)
 
     async def stop(self) -> None:
         """Close everything. Safe to call twice."""
         if self._server is not None:
             self._server.close()
             self._server = None
-            await self._http.shutdown(_STOP_S)
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        method, path = request.method, request.path
-        if not path.startswith(_PREFIX):
-            return _response(unknown_path())
-        call = path.removeprefix(_PREFIX)
-        if (method, call) == (hdrs.METH_GET, "invocation/next"):
-            return _response(await self._api.next())
-        if (method, call) == (hdrs.METH_POST, "init/error"):
-            return _response(self._api.not_initialised(request.headers, await _read(request)))
-        return _response(await self._answer(request, call))
-
-    async def _answer(self, request: web.BaseRequest, call: str) -> Reply:
-        """Take what is said about an invocation."""
-        subject, _, rest = call.partition("/")
-        request_id, _, what = rest.partition("/")
-        if (request.method, subject) != (hdrs.METH_POST, "invocation") or what not in ("response", "error"):
-            return unknown_path()
-        if refusal := self._api.refuses(request_id, request.headers):
-            await _read(request)
-            return refusal
-        try:
-            body = await _read(request)
-        except ClientPayloadError:
-            self._api.cut_short(request_id, request.headers)
-            raise
-        take = self._api.responded if what == "response" else self._api.erred
-        return take(request_id, request.headers, body)
+        for connection in list(self.connections):
+            connection.abort()
 
 
-class _Gate(asyncio.Protocol):
-    """Lets a connection in, or ends it at once: a stranger's, or one too many of the sandbox's own."""
+class _Connection(asyncio.Protocol):
+    """One connection: a request, its answer, the next request. Pipelining, which no runtime does, ends it."""
 
-    def __init__(self, http: web.Server, user: int | None) -> None:
-        self._http = http
-        self._user = user
+    def __init__(self, server: RuntimeServer) -> None:
+        self._server = server
+        self._api = server.api
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiting = False  # the answer to a request is still to come
+        self._keep = True
+        self._complete = False
+        self._begin()
+
+    # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Look at who is there."""
+        """Let the connection in, or end it at once: a stranger's, or one too many of the sandbox's own."""
         connection = cast("asyncio.Transport", transport)  # uvloop's has the methods, and another base
+        user = self._server.user
         ends = connection.get_extra_info("peername"), connection.get_extra_info("sockname")
-        stranger = self._user is not None and user_of_connection(*ends) != self._user
-        if stranger or len(self._http.connections) >= _MAX_CONNECTIONS:
+        stranger = user is not None and user_of_connection(*ends) != user
+        if stranger or len(self._server.connections) >= _MAX_CONNECTIONS:
             connection.abort()
             return
-        handler = self._http()
-        connection.set_protocol(handler)
-        handler.connection_made(connection)
+        self._transport = connection
+        self._server.connections.add(self)
 
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the connection, and what was under way on it."""
+        self._server.connections.discard(self)
+        self._transport = None
+        self._api.gone(self._reply)
+        if self._in_body:
+            request_id, what = _answered(self._call)
+            if what == "response":
+                self._api.cut_short(request_id, self._headers)
 
-async def _read(request: web.BaseRequest) -> bytes | None:
-    """Return a body, or None if it is too large. All of it is read, since a client that sends does not listen."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size <= MAX_RESPONSE_BYTES:
-            parts.append(part)
+    def data_received(self, data: bytes) -> None:
+        """Take bytes as they come: a request in pieces, or one and a half."""
+        if not self._in_body:
+            self._head_bytes += len(data)
+        if self._waiting or self._head_bytes > _MAX_HEAD_BYTES:
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort()
+            return
+        if self._complete:
+            self._handle()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the parser finds
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._method = ""
+        self._call: str | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._head_bytes = 0
+        self._in_body = False
+
+    def on_message_begin(self) -> None:
+        """Notice a second request before the answer to the first."""
+        if self._complete:
+            self.abort()
+
+    def on_url(self, url: bytes) -> None:
+        """Take the target, or a part of it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers say nothing here."""
+        if not self._in_body:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Let the client go on with the body."""
+        self._in_body = True
+        self._method = self._parser.get_method().decode()
+        path = self._url.decode("latin-1").partition("?")[0]
+        self._call = path.removeprefix(_PREFIX) if path.startswith(_PREFIX) else None
+        if self._transport is not None and self._headers.get("expect", "").lower() == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, part: bytes) -> None:
+        """Take a part of the body. All of it is read, since a client that sends does not listen."""
+        self._size += len(part)
+        if self._size <= MAX_RESPONSE_BYTES:
+            self._body.append(part)
         else:
-            parts.clear()
-    return b"".join(parts) if size <= MAX_RESPONSE_BYTES else None
+            self._body.clear()
+
+    def on_message_complete(self) -> None:
+        """Have the request handled when the parser is done with what came."""
+        self._complete = True
+        self._in_body = False
+        self._keep = self._parser.should_keep_alive()
+
+    # Answering
+
+    def _handle(self) -> None:
+        call, method, headers = self._call, self._method, self._headers
+        body = b"".join(self._body) if self._size <= MAX_RESPONSE_BYTES else None
+        self._complete, self._waiting = False, True
+        self._begin()
+        if (method, call) == ("GET", "invocation/next"):
+            self._api.ask(self._reply)
+        elif (method, call) == ("POST", "init/error"):
+            self._reply(self._api.not_initialised(headers, body))
+        else:
+            request_id, what = _answered(call if method == "POST" else None)
+            if what == "response":
+                self._reply(self._api.responded(request_id, headers, body))
+            elif what == "error":
+                self._reply(self._api.erred(request_id, headers, body))
+            else:
+                self._reply(unknown_path())
+
+    def _reply(self, reply: Reply) -> None:
+        self._waiting = False
+        if self._transport is None:
+            return
+        head = [
+            f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(reply.body)}",
+            *(f"{name}: {value.translate(_ENDS_LINE)}" for name, value in reply.headers.items()),
+        ]
+        if not self._keep:
+            head.append("Connection: close")
+        first = ("\r\n".join(head) + "\r\n\r\n").encode()
+        if len(reply.body) <= _TOGETHER_BYTES:
+            self._transport.write(first + reply.body)
+        else:
+            self._transport.writelines([first, reply.body])
+        if not self._keep:
+            self._transport.close()
 
 
-def _response(reply: Reply) -> web.Response:
-    response = web.Response(body=reply.body, status=reply.status, headers=reply.headers)
-    response.headers[hdrs.CONTENT_TYPE] = "application/json"
-    return response
+def _answered(call: str | None) -> tuple[str, str]:
+    """Return the id of the invocation that a call is about, and what it says: `response` or `error`; else nothing."""
+    subject, _, rest = (call or "").partition("/")
+    request_id, _, what = rest.partition("/")
+    return (request_id, what) if subject == "invocation" and what in ("response", "error") else ("", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -20,6 +19,7 @@ class Told:
     def __init__(self) -> None:
         self.idle = 0
         self.failed = 0
+        self.given: list[Reply] = []
         self.api = RuntimeApi(on_idle=self._on_idle, on_failed=self._on_failed)
 
     def _on_idle(self) -> None:
@@ -29,14 +29,12 @@ class Told:
         self.failed += 1
 
 
-async def running() -> Told:
+def running() -> Told:
     """Make a runtime that has been given an event."""
     told = Told()
-    async with asyncio.TaskGroup() as tasks:
-        asking = tasks.create_task(told.api.next())
-        await asyncio.sleep(0)
-        told.api.begin(EVENT)
-    assert asking.result() == Reply(200, b"{}", EVENT.headers)
+    told.api.ask(told.given.append)
+    told.api.begin(EVENT)
+    assert told.given == [Reply(200, b"{}", EVENT.headers)]
     return told
 
 
@@ -46,9 +44,9 @@ def said(reply: Reply) -> tuple[int, Any]:
     return reply.status, content.get("errorType", content)
 
 
-async def test_an_event_is_answered_once() -> None:
+def test_an_event_is_answered_once() -> None:
     """The result is taken, and a second one for the same id is not."""
-    told = await running()
+    told = running()
     assert said(told.api.responded("id", {}, b"1")) == ACCEPTED
     assert told.api.answer == FunctionAnswer(b"1")
     assert said(told.api.responded("id", {}, b"2")) == (400, "InvalidRequestID")
@@ -56,49 +54,46 @@ async def test_an_event_is_answered_once() -> None:
     assert told.api.answer == FunctionAnswer(b"1")
 
 
-async def test_the_next_call_of_next_completes_an_invocation() -> None:
+def test_the_next_call_of_next_completes_an_invocation() -> None:
     """Not the answer: what the runtime does after it belongs to it."""
-    told = await running()
+    told = running()
     told.api.responded("id", {}, b"1")
     assert (told.idle, told.api.idle) == (1, False)
-    async with asyncio.TaskGroup() as tasks:
-        asking = tasks.create_task(told.api.next())
-        await asyncio.sleep(0)
-        assert (told.idle, told.api.idle) == (2, True)
-        asking.cancel()
+    told.api.ask(told.given.append)
+    assert (told.idle, told.api.idle) == (2, True)
 
 
-async def test_an_id_of_somebody_else_is_refused() -> None:
+def test_an_id_of_somebody_else_is_refused() -> None:
     """Also that of another attempt, where the runtime tells which one it means."""
-    told = await running()
+    told = running()
     assert said(told.api.responded("other", {}, b"1")) == (400, "InvalidRequestID")
-    wrong = {"Lambda-Runtime-Invocation-Id": "another"}
+    wrong = {"lambda-runtime-invocation-id": "another"}
     assert said(told.api.responded("id", wrong, b"1")) == (400, "InvalidInvocationId")
-    assert said(told.api.erred("id", {"Lambda-Runtime-Invocation-Id": "attempt"}, b"{}")) == ACCEPTED
+    assert said(told.api.erred("id", {"lambda-runtime-invocation-id": "attempt"}, b"{}")) == ACCEPTED
 
 
-async def test_before_the_first_event_nothing_can_be_answered() -> None:
+def test_before_the_first_event_nothing_can_be_answered() -> None:
     """There is nothing with that id yet."""
     assert said(Told().api.responded("id", {}, b"1")) == (400, "InvalidRequestID")
 
 
-async def test_a_response_beyond_the_limit_is_an_error() -> None:
+def test_a_response_beyond_the_limit_is_an_error() -> None:
     """The runtime is refused, the caller is told."""
-    told = await running()
+    told = running()
     assert said(told.api.responded("id", {}, None)) == (413, "RequestEntityTooLarge")
     assert told.api.answer is not None
     assert told.api.answer.error_type == "Function.ResponseSizeTooLarge"
     assert json.loads(told.api.answer.payload)["errorMessage"].startswith("Response payload size exceeded maximum")
 
 
-async def test_streamed_and_cut_responses_are_errors() -> None:
+def test_streamed_and_cut_responses_are_errors() -> None:
     """An error at the end of a stream could not be seen; a cut response is none."""
-    told = await running()
-    streaming = {"Lambda-Runtime-Function-Response-Mode": "streaming"}
+    told = running()
+    streaming = {"lambda-runtime-function-response-mode": "streaming"}
     assert said(told.api.responded("id", streaming, b"1")) == (400, "InvalidResponseMode")
     assert told.api.answer is not None
     assert told.api.answer.error_type == "Runtime.InvalidResponseModeHeader"
-    told = await running()
+    told = running()
     told.api.cut_short("other", {})
     untouched: object = told.api.answer
     assert untouched is None
@@ -117,48 +112,65 @@ async def test_streamed_and_cut_responses_are_errors() -> None:
         ("", "Runtime.Unknown"),
     ],
 )
-async def test_error_types_are_recorded_in_known_forms(given: str, recorded: str) -> None:
+def test_error_types_are_recorded_in_known_forms(given: str, recorded: str) -> None:
     """The document is passed on as it is; the type is for the log."""
-    told = await running()
-    assert said(told.api.erred("id", {"Lambda-Runtime-Function-Error-Type": given}, b'{"a": 1}')) == ACCEPTED
+    told = running()
+    assert said(told.api.erred("id", {"lambda-runtime-function-error-type": given}, b'{"a": 1}')) == ACCEPTED
     assert told.api.answer == FunctionAnswer(b'{"a": 1}', recorded)
 
 
-async def test_an_init_error_ends_the_runtime() -> None:
+def test_an_init_error_ends_the_runtime() -> None:
     """It can be reported before the first `next` only, and nothing is given to it afterwards."""
     told = Told()
-    header = {"Lambda-Runtime-Function-Error-Type": "Runtime.ImportModuleError"}
+    header = {"lambda-runtime-function-error-type": "Runtime.ImportModuleError"}
     assert said(told.api.not_initialised(header, b"{}")) == ACCEPTED
     assert (told.failed, told.api.answer) == (1, FunctionAnswer(b"{}", "Runtime.ImportModuleError"))
-    assert said(await told.api.next()) == (403, "InvalidStateTransition")
-    assert said((await running()).api.not_initialised(header, b"{}")) == (403, "InvalidStateTransition")
+    told.api.ask(told.given.append)
+    assert said(told.given[-1]) == (403, "InvalidStateTransition")
+    assert said(running().api.not_initialised(header, b"{}")) == (403, "InvalidStateTransition")
 
 
-async def test_next_without_an_answer_is_refused() -> None:
+def test_next_without_an_answer_is_refused() -> None:
     """An invocation cannot be dropped silently."""
-    assert said(await (await running()).api.next()) == (403, "InvalidStateTransition")
+    told = running()
+    told.api.ask(told.given.append)
+    assert said(told.given[-1]) == (403, "InvalidStateTransition")
 
 
-async def test_a_runtime_that_is_ended_gets_nothing_more() -> None:
-    """The call that waits is given up; one that comes after it, before the process is gone, is refused."""
+def test_a_runtime_that_is_ended_gets_nothing_more() -> None:
+    """The call that waits is not answered; one that comes after it, before the process is gone, is refused."""
     told = Told()
-    async with asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(told.api.next())
-        await asyncio.sleep(0)
-        told.api.close()
-    assert waiting.cancelled()
-    assert said(await told.api.next()) == (403, "InvalidStateTransition")
+    told.api.ask(told.given.append)
+    told.api.close()
+    assert told.given == []
+    told.api.ask(told.given.append)
+    assert said(told.given[-1]) == (403, "InvalidStateTransition")
     assert (told.idle, told.api.idle) == (1, False)
 
 
-async def test_the_last_call_of_next_counts() -> None:
+def test_the_last_call_of_next_counts() -> None:
     """The one before has given up, as a client with a time-out does."""
     told = Told()
-    async with asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(told.api.next())
-        await asyncio.sleep(0)
-        second = tasks.create_task(told.api.next())
-        await asyncio.sleep(0)
-        told.api.begin(EVENT)
-    assert said(first.result()) == (403, "InvalidStateTransition")
-    assert second.result().body == b"{}"
+    first: list[Reply] = []
+    told.api.ask(first.append)
+    told.api.ask(told.given.append)
+    told.api.begin(EVENT)
+    assert said(first[0]) == (403, "InvalidStateTransition")
+    assert [reply.body for reply in told.given] == [b"{}"]
+
+
+def test_an_event_is_not_given_to_who_has_left() -> None:
+    """The runtime is idle again when it asks again."""
+    told = Told()
+    first: list[Reply] = []
+    answer = first.append
+    told.api.ask(answer)
+    told.api.gone(told.given.append)
+    still_idle: object = told.api.idle
+    assert still_idle is True, "somebody else has left"
+    told.api.gone(answer)
+    idle: object = told.api.idle
+    assert idle is False
+    told.api.ask(told.given.append)
+    told.api.begin(EVENT)
+    assert (first, len(told.given)) == ([], 1)
