@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 0-1999
+BASE ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check sim lint-deploy services bench chaos format lock clean
+.PHONY: help demo test check sim lint-deploy services bench bench-compare chaos format lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'esmd needs Python 3.11 or later: make PYTHON=python3.11 …' >&2; exit 2; }
@@ -63,6 +64,9 @@ services: $(VENV)/.dev ## Start the real servers, print their addresses, stop th
 
 bench: $(VENV)/.dev ## Measure: the table of the documentation's performance page
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(VENV)/.dev ## Measure another commit and this tree in turn: BASE=main ARGS="--case kafka-100"
+	$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
 
 chaos: $(VENV)/.dev ## Put a real fleet through faults: ARGS="--seconds 300 --seed 7 --json"
 	@$(BIN)/python -m tests.chaos $(ARGS)
