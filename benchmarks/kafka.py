@@ -19,7 +19,7 @@ class Kafka:
 
     name = "kafka"
     floor_module = "benchmarks.floor_kafka"
-    plain_module: str | None = None
+    plain_module: str | None = "benchmarks.plain_kafka"
     load_module = "benchmarks.load_kafka"
     mark = '"offset":'
     pattern = f'{{"value": {{"type": ["{KEPT}"]}}}}'
