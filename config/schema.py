@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from config.functions import FUNCTION_NAME, KINDS
 from config.sections import SECTIONS
 from model.rules.parameters import EXTENSION_PARAMETERS, PARAMETERS, Source, extensions_shape
-from model.rules.shapes import Boolean, Choice, Either, Integer, ListOf, MapOf, Number, Table, Text, Timestamp
+from model.rules.shapes import Boolean, Choice, Either, Integer, Json, ListOf, MapOf, Number, Table, Text, Timestamp
 
 if TYPE_CHECKING:
     from model.rules.shapes import Shape
@@ -71,6 +71,8 @@ def shape_schema(shape: Shape) -> dict[str, Any]:  # noqa: C901, PLR0911 - one c
             return schema if shape.max_items is None else {**schema, "maxProperties": shape.max_items}
         case Table():
             return _table(shape)
+        case Json():
+            return {"not": {"type": "null"}}
         case Either():
             return {"anyOf": [{"const": shape.word}, shape_schema(shape.shape)]}
         case _:
@@ -130,7 +132,7 @@ def _mapping() -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
         "required": ["Name", "FunctionName"],
-        "oneOf": [{"required": ["EventSourceArn"]}, {"required": ["SelfManagedEventSource"]}],
+        "oneOf": [{"required": [one]} for one in ("EventSourceArn", "SelfManagedEventSource", "schedule")],
         "allOf": [_of_source(source) for source in Source],
     }
 
@@ -139,7 +141,8 @@ def _of_source(source: Source) -> dict[str, Any]:
     """Return what holds for the mappings of one kind of source beyond what holds for all."""
     arn = _ARNS.get(source)
     if arn is None:
-        condition: dict[str, Any] = {"required": ["SelfManagedEventSource"]}
+        named = "schedule" if source is Source.SCHEDULE else "SelfManagedEventSource"
+        condition: dict[str, Any] = {"required": [named]}
     else:
         is_it = {"EventSourceArn": {"type": "string", "pattern": arn}}
         condition = {"required": ["EventSourceArn"], "properties": is_it}

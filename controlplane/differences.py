@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controlplane.mappings import AT_REST, ChangeKind
-from model.mapping import KafkaSource, KinesisSource, MappingState, SqsSource, work_alike
+from model.mapping import KafkaSource, KinesisSource, MappingState, ScheduleSource, SqsSource, work_alike
 from model.mapping_rules import parse_mapping
 from model.problem import InvalidConfigurationError
 
@@ -135,8 +135,13 @@ def _remark(change: Change, before: Mapping[str, Any], after: Mapping[str, Any])
 
 def _place(mapping: EventSourceMapping) -> str:
     """Name what positions are positions in."""
-    source = mapping.source
-    return source.topic if isinstance(source, KafkaSource) else source.arn
+    match mapping.source:
+        case KafkaSource() as source:
+            return source.topic
+        case ScheduleSource() as source:
+            return f"{source.expression} {source.timezone}"
+        case source:
+            return source.arn
 
 
 def _decoded(record: MappingRecord) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from model.errors import NotFoundError
 from model.ids import TRACKER, ShardId, ShardKey
 from model.lease import Role, ShardKind
 from model.progress import ShardProgress, ShardReport, ShardState
+from model.schedule import utc_text
 from statemgr.scaling import Allotment, QueueUse
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class Explanation(msgspec.Struct, frozen=True):
     shards_reading: int
     furthest_behind_s: float | None  # of these
     shards: list[ShardExplanation]  # those that are not simply being read
+    next_firing: str | None = None  # of a schedule
+    next_firing_in_s: float | None = None  # 0: now
     summary: list[str] = []
 
 
@@ -159,6 +162,7 @@ def explain(
             told.append(_shard(shard, report, now_s))
         elif shard.lag_s is not None:
             lags_s.append(shard.lag_s)
+    next_s = min((one.report.next_s for one in shards.values() if one.report.next_s is not None), default=None)
     explanation = Explanation(
         name=record.name,
         uuid=str(record.id),
@@ -173,6 +177,8 @@ def explain(
         shards_reading=len(status.shards) - len(told),
         furthest_behind_s=max(lags_s, default=None),
         shards=told,
+        next_firing=None if next_s is None else utc_text(next_s),
+        next_firing_in_s=None if next_s is None else round(max(0.0, next_s - now_s), 3),
     )
     return msgspec.structs.replace(explanation, summary=summary(explanation))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controlplane.lambda_errors import invalid, refused
-from model.mapping import KafkaSource, KinesisSource, SqsSource
+from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
 from model.mapping_rules import canonical_document, parse_mapping
 from model.problem import InvalidConfigurationError
 from model.secret import REFERENCE
@@ -39,6 +39,10 @@ _AS_GIVEN = (
     "MetricsConfig",
     "LoggingConfig",
     "Name",
+    "schedule",
+    "schedule_timezone",
+    "missed",
+    "input",
     "extensions",
 )
 """Shown as they were given, where they were given and hold anything."""
@@ -137,6 +141,11 @@ def configuration(
             said["MaximumBatchingWindowInSeconds"] = int(mapping.batching_window_s)
             said["TumblingWindowInSeconds"] = mapping.tumbling_window_s
             said["StateTransitionReason"] = record.state_reason.replace("USER_INITIATED", "User action")
+            said["LastProcessingResult"] = last_result
+        case ScheduleSource():
+            streams = _of_streams(mapping)
+            named = {"DestinationConfig", "MaximumRecordAgeInSeconds", "MaximumRetryAttempts"}
+            said |= {name: streams[name] for name in named}
             said["LastProcessingResult"] = last_result
         case KafkaSource() as source:
             # What AWS says of Kafka outside its provisioned mode, and whatever else was asked for.

@@ -105,10 +105,17 @@ def _of_circuit(explanation: Explanation, waiting: list[ShardExplanation]) -> st
 def _well(explanation: Explanation) -> str:
     if not explanation.shards_reading:
         return f"{explanation.name} has no shards to read."
+    if explanation.next_firing is not None:
+        return f"All is well: {explanation.name} fires next at {explanation.next_firing}{_in(explanation)}."
     behind_s = explanation.furthest_behind_s
     behind = "" if behind_s is None else f"; the oldest unfinished record is {span(behind_s)} old"
     number = explanation.shards_reading
     return f"All is well: {_count(number, 'shard')} {_is(number)} being read{behind}."
+
+
+def _in(explanation: Explanation) -> str:
+    in_s = explanation.next_firing_in_s
+    return ", that is now" if not in_s else f", in {span(in_s)}"
 
 
 # A shard

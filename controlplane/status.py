@@ -18,6 +18,7 @@ import msgspec
 from model.ids import TRACKER
 from model.lease import ShardKind
 from model.progress import CircuitReport, CircuitState, Ledger, ShardProgress, ShardReport, ShardState
+from model.schedule import utc_text
 from statemgr.lineage import is_done
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     parked_keys: list[ParkedKeyStatus]  # those parked longest, at most `MAX_PARKED_SHOWN`
     remark: str | None
     load: float = 1.0  # what it costs its holder, measured and damped; 1: an idle shard
+    next_firing: str | None = None  # of a schedule
 
 
 class CircuitStatus(msgspec.Struct, frozen=True):
@@ -300,6 +302,7 @@ def _shard(
         ],
         remark=report.remark,
         load=report.load,
+        next_firing=None if report.next_s is None else utc_text(report.next_s),
     )
 
 

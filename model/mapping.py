@@ -30,6 +30,7 @@ class SourceKind(StrEnum):
     KINESIS = "kinesis"
     SQS = "sqs"
     KAFKA = "kafka"
+    SCHEDULE = "schedule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,27 @@ class KafkaSource:
     kind: SourceKind = field(default=SourceKind.KAFKA, init=False)
 
 
+class MissedFirings(StrEnum):
+    """What becomes of firings that nobody was there for."""
+
+    ONCE = "once"  # one firing stands for all of them
+    SKIP = "skip"  # nothing; the next one is on time
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSource:
+    """A schedule: `model.schedule` reads it."""
+
+    expression: str
+    timezone: str = "UTC"
+    missed: MissedFirings = MissedFirings.ONCE
+    input: bytes | None = None  # the event, JSON; None: EventBridge's "Scheduled Event"
+    kind: SourceKind = field(default=SourceKind.SCHEDULE, init=False)
+
+
+EventSource = KinesisSource | SqsSource | KafkaSource | ScheduleSource
+
+
 @dataclass(frozen=True, slots=True)
 class ProvisionedPollers:
     """ProvisionedPollerConfig."""
@@ -100,7 +122,7 @@ class EventSourceMapping:
     id: MappingId
     name: str
     function_name: str
-    source: KinesisSource | SqsSource | KafkaSource
+    source: EventSource
     enabled: bool = True
     batch_size: int = 100
     batching_window_s: float = 0.0

@@ -87,7 +87,10 @@ def canonical_document(document: Mapping[str, object]) -> bytes:
         if uri is not None and not _names_a_place(uri):
             at = f"SourceAccessConfigurations[{i}].URI"
             raise InvalidConfigurationError([Problem(at, "must be a reference to a secret, never the secret itself")])
-    return json.dumps(_plain(given), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    plain = _plain(given)
+    if isinstance(plain, dict) and given.get("input") is not None:
+        plain["input"] = given["input"]  # what is null in it is meant
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def normal_spelling(document: Mapping[str, object]) -> dict[str, Any]:
@@ -111,6 +114,11 @@ def normal_spelling(document: Mapping[str, object]) -> dict[str, Any]:
 
 def _find_source(given: dict[str, Any], checker: Checker) -> Source | None:
     arn, servers = given.get("EventSourceArn"), given.get("SelfManagedEventSource")
+    if given.get("schedule") is not None:
+        if arn is None and servers is None:
+            return Source.SCHEDULE
+        checker.report(("schedule",), "a mapping has one source: give either schedule or an event source, not both")
+        return None
     if arn is None and servers is None:
         checker.report((), NO_SOURCE)
         return None

@@ -154,6 +154,7 @@ class ShardReport:
     tenures: tuple[Tenure, ...] = ()  # at most `MAX_TENURES`
     parked_tries: int = 0  # the last `MappingRecord.parked_tries` for which all that was parked has been tried
     load: float = 1.0  # what it costs its holder; 1: an idle shard
+    next_s: int | None = None  # of a schedule: when it fires next, epoch seconds
 
 
 MAX_PARKED_SHOWN = 20

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from invocation.sandboxes import check_function
-from invocation.settings import HandlerFunction, known_timeout_s
+from invocation.settings import LONGEST_TIMEOUT_S, HandlerFunction, known_timeout_s
 from model.errors import RefusedError
 from model.mapping import KafkaSource as KafkaTopic
 from model.mapping import KinesisSource as KinesisStream
-from model.mapping import SqsSource
+from model.mapping import ScheduleSource, SqsSource
 from model.problem import Problem
 from node.embedded_aws import LONG_POLL_S as EMBEDDED_LONG_POLL_S
 from node.embedded_kafka import FETCH_MAX_WAIT_MS as EMBEDDED_FETCH_WAIT_MS
@@ -34,12 +35,14 @@ from pollers.sources.kafka_security import resolve_security
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_batch_info import KinesisBatchInfo
 from pollers.sources.kinesis_envelope import KinesisEnvelope, KinesisRecordView
+from pollers.sources.schedule import Schedules
+from pollers.sources.schedule_envelope import ScheduleBatchInfo, ScheduleEnvelope
 from pollers.sources.sqs_api import SqsQueue
 from pollers.sources.sqs_envelope import SqsEnvelope, SqsRecordView
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from config.settings import Settings
     from invocation.client import InvokeTarget, RemoteTarget, Targets
@@ -71,6 +74,7 @@ class Parts:
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
         random: Random | None = None,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self._tasks = tasks
@@ -85,6 +89,7 @@ class Parts:
         self._kinesis = targets.aws("kinesis")
         self._sqs = targets.aws("sqs", version="1.0")
         self._quarantine = Quarantine()
+        self._now_s = now_s  # epoch time, for schedules
         self._random = random or Random()  # noqa: S311 - jitter, no secret
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
@@ -98,7 +103,7 @@ class Parts:
             mapping=mapping,
             source=self._source(mapping, counters),
             envelope=envelope,
-            filter=compile_filter(patterns, view) if patterns else None,
+            filter=compile_filter(patterns, view) if patterns and view is not None else None,
             target=self._target(mapping),
             gate=self._gate(mapping, counters),
             policy=RetryPolicy.of(mapping, in_order=isinstance(mapping.source, KinesisStream)),
@@ -129,18 +134,22 @@ class Parts:
             function_timeout_s=None if function is None else known_timeout_s(function),
         )
 
-    def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView]:
+    def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView | None]:
         match mapping.source:
             case KafkaTopic():
                 return KafkaEnvelope(mapping.source), KafkaRecordView()
             case KinesisStream():
                 return KinesisEnvelope(mapping.source), KinesisRecordView()
+            case ScheduleSource():
+                return self._schedule_envelope(mapping), None
             case _:
                 raise RefusedError(f"{mapping.source.kind} sources are not read by this version")
 
     def _source(self, mapping: EventSourceMapping, counters: Counters) -> Source:
         if isinstance(mapping.source, KinesisStream):
             return KinesisSource(mapping, self._kinesis)
+        if isinstance(mapping.source, ScheduleSource):
+            return self._schedules(mapping, counters)
 
         def count_committed(step: int) -> None:
             counters.committed += step
@@ -156,6 +165,24 @@ class Parts:
             fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS,
             count_committed=count_committed,
         )
+
+    def _schedules(self, mapping: EventSourceMapping, counters: Counters) -> Schedules:
+        function = self.settings.target_for(mapping.function_name)
+        timeout_s = None if function is None else known_timeout_s(function)
+
+        def count_missed(firings: int) -> None:
+            counters.missed_firings += firings
+
+        return Schedules(
+            mapping,
+            count_missed=count_missed,
+            function_timeout_s=LONGEST_TIMEOUT_S if timeout_s is None else timeout_s,
+            now_s=self._now_s,
+        )
+
+    def _schedule_envelope(self, mapping: EventSourceMapping) -> ScheduleEnvelope:
+        aws = self.settings.aws
+        return ScheduleEnvelope(mapping, partition=aws.partition, region=aws.region, account_id=aws.account_id)
 
     async def look(self, mapping: EventSourceMapping) -> QueueFacts | None:
         """Ask a stream or queue whether it is there, before there is anything to work on it; Kafka is not asked.
@@ -185,7 +212,9 @@ class Parts:
         function_arn = self.settings.function_arn(mapping.function_name)
         if name.startswith(KAFKA_SCHEME):
             return self._kafka_destination(mapping, name, envelope, function_arn)
-        documents = FailureDocuments(function_arn=function_arn, envelope=envelope, batch_info=_batch_info(mapping))
+        documents = FailureDocuments(
+            function_arn=function_arn, envelope=envelope, batch_info=_batch_info(mapping, envelope)
+        )
         payload = mapping.extensions.destination_payload
         match name.split(":")[2]:
             case "sqs":
@@ -233,12 +262,14 @@ class Parts:
         return made[1]
 
 
-def _batch_info(mapping: EventSourceMapping) -> BatchInfo:
+def _batch_info(mapping: EventSourceMapping, envelope: Envelope) -> BatchInfo:
     match mapping.source:
         case KafkaTopic():
             return KafkaBatchInfo(mapping.source)
         case KinesisStream():
             return KinesisBatchInfo(mapping.source)
+        case ScheduleSource() if isinstance(envelope, ScheduleEnvelope):
+            return ScheduleBatchInfo(mapping.source, envelope.rule_arn)
         case _:
             raise RefusedError(f"{mapping.source.kind} sources have no on-failure destination")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model.errors import RefusedError
-from model.mapping import KafkaSource, KinesisSource, SqsSource
+from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
 from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
 from pollers.redriving.documents import DocumentReader
 from pollers.redriving.kafka import KafkaAccess, KafkaArchive, KafkaRereading, group_of
@@ -42,6 +42,8 @@ class RedriveParts:
         """Return what tells a mapping's own documents from others."""
         if isinstance(mapping.source, SqsSource):
             raise RefusedError("queues have no failure documents")
+        if isinstance(mapping.source, ScheduleSource):
+            raise RefusedError("firings of a schedule are not redriven: invoke the function with `esmd invoke`")
         return DocumentReader(mapping.source, self._parts.settings.function_arn(mapping.function_name))
 
     def archive(self, mapping: EventSourceMapping, destination: str, wishes: Wishes) -> Archive:

@@ -34,6 +34,7 @@ COUNTS = {
     "filtered_out": ("esm_filtered_out_event_count", "Records removed by the mapping's filters."),
     "invoked": ("esm_invoked_event_count", "Records handed to the function; a retried record counts again."),
     "failed_invoke": ("esm_failed_invoke_event_count", "Records of invocations that failed, wholly or in part."),
+    "missed_firings": ("esm_missed_firings", "Firings of a schedule that nobody gets, after an outage."),
     "dropped": ("esm_dropped_event_count", "Records given up without reaching a destination."),
     "on_failure_destination_delivered": (
         "esm_on_failure_destination_delivered_event_count",

@@ -74,6 +74,7 @@ class Counters(msgspec.Struct):
     deleted: int = 0  # SQS: messages deleted after processing
     committed: int = 0  # Kafka: sum of the committed offsets' steps
     throttles: int = 0  # invocations
+    missed_firings: int = 0  # of a schedule: that nobody gets
     redriven: int = 0  # records that the function took in a redrive from a destination
     durations: DurationHistogram = msgspec.field(default_factory=DurationHistogram)
     probes: dict[ShardKey, ShardProbe] = msgspec.field(default_factory=dict)  # of the shards held here

@@ -116,4 +116,5 @@ class Description:
             tenures=self._tenures,
             parked_tries=self.parked_tries,
             load=self._load.shown(),
+            next_s=lag.next_s,
         )

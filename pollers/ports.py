@@ -36,6 +36,7 @@ class Lag(msgspec.Struct, frozen=True, gc=False):
     retention_s: float | None = None  # how long the source keeps a record, where that is known
     first: int | None = None  # position of the oldest record that the source still has, where that is known
     remark: str | None = None  # what operators should know about how the shard is read
+    next_s: int | None = None  # of a schedule: when it fires next, epoch seconds
 
 
 class ShardReader(Protocol):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from model.ids import ShardId
-    from model.mapping import KafkaSource, SqsSource
+    from model.mapping import EventSource
     from model.outcome import Delivered, Outcome
     from model.record import Records
     from pollers.batcher import Batcher
@@ -43,7 +43,7 @@ class WindowedExchange:
         self,
         envelope: Envelope,
         windows: Windows,
-        source: KinesisSource | SqsSource | KafkaSource,
+        source: EventSource,
         shard: ShardId,
         *,
         partial_responses: bool,
@@ -52,7 +52,7 @@ class WindowedExchange:
         self._windows = windows
         self._shard = shard
         consumer = source.consumer_arn if isinstance(source, KinesisSource) else None
-        self._source_arn = consumer or source.arn or ""
+        self._source_arn = consumer or getattr(source, "arn", None) or ""
         self._partial_responses = partial_responses
         shown = self._extra(Window(0, 1), NO_STATE, final=False, early=False)
         self._fixed = envelope.overhead() + len(shown) - 1 - len(NO_STATE)  # one brace is shared

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from model.ids import MappingId
 from model.mapping import (
+    EventSource,
     EventSourceMapping,
     Extensions,
     KafkaSource,
     KinesisSource,
+    MissedFirings,
     ProvisionedPollers,
+    ScheduleSource,
     SourceAccess,
     SqsSource,
     StartingPosition,
 )
+from model.rules.checking import json_text
 from model.rules.parameters import KAFKA, KINESIS_ARN, SQS, Source
 
 if TYPE_CHECKING:
@@ -25,7 +29,9 @@ _NAMES = uuid.UUID("6b0e5a52-8f0b-5d0e-9a55-3d7c1f0f7e21")
 """Namespace of mapping ids made from names. Changing it would orphan every checkpoint."""
 
 _KAFKA_WINDOW_S = 0.5
+_BATCH_SIZES = {Source.SQS: 10, Source.FIFO: 10, Source.SCHEDULE: 1}
 _RETRIES_BEFORE_DESTINATION = 10  # rule 8
+_RETRIES_OF_SCHEDULE = 2  # as Lambda makes of what EventBridge hands to it (spec section 6.3)
 
 
 def mapping_id(name: str) -> MappingId:
@@ -47,7 +53,7 @@ def build_mapping(values: Mapping[str, Any], source: Source) -> EventSourceMappi
         function_name=values["FunctionName"],
         source=_source(values, source, identity),
         enabled=values.get("Enabled", True),
-        batch_size=values.get("BatchSize", 10 if source in SQS else 100),
+        batch_size=values.get("BatchSize", _BATCH_SIZES.get(source, 100)),
         batching_window_s=float(
             values.get("MaximumBatchingWindowInSeconds", _KAFKA_WINDOW_S if source in KAFKA else 0)
         ),
@@ -68,7 +74,14 @@ def build_mapping(values: Mapping[str, Any], source: Source) -> EventSourceMappi
     )
 
 
-def _source(values: Mapping[str, Any], source: Source, identity: MappingId) -> KinesisSource | SqsSource | KafkaSource:
+def _source(values: Mapping[str, Any], source: Source, identity: MappingId) -> EventSource:
+    if source is Source.SCHEDULE:
+        return ScheduleSource(
+            values["schedule"],
+            values.get("schedule_timezone", "UTC"),
+            MissedFirings(values.get("missed", MissedFirings.ONCE)),
+            json_text(values["input"]) if "input" in values else None,
+        )
     if source in SQS:
         return SqsSource(values["EventSourceArn"], fifo=source is Source.FIFO)
     if source is Source.KINESIS:
@@ -90,13 +103,14 @@ def _source(values: Mapping[str, Any], source: Source, identity: MappingId) -> K
 
 
 def _starting_position(values: Mapping[str, Any], source: Source) -> StartingPosition | None:
-    if source in SQS:
+    if source in SQS or source is Source.SCHEDULE:
         return None
     return StartingPosition(values.get("StartingPosition", StartingPosition.TRIM_HORIZON))
 
 
 def _retries(values: Mapping[str, Any], source: Source, destination: str | None) -> int | None:
-    retries = _finite(values.get("MaximumRetryAttempts", -1))
+    default = _RETRIES_OF_SCHEDULE if source is Source.SCHEDULE else -1
+    retries = _finite(values.get("MaximumRetryAttempts", default))
     if retries is None and source in KAFKA and destination is not None:
         return _RETRIES_BEFORE_DESTINATION
     return retries

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from model.problem import Problem, child_path
-from model.rules.shapes import Boolean, Choice, Either, Integer, ListOf, MapOf, Number, Table, Text, Timestamp
+from model.rules.shapes import Boolean, Choice, Either, Integer, Json, ListOf, MapOf, Number, Table, Text, Timestamp
 from model.rules.wording import shown, unknown_key, wrong_kind
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Checker:
                 return self._map(shape, value, at)
             case Table():
                 return self.table(shape, value, at)
+            case Json():
+                return self._json(shape, value, at)
             case Either():
                 return value if value == shape.word else self.check(shape.shape, value, at)
             case _:
@@ -157,6 +160,16 @@ class Checker:
                     self.report((*at, i), "is listed twice")
         return INVALID if len(self.problems) > before else items
 
+    def _json(self, shape: Json, value: object, at: Place) -> object:
+        written = json_text(value)
+        if written is None:
+            return self._broken(
+                at, "must be JSON: mappings with keys of text, lists, text, finite numbers, true, false"
+            )
+        if len(written) > shape.max_bytes:
+            return self._broken(at, f"must be {shape.max_bytes:,} bytes or less as JSON, not {len(written):,}")
+        return value
+
     def _map(self, shape: MapOf, value: object, at: Place) -> object:
         if not isinstance(value, dict):
             return self._broken(at, wrong_kind("a mapping", value))
@@ -170,6 +183,26 @@ class Checker:
             elif self.check(shape.key, key, (*at, key)) is not INVALID:
                 result[key] = self.check(shape.value, item, (*at, key))
         return INVALID if len(self.problems) > before else result
+
+
+def json_text(value: object) -> bytes | None:
+    """Return a value as JSON; None if it is none: YAML knows dates, keys of any kind, and infinite numbers."""
+    if not _is_json(value):
+        return None
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):  # infinite, not Unicode, or nested without an end
+        return None
+
+
+def _is_json(value: object) -> bool:
+    match value:
+        case dict():
+            return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+        case list() | tuple():
+            return all(map(_is_json, value))
+        case _:
+            return value is None or isinstance(value, (str, bool, int, float))
 
 
 def read_timestamp(value: object) -> datetime | None:

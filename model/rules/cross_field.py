@@ -22,6 +22,7 @@ from model.rules.parameters import (
     Source,
 )
 from model.rules.wording import BAD_PATTERN, WINDOW_FOR_BIG_BATCH, unsupported
+from model.schedule import InvalidScheduleError, RateSchedule, parse_schedule, read_zone
 from model.secret import REFERENCE
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _KINDS = {
     Source.FIFO: SourceKind.SQS,
     Source.KAFKA: SourceKind.KAFKA,
     Source.MSK: SourceKind.KAFKA,
+    Source.SCHEDULE: SourceKind.SCHEDULE,
 }
 
 
@@ -57,6 +59,8 @@ def check_cross_fields(
     _destination(values, source, report)
     _pollers(values, source, report)
     _extensions(values, source, report)
+    if source is Source.SCHEDULE:
+        _schedule(values, report, broken)
     if source in SQS:
         _sqs_batch(values, source, report, broken)
     if source in KAFKA:
@@ -67,6 +71,24 @@ def _name(values: Mapping[str, Any], report: Callable[[Place, str], None]) -> No
     name = values.get("Name")
     if name is not None and UUID.fullmatch(name) and name.lower() != str(values.get("UUID", "")).lower():
         report(("Name",), "looks like a UUID, which would be taken for that of another mapping; choose another name")
+
+
+def _schedule(values: Mapping[str, Any], report: Callable[[Place, str], None], broken: frozenset[str]) -> None:
+    timezone = values.get("schedule_timezone", "UTC")
+    try:
+        read_zone(timezone)
+    except InvalidScheduleError as exc:
+        report(("schedule_timezone",), str(exc))
+        timezone = "UTC"
+    if "schedule" not in values:
+        return
+    try:
+        schedule = parse_schedule(values["schedule"], timezone)
+    except InvalidScheduleError as exc:
+        report(("schedule",), str(exc))
+        return
+    if isinstance(schedule, RateSchedule) and "schedule_timezone" in values and "schedule_timezone" not in broken:
+        report(("schedule_timezone",), "has an effect with cron(…) only: a rate is the same in every time zone")
 
 
 def _sqs_batch(

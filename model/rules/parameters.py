@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from model.rules.shapes import Boolean, Choice, Field, Integer, ListOf, MapOf, Shape, Table, Text, Timestamp, text
+from model.rules.shapes import Boolean, Choice, Field, Integer, Json, ListOf, MapOf, Shape, Table, Text, Timestamp, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,12 +25,15 @@ class Source(StrEnum):
     FIFO = "F"
     KAFKA = "A"
     MSK = "M"
+    SCHEDULE = "T"  # ours
 
 
 ALL = frozenset(Source)
+POLLED = ALL - {Source.SCHEDULE}
 SQS = frozenset({Source.SQS, Source.FIFO})
 KAFKA = frozenset({Source.KAFKA, Source.MSK})
 STREAMS = frozenset({Source.KINESIS}) | KAFKA
+SCHEDULED = frozenset({Source.SCHEDULE})
 
 _REGION = r"[a-z0-9-]+"
 _ACCOUNT = r"\d{12}"
@@ -137,6 +140,9 @@ def _metrics(*names: str) -> Table:
     return Table((Field("Metrics", ListOf(Choice(names), 0, len(names), unique=True), "Groups of metrics"),))
 
 
+MAX_INPUT_BYTES = 256 * 1024
+"""The largest input of a schedule: as large as an event of EventBridge may be."""
+
 _NAME = text(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, - _ and .", longest=128)
 _FORMER = Text()
 _OF_SQS = _pollers(2, 10000, groups=False)  # the SDK model says 2000, the guide 10000
@@ -146,17 +152,23 @@ _ROWS: tuple[Parameter, ...] = (
     Parameter("UUID", ALL, Text(pattern=UUID, means="a UUID"), "Identity, where the name's own shall not be used"),
     Parameter("FunctionName", ALL, Text(1, 256, FUNCTION, "a function name, NAME:QUALIFIER or a function ARN"),
               "Function to invoke", required=ALL),
-    Parameter("EventSourceArn", ALL - {Source.KAFKA}, Text(1, 1024),
+    Parameter("EventSourceArn", POLLED - {Source.KAFKA}, Text(1, 1024),
               "ARN of the stream, stream consumer, queue or cluster"),
     Parameter("SelfManagedEventSource", frozenset({Source.KAFKA}),
               Table((Field("Endpoints", Table((
                   Field("KAFKA_BOOTSTRAP_SERVERS", ListOf(BROKER, 1, 10), "Brokers, HOST:PORT", required=True),)),
                   "Where the cluster is", required=True),)),
               "A Kafka cluster of one's own"),
+    Parameter("schedule", SCHEDULED, Text(1, 256), "When to fire: rate(5 minutes), cron(0 12 * * ? *)",
+              required=SCHEDULED),
+    Parameter("schedule_timezone", SCHEDULED, Text(1, 64), "Time zone of a cron expression (default UTC)"),
+    Parameter("missed", SCHEDULED, Choice(("once", "skip")),
+              "What becomes of firings missed in an outage: caught up once (default), or skipped"),
+    Parameter("input", SCHEDULED, Json(MAX_INPUT_BYTES), "The event, instead of EventBridge's Scheduled Event"),
     Parameter("Enabled", ALL, Boolean(), "false pauses reading; the position is kept (default true)"),
-    Parameter("BatchSize", ALL, Integer(1, 10000), "Most records in one invocation (default 100; SQS 10)",
+    Parameter("BatchSize", POLLED, Integer(1, 10000), "Most records in one invocation (default 100; SQS 10)",
               special={Source.FIFO: Integer(1, 10)}),
-    Parameter("MaximumBatchingWindowInSeconds", ALL, Integer(0, 300),
+    Parameter("MaximumBatchingWindowInSeconds", POLLED, Integer(0, 300),
               "Longest wait for a batch (default 0; Kafka 0.5 s)"),
     Parameter("ParallelizationFactor", STREAMS, Integer(1, 10),
               "Batches per shard at one time, in order per key (default 1)"),
@@ -164,23 +176,23 @@ _ROWS: tuple[Parameter, ...] = (
               "Where reading starts without a checkpoint",
               required=frozenset({Source.KINESIS, Source.MSK})),
     Parameter("StartingPositionTimestamp", STREAMS, Timestamp(), "The time for AT_TIMESTAMP"),
-    Parameter("FilterCriteria", ALL,
+    Parameter("FilterCriteria", POLLED,
               Table((Field("Filters", ListOf(Table((
                   Field("Pattern", Text(0, 4096), "EventBridge pattern as JSON text", required=True),)), 0, 10),
                   "A record passes if any filter matches"),)),
               "Which records reach the function"),
-    Parameter("KMSKeyArn", ALL, text(r"|arn:aws[a-z0-9-]*:[a-z0-9-.]+:.+", "a key ARN or empty", longest=2048),
+    Parameter("KMSKeyArn", POLLED, text(r"|arn:aws[a-z0-9-]*:[a-z0-9-.]+:.+", "a key ARN or empty", longest=2048),
               "Accepted for compatibility; has no effect"),
-    Parameter("FunctionResponseTypes", ALL, ListOf(Choice(("ReportBatchItemFailures",)), 0, 1),
+    Parameter("FunctionResponseTypes", POLLED, ListOf(Choice(("ReportBatchItemFailures",)), 0, 1),
               "Let the function report failed records"),
-    Parameter("DestinationConfig", STREAMS,
+    Parameter("DestinationConfig", STREAMS | SCHEDULED,
               Table((Field("OnFailure", Table((Field("Destination",
                   Text(0, 350, DESTINATION, "the ARN of an SQS queue, an SNS topic or an S3 bucket, or kafka://TOPIC"),
                   "ARN, or kafka://TOPIC for Kafka"),)), "Where failed batches go"),)),
               "Where failed batches go"),
-    Parameter("MaximumRetryAttempts", STREAMS, Integer(-1, 10000),
-              "Retries after function errors; -1 without end (default)"),
-    Parameter("MaximumRecordAgeInSeconds", STREAMS, Integer(60, 604800, also=(-1,)),
+    Parameter("MaximumRetryAttempts", STREAMS | SCHEDULED, Integer(-1, 10000),
+              "Retries after function errors; -1 without end (default; of a schedule 2)"),
+    Parameter("MaximumRecordAgeInSeconds", STREAMS | SCHEDULED, Integer(60, 604800, also=(-1,)),
               "Oldest record to try; -1 any (default)"),
     Parameter("BisectBatchOnFunctionError", STREAMS, Boolean(), "Halve a failing batch (default false)"),
     Parameter("TumblingWindowInSeconds", frozenset({Source.KINESIS}), Integer(0, 900),
@@ -196,10 +208,10 @@ _ROWS: tuple[Parameter, ...] = (
               special={Source.MSK: access_list(MSK_ACCESS_TYPES, 22)}),
     Parameter("SelfManagedKafkaEventSourceConfig", frozenset({Source.KAFKA}), _kafka_config(), "Consumer group"),
     Parameter("AmazonManagedKafkaEventSourceConfig", frozenset({Source.MSK}), _kafka_config(), "Consumer group"),
-    Parameter("MetricsConfig", ALL,
+    Parameter("MetricsConfig", POLLED,
               _metrics("EventCount", "ErrorCount", "KafkaMetrics"),
               "Accepted for compatibility; every metric is always on",
-              special=dict.fromkeys(ALL - KAFKA, _metrics("EventCount"))),
+              special=dict.fromkeys(POLLED - KAFKA, _metrics("EventCount"))),
     Parameter("LoggingConfig", KAFKA, Table((Field("SystemLogLevel", Choice(("DEBUG", "INFO", "WARN")), ""),)),
               "Accepted for compatibility"),
     Parameter("Tags", ALL, MapOf(Text(1, 128), Text(0, 256), 50), "Your own labels"),
@@ -218,8 +230,9 @@ EXTENSIONS: tuple[Parameter, ...] = (
     Parameter("parked_max_bytes", STREAMS | {Source.FIFO}, Integer(65536, 2**40),
               "Most bytes parked per shard (default 8 MiB)"),
     Parameter("visibility_heartbeat", SQS, Boolean(), "Extend visibility while the function runs (default true)"),
-    Parameter("destination_payload", STREAMS, Boolean(), "Put the event itself into failure records (default false)"),
-    Parameter("destination_required", STREAMS, Boolean(),
+    Parameter("destination_payload", STREAMS | SCHEDULED, Boolean(),
+              "Put the event itself into failure records (default false)"),
+    Parameter("destination_required", STREAMS | SCHEDULED, Boolean(),
               "Hold the shard until the destination took the failure (default true)"),
     Parameter("renamed_from", ALL, _NAME, "The mapping's former name: it keeps its UUID and its positions"),
 )  # fmt: skip

@@ -110,7 +110,14 @@ class Either:
     shape: Shape
 
 
-Shape = Text | Integer | Number | Boolean | Choice | Timestamp | ListOf | MapOf | Table | Either
+@dataclass(frozen=True, slots=True)
+class Json:
+    """Any JSON value but null, of so many bytes at most when it is written without spaces."""
+
+    max_bytes: int
+
+
+Shape = Text | Integer | Number | Boolean | Choice | Timestamp | ListOf | MapOf | Table | Either | Json
 
 
 def text(pattern: str, means: str, *, longest: int | None = None, secret: bool = False) -> Text:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from model.mapping import KafkaSource, KinesisSource, SqsSource
+from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
 from model.problem import Problem, child_path
 from model.rules.parameters import FUNCTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model.mapping import EventSourceMapping
+    from model.mapping import EventSource, EventSourceMapping
 
 
 def check_together(mappings: Sequence[EventSourceMapping], *, paths: Sequence[str] = ()) -> list[Problem]:
@@ -55,8 +55,8 @@ def duplicate_message(existing: EventSourceMapping, new: EventSourceMapping) -> 
     """Return AWS's message when `new` repeats the source and function of `existing`, another mapping."""
     if existing.id == new.id or not same_function(existing.function_name, new.function_name):
         return None
-    if not _same_source(existing.source, new.source):
-        return None
+    if isinstance(new.source, ScheduleSource) or not _same_source(existing.source, new.source):
+        return None  # a function may have any number of schedules
     mend = f"already exists. Please update or delete the existing mapping with UUID {existing.id}"
     match new.source:
         case KinesisSource():
@@ -75,15 +75,20 @@ def duplicate_message(existing: EventSourceMapping, new: EventSourceMapping) -> 
 
 def _source_key(mapping: EventSourceMapping) -> object:
     # Narrow enough that looking for duplicates among thousands of mappings stays quick.
-    source = mapping.source
-    return source.topic if isinstance(source, KafkaSource) else source.arn
+    match mapping.source:
+        case KafkaSource() as source:
+            return source.topic
+        case ScheduleSource() as source:
+            return source.expression
+        case source:
+            return source.arn
 
 
 def _group_parameter(source: KafkaSource) -> str:
     return "SelfManagedKafkaEventSourceConfig" if source.arn is None else "AmazonManagedKafkaEventSourceConfig"
 
 
-def _same_source(one: KinesisSource | SqsSource | KafkaSource, other: KinesisSource | SqsSource | KafkaSource) -> bool:
+def _same_source(one: EventSource, other: EventSource) -> bool:
     if isinstance(one, KafkaSource) and isinstance(other, KafkaSource):
         same_cluster = one.arn == other.arn if one.arn else bool({*one.bootstrap_servers} & {*other.bootstrap_servers})
         return same_cluster and one.topic == other.topic

@@ -69,6 +69,8 @@ def render(document: dict[str, Any]) -> Iterable[RenderableType]:
             f"  concurrency  {queue['busy']:,} busy lately, {queue['allowed_by_pollers']:,} allowed by the pollers, "
             f"{queue['concurrency']:,} by the state manager{backlog}"
         )
+    if document.get("next_firing") is not None:
+        yield printable(f"  next firing  {document['next_firing']}, in {ago(document['next_firing_in_s'])}")
     if document["shards_reading"]:
         behind_s = document["furthest_behind_s"]
         behind = "" if behind_s is None else f", the furthest {ago(behind_s)} behind"

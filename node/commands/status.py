@@ -98,11 +98,20 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
             _text(shard["checkpoint"]),
             "-" if shard["lag_records"] is None else f"{shard['lag_records']:,}",
             "-" if shard["lag_s"] is None else f"{shard['lag_s']:,.1f}",
-            _text(shard["last_error"], "red") if shard["last_error"] else _text(shard.get("remark") or "", "yellow"),
+            _remark(shard),
         )
     if mapping["shards"]:
         yield shards
     yield from _parked(mapping["shards"])
+
+
+def _remark(shard: dict[str, Any]) -> Text:
+    """Say what is the matter with a shard, or what is worth knowing."""
+    if shard["last_error"]:
+        return _text(shard["last_error"], "red")
+    if shard.get("next_firing"):
+        return _text(f"next firing {shard['next_firing']}")
+    return _text(shard.get("remark") or "", "yellow")
 
 
 def _parked(shards: Sequence[dict[str, Any]]) -> Iterable[RenderableType]:

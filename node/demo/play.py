@@ -15,7 +15,7 @@ import aiohttp
 
 from config.load import load
 from model.errors import UnavailableError
-from model.mapping import KafkaSource, KinesisSource, SqsSource
+from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
 from node.demo import screen
 from node.demo.aws_feeds import ClickFeed, MailFeed
 from node.demo.aws_producer import AwsProducer
@@ -33,6 +33,7 @@ from node.signals import Shutdown, StoppedWhileStartingError
 from node.wiring import run_node
 
 if TYPE_CHECKING:
+    from model.mapping import EventSource
     from node.demo.function import Report
     from node.demo.screen import Screen
 
@@ -288,7 +289,7 @@ class _Course:
         return None if first_s is None else max(0.0, first_s - self.started_time_s)
 
 
-def _of_source(produced: Produced, source: KinesisSource | SqsSource | KafkaSource) -> int:
+def _of_source(produced: Produced, source: EventSource) -> int:
     match source:
         case KinesisSource():
             return produced.clicks
@@ -296,6 +297,8 @@ def _of_source(produced: Produced, source: KinesisSource | SqsSource | KafkaSour
             return produced.mails
         case KafkaSource():
             return produced.orders
+        case ScheduleSource():
+            return 0  # nobody produces firings
 
 
 def process_started_time_s() -> float:

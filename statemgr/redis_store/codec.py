@@ -55,6 +55,7 @@ class _Saved(msgspec.Struct, array_like=True, gc=False):
     tenures: tuple[Tenure, ...] = ()
     parked_tries: int = 0
     load: float = 1.0
+    next_s: int | None = None
 
 
 class _Parked(msgspec.Struct, array_like=True, gc=False):
@@ -215,6 +216,7 @@ def pack_progress(update: ProgressUpdate) -> bytes:
         report.tenures,
         report.parked_tries,
         report.load,
+        report.next_s,
     )
     try:
         return _pack(row)
@@ -263,6 +265,7 @@ def progress(position: bytes | None, packed: bytes | None, noted: bytes | None) 
             saved.tenures,
             saved.parked_tries,
             saved.load,
+            saved.next_s,
         ),
         origin,
     )

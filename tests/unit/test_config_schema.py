@@ -70,6 +70,9 @@ BAD: list[dict[str, Any]] = [
     _mapping("S", Queues=["q"]), _mapping("S", ProvisionedPollerConfig={"MinimumPollers": 1}),
     _mapping("A", SelfManagedEventSource={"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": ["kafka"]}}),
     _mapping("M", SourceAccessConfigurations=[{"Type": "BASIC_AUTH", "URI": "${env:X}"}]),
+    _mapping("T", schedule=...), _mapping("T", EventSourceArn="arn:aws:sqs:us-east-1:000000000000:orders"),
+    _mapping("T", missed="twice"), _mapping("T", BatchSize=1), _mapping("T", schedule_timezone=2),
+    _mapping("S", input={}), _mapping("S", missed="once"), _mapping("T", extensions={"park_failing_keys": True}),
 ]  # fmt: skip
 
 
@@ -82,7 +85,7 @@ def test_bad_files_are_refused_by_both(tmp_path: Path, content: dict[str, Any]) 
         load([tmp_path / "c.yaml"], environ={})
 
 
-@pytest.mark.parametrize("source", "KSFAM")
+@pytest.mark.parametrize("source", "KSFAMT")
 def test_smallest_mappings_fit_the_schema(source: str) -> None:
     """The smallest mapping of each source fits."""
     SCHEMA.validate(_mapping(source))
@@ -105,7 +108,7 @@ def test_validate_counts_what_it_found() -> None:
     (path,) = [path for path in SAMPLES if path.name == "all-sources.yaml"]
     result = CliRunner().invoke(validate_command, [str(path)])
     assert result.exit_code == 0
-    assert result.stdout == "OK: 1 file, 3 event source mappings (1 kafka, 1 kinesis, 1 sqs), 4 functions\n"
+    assert result.stdout == "OK: 1 file, 4 event source mappings (1 kafka, 1 kinesis, 1 schedule, 1 sqs), 4 functions\n"
 
 
 def test_validate_raises_every_problem(tmp_path: Path) -> None:

@@ -318,3 +318,12 @@ async def test_whatever_a_shard_reports_something_is_said(report: ShardReport) -
     summary = (await explained(store))["summary"]
     assert 1 <= len(summary) <= 2
     assert all(sentence.endswith(".") for sentence in summary)
+
+
+async def test_a_schedule_says_when_it_fires_next(store: MemoryStore) -> None:
+    """As a time, and in how long; in plain words too when all is well."""
+    await enabled(store)
+    await reported(store, replace(READING, next_s=int(NOW_S) + 300))
+    told = await explained(store)
+    assert (told["next_firing"], told["next_firing_in_s"]) == ("2026-09-21T14:18:20Z", 300.0)
+    assert told["summary"] == ["All is well: orders fires next at 2026-09-21T14:18:20Z, in 5 min."]

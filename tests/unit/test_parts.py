@@ -12,14 +12,19 @@ from structlog.testing import capture_logs
 from config.load import load
 from invocation.client import Targets
 from invocation.signing import LocalSigner
+from model.errors import RefusedError
 from node.parts import Parts, unsupported_settings
+from node.redrive_parts import RedriveParts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
+from pollers.destinations.sqs import SqsDestination
 from pollers.pump_parts import PumpParts
 from pollers.queue_calls import QueueParts
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_envelope import KinesisEnvelope
+from pollers.sources.schedule import Schedules
+from pollers.sources.schedule_envelope import ScheduleEnvelope
 from statemgr.memory_store import MemoryStore
 
 if TYPE_CHECKING:
@@ -77,6 +82,32 @@ async def test_a_kinesis_mapping_is_read_in_order(tmp_path: Path, arn: str) -> N
     assert isinstance(parts.envelope, KinesisEnvelope)
     assert (parts.policy.in_order, parts.lanes) == (True, 4)
     assert logged == []
+
+
+async def test_a_schedule_has_a_source_an_event_and_a_destination_of_its_own(tmp_path: Path) -> None:
+    """A firing may be as late as the function may run, and a minute; nobody outside is asked; it is not redriven."""
+    file = tmp_path / "esmd.yaml"
+    queue = "arn:aws:sqs:us-east-1:000000000000:failed"
+    file.write_text(
+        'functions: {f: {url: "http://127.0.0.1:9/", timeout: 40}}\n'
+        'event_source_mappings: [{Name: s, schedule: "rate(1 day)", FunctionName: f, '
+        f"DestinationConfig: {{OnFailure: {{Destination: '{queue}'}}}}}}]"
+    )
+    settings = load([file], environ={})
+    (mapping,) = settings.mappings
+    none: Any = None
+    async with parts_of(settings) as make:
+        parts = make(mapping)
+        assert await make.look(mapping) is None
+        redriving = RedriveParts(make, resolver=none, targets=none, aws=none)
+        with pytest.raises(RefusedError, match="firings of a schedule are not redriven"):
+            redriving.reader(mapping)
+    assert isinstance(parts, PumpParts)
+    assert isinstance(parts.source, Schedules)
+    assert isinstance(parts.envelope, ScheduleEnvelope)
+    assert isinstance(parts.destination, SqsDestination)
+    assert parts.source.grace_s == 100.0
+    assert (parts.filter, parts.lanes, parts.policy.maximum_retry_attempts) == (None, 1, 2)
 
 
 @pytest.mark.parametrize(

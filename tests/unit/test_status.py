@@ -57,6 +57,7 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
         "parked_keys",
         "remark",
         "load",
+        "next_firing",
     ]
     assert list(mapping["shards"][0]) == shard_keys
 
@@ -93,6 +94,7 @@ async def test_what_the_holder_checkpointed_is_shown(store: MemoryStore) -> None
         "parked_keys": [],
         "remark": "polled: no fan-out",
         "load": 1.0,
+        "next_firing": None,
     }
 
 
