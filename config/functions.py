@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, UrlFunction
@@ -30,6 +31,7 @@ ENDPOINT = text(rf"https?://{_HOST}(:\d{{1,5}})?/?", "http://HOST:PORT or https:
 
 FUNCTION_NAME = text(r"[a-zA-Z0-9_-]{1,64}", "a function name: up to 64 letters, digits, - and _")
 _TIMEOUT = Field("timeout", Number(0.1, 900), "Seconds one invocation may take")
+_HTTP = Field("http", Boolean(), "Whether it has a URL: /functions/NAME/url/ on nodes (default false)")
 _VALUE = Text(0, 8192, secret=True)
 _HEADER = Text(0, 8192, secret=True, pattern=text(r"[^\r\n\0]*", "one line").pattern, means="one line of text")
 
@@ -41,17 +43,20 @@ KINDS: Mapping[str, Table] = {
     "url": Table((
         Field("url", URL, "Takes the event as a POST", required=True),
         _TIMEOUT,
+        _HTTP,
         Field("headers", MapOf(text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "a header name"), _HEADER, 50), "Request headers"),
     )),
     "arn": Table((
         Field("arn", Text(1, 256, text(r"arn:aws[a-z0-9-]*:lambda:.+", "a function ARN").pattern, "a function ARN"),
               "Lambda function; requests are signed by the SDK", required=True),
         _TIMEOUT,
+        _HTTP,
     )),
     "rie": Table((
         Field("rie", ListOf(ENDPOINT, 1, 1000, unique=True),
               "Runtime Interface Emulators, one invocation at a time each", required=True),
         _TIMEOUT,
+        _HTTP,
     )),
     "handler": Table((
         Field("handler", text(r"[^\s.][^\s]*\.[^\s.]+", "FILE.FUNCTION"), "FILE.FUNCTION in the code", required=True),
@@ -59,6 +64,7 @@ KINDS: Mapping[str, Table] = {
         Field("runtime", text(r"[a-z][a-z0-9.]*", "a runtime such as python3"),
               "python3, nodejs, or provided for an executable `bootstrap` (default python3)"),
         _TIMEOUT,
+        _HTTP,
         Field("memory", Integer(128, 10240), "MB of one execution environment"),
         Field("concurrency", Integer(1, 10000), "Most invocations at one time"),
         Field("environment", MapOf(text(r"[a-zA-Z_][a-zA-Z0-9_]*", "a variable name"), _VALUE, 1000),
@@ -88,7 +94,7 @@ def parse_function(name: str, value: object, checker: Checker, at: Place, aws: A
         _check_handler(checked, checker, at)
     if len(checker.problems) > before or checked is INVALID or not isinstance(checked, dict):
         return None
-    return _build(kinds[0], name, checked, aws)
+    return replace(_build(kinds[0], name, checked, aws), http=checked.get("http", False))
 
 
 def _check_handler(given: dict[str, Any], checker: Checker, at: Place) -> None:

@@ -27,6 +27,7 @@ class UrlFunction:
     url: str
     timeout_s: float = 30.0
     headers: Mapping[str, SecretText] = field(default_factory=dict)
+    http: bool = False  # whether requests to its URL on a node are answered; so below
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class LambdaFunction:
     endpoint: str | None = None
     signed: bool = False
     timeout_s: float = _UNKNOWN_TIMEOUT_S
+    http: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class RieFunction:
     name: str
     endpoints: tuple[str, ...]
     timeout_s: float = _UNKNOWN_TIMEOUT_S
+    http: bool = False
 
 
 class Isolation(StrEnum):
@@ -73,6 +76,7 @@ class HandlerFunction:
     environment: Mapping[str, SecretText] = field(default_factory=dict)
     isolation: Isolation = Isolation.PROCESS
     network: bool = False  # matters with bubblewrap only: a mere process has the node's network
+    http: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _PATH = "/2015-03-31/functions/{function}/invocations"
-_BODY_LIMIT_S = 60.0
+BODY_LIMIT_S = 60.0
 _NO_CONTENT = 204
 _TRACE = "X-Amzn-Trace-Id"
 _DRY_RUN = Answer(_NO_CONTENT, {"X-Amz-Executed-Version": "$LATEST"})
@@ -39,7 +39,7 @@ class InvokeApi:
     """The handler. What `room` has no place for is throttled; once that is closed, everything is refused."""
 
     def __init__(
-        self, front_end: FrontEnd, room: Room, meters: InvokeMeters, *, body_limit_s: float = _BODY_LIMIT_S
+        self, front_end: FrontEnd, room: Room, meters: InvokeMeters, *, body_limit_s: float = BODY_LIMIT_S
     ) -> None:
         self._front_end = front_end
         self._body_limit_s = body_limit_s
@@ -82,7 +82,7 @@ class InvokeApi:
         if not self._room.enter(size):
             return error_answer(throttled(own_limit=False))
         try:
-            body = await self._read(request)
+            body = await read_body(request, self._body_limit_s)
             event = body if isinstance(body, NotInvoked) else read_event(body)
             if isinstance(event, NotInvoked):
                 return error_answer(event)
@@ -92,25 +92,26 @@ class InvokeApi:
         finally:
             self._room.leave(size)
 
-    async def _read(self, request: web.Request) -> bytes | NotInvoked:
-        """Return the body, or why it is not taken."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(self._body_limit_s):
-                async for part in request.content.iter_any():
-                    size += len(part)
-                    if size > MAX_EVENT_BYTES:
-                        return too_large()
-                    parts.append(part)
-                if not parts:  # none, or read by who checked the signature
-                    return await request.read()
-        except TimeoutError:
-            why = f"the event did not come within {self._body_limit_s:g} s"
-            return NotInvoked(408, "RequestTimeoutException", why)
-        except (ClientPayloadError, web.RequestPayloadError, ConnectionError):
-            return NotInvoked(400, "InvalidRequestContentException", "the request ended before its body did")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+async def read_body(request: web.Request, limit_s: float) -> bytes | NotInvoked:
+    """Return the body, or why it is not taken."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limit_s):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > MAX_EVENT_BYTES:
+                    return too_large()
+                parts.append(part)
+            if not parts:  # none, or read by who checked the signature
+                return await request.read()
+    except TimeoutError:
+        why = f"the event did not come within {limit_s:g} s"
+        return NotInvoked(408, "RequestTimeoutException", why)
+    except (ClientPayloadError, web.RequestPayloadError, ConnectionError):
+        return NotInvoked(400, "InvalidRequestContentException", "the request ended before its body did")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _response(answer: Answer, request_id: str, head: InvokeHead | None = None) -> web.Response:

@@ -46,6 +46,7 @@ from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
 from node.telemetry import NodeCollector, Telemetry
 from node.tls import ServerTls
+from node.url_api import FunctionUrls
 from node.watchdog import Watchdog
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
@@ -255,16 +256,17 @@ class Node:
             credentials=access.methods,
             routes=[
                 *MappingApi(explain=self._explain, redrives=self._redrives).routes(),
-                *self._front_end(),
+                *self._front_end(guarded=bool(access.methods)),
                 *self._control_plane(trusted=bool(access.methods)),
             ],
         )
 
-    def _front_end(self) -> Sequence[web.AbstractRouteDef]:
+    def _front_end(self, *, guarded: bool) -> Sequence[web.AbstractRouteDef]:
         if Role.FRONTEND not in self._options.roles:
             return ()
         front_end = FrontEnd(lambda: self._settings, self._parts.target)
-        return InvokeApi(front_end, self._room, self._invoke_meters).routes()
+        urls = FunctionUrls(front_end, self._room, self._invoke_meters, guarded=guarded)
+        return [*InvokeApi(front_end, self._room, self._invoke_meters).routes(), *urls.routes()]
 
     def _control_plane(self, *, trusted: bool) -> list[web.AbstractRouteDef]:
         around = NodeSurroundings(lambda: self._settings, self._parts, trusted=trusted)

@@ -73,7 +73,7 @@ functions:
   a: {arn: "arn:aws:lambda:us-east-1:123456789012:function:thumbs:live"}
   r: {rie: ["http://127.0.0.1:8080/", "http://[::1]:8081"], timeout: 9}
   h: {handler: app.handler, code: ., runtime: python3, timeout: 30, memory: 256, concurrency: 10, environment: {A: b},
-      isolation: bubblewrap, network: true}
+      isolation: bubblewrap, network: true, http: true}
 sandboxes: {environments: 8, memory: 4096, lease: 600, idle: 60.5}
 embedded: {kafka: {topics: {audit: 4}}, aws: }
 auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
@@ -101,6 +101,7 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
             {"A": SecretText("b")},
             Isolation.BUBBLEWRAP,
             network=True,
+            http=True,
         ),
     }
     assert found.sandboxes == SandboxSettings(8, 4096, 600.0, 60.5)

@@ -29,15 +29,15 @@ def _brokers(*servers: object) -> dict[str, Any]:
 
 # parameter: (sources it belongs to, good values, bad values)
 TABLE: dict[str, tuple[str, list[Any], list[Any]]] = {
-    "Name": ("KSFAM", ["a", "orders.v-1_x", "x" * 128], ["", "-a", "a b", "x" * 129, 7, "ü"]),
-    "UUID": ("KSFAM", ["0A1B2C3D-1111-2222-3333-444455556666"], ["x", "0a1b2c3d111122223333444455556666", 1]),
+    "Name": ("KSFAMT", ["a", "orders.v-1_x", "x" * 128], ["", "-a", "a b", "x" * 129, 7, "ü"]),
+    "UUID": ("KSFAMT", ["0A1B2C3D-1111-2222-3333-444455556666"], ["x", "0a1b2c3d111122223333444455556666", 1]),
     "FunctionName": (
-        "KSFAM",
+        "KSFAMT",
         ["f", "f:live", "f:$LATEST", "000000000000:function:f", "arn:aws:lambda:us-east-1:000000000000:function:f:1",
          "arn:aws-cn:lambda:cn-north-1:000000000000:function:f", "x" * 64],
         ["", "a b", "f:", "x" * 257, "arn:aws:sqs:us-east-1:000000000000:f", 5, []],
     ),
-    "Enabled": ("KSFAM", [True, False], ["true", 1, 0]),
+    "Enabled": ("KSFAMT", [True, False], ["true", 1, 0]),
     "BatchSize": ("KSAM", [1, 100, 10000], [0, -1, 10001, "10", 1.5, True, 10**4000]),
     "MaximumBatchingWindowInSeconds": ("KSAM", [0, 1, 300], [-1, 301, 0.5, "1"]),
     "ParallelizationFactor": ("KAM", [1, 10], [0, 11, "1"]),
@@ -56,15 +56,15 @@ TABLE: dict[str, tuple[str, list[Any], list[Any]]] = {
         "KSFAM", [[], ["ReportBatchItemFailures"]], [["x"], "ReportBatchItemFailures", ["ReportBatchItemFailures"] * 2],
     ),
     "DestinationConfig": (
-        "KAM",
+        "KAMT",
         [{}, {"OnFailure": {}}, _destination(""), _destination(QUEUE), _destination("arn:aws:s3:::bucket"),
          _destination("arn:aws:sns:us-east-1:000000000000:failed")],
         ["x", _destination("x"), _destination(FIFO), _destination("arn:aws:sns:us-east-1:000000000000:t.fifo"),
          _destination(STREAM), _destination("kafka://audit"), _destination("kafka://"), _destination("kafka://a*"),
          _destination("kafka://" + "x" * 350), {"OnSuccess": {"Destination": QUEUE}}, {"OnFailur": {}}],
     ),
-    "MaximumRetryAttempts": ("KAM", [-1, 0, 10000], [-2, 10001, "1"]),
-    "MaximumRecordAgeInSeconds": ("KAM", [-1, 60, 604800], [-2, 0, 59, 604801]),
+    "MaximumRetryAttempts": ("KAMT", [-1, 0, 10000], [-2, 10001, "1"]),
+    "MaximumRecordAgeInSeconds": ("KAMT", [-1, 60, 604800], [-2, 0, 59, 604801]),
     "BisectBatchOnFunctionError": ("KAM", [True, False], ["yes", 1]),
     "TumblingWindowInSeconds": ("K", [0, 900], [-1, 901]),
     "ScalingConfig": (
@@ -108,8 +108,12 @@ TABLE: dict[str, tuple[str, list[Any], list[Any]]] = {
         [{"Metrics": ["x"]}, {"Metrics": ["EventCount", "EventCount"]}, {"metrics": []}],
     ),
     "LoggingConfig": ("AM", [{"SystemLogLevel": "DEBUG"}], [{"SystemLogLevel": "ERROR"}]),
-    "Tags": ("KSFAM", [{}, {"a": "b"}], [{"a": 1}, "a", {"": "x"}, {"a": "x" * 257}]),
-    "extensions": ("KSFAM", [{}], [{"x": 1}, 1, []]),
+    "Tags": ("KSFAMT", [{}, {"a": "b"}], [{"a": 1}, "a", {"": "x"}, {"a": "x" * 257}]),
+    "schedule": ("T", ["rate(1 minute)", "cron(0 12 * * ? *)"], ["", "rate(1 minutes)", "x" * 257, 5, {}]),
+    "schedule_timezone": ("T", [], ["", "Mars", "UTC", 1]),  # UTC: a rate is the same everywhere
+    "missed": ("T", ["once", "skip"], ["", "twice", True]),
+    "input": ("T", [{}, [], "", 0, False, {"a": [None]}], [{1: 2}, float("nan"), b"x", "x" * 262_143]),
+    "extensions": ("KSFAMT", [{}], [{"x": 1}, 1, []]),
 }  # fmt: skip
 
 EXTENSIONS: dict[str, tuple[str, list[Any], list[Any]]] = {
@@ -117,16 +121,17 @@ EXTENSIONS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "park_failing_keys": ("KAMF", [True, False], [1]),
     "park_after": ("KAM", [], [0, "1", 3]),  # 3: without park_failing_keys
     "parked_max_bytes": ("KAMF", [65536], [65535, "8MB"]),
-    "renamed_from": ("KSFAM", ["former"], ["", "a b", 1]),
+    "renamed_from": ("KSFAMT", ["former"], ["", "a b", 1]),
     "visibility_heartbeat": ("SF", [True, False], [0]),
-    "destination_payload": ("KAM", [True, False], ["x"]),
-    "destination_required": ("KAM", [True, False], ["x"]),
+    "destination_payload": ("KAMT", [True, False], ["x"]),
+    "destination_required": ("KAMT", [True, False], ["x"]),
 }
 
 GOOD = [(s, n, v) for n, (sources, good, _) in TABLE.items() for s in sources for v in good]
 BAD = [(s, n, v) for n, (sources, _, bad) in TABLE.items() for s in sources for v in bad]
-ELSEWHERE = ("SelfManagedEventSource", "BatchSize", "MaximumBatchingWindowInSeconds")  # have tests of their own
-FOREIGN = [(s, n) for n, (sources, *_) in TABLE.items() for s in "KSFAM" if s not in sources and n not in ELSEWHERE]
+# These have tests of their own.
+ELSEWHERE = ("SelfManagedEventSource", "BatchSize", "MaximumBatchingWindowInSeconds", "schedule", "schedule_timezone")
+FOREIGN = [(s, n) for n, (sources, *_) in TABLE.items() for s in "KSFAMT" if s not in sources and n not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(("source", "name", "value"), GOOD)
@@ -155,7 +160,7 @@ def test_a_parameter_of_other_sources_is_refused(source: str, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["Queues", "DocumentDBEventSourceConfig"])
-@pytest.mark.parametrize("source", "KSFAM")
+@pytest.mark.parametrize("source", "KSFAMT")
 def test_parameters_of_other_services_are_refused(source: str, name: str) -> None:
     """Amazon MQ's and DocumentDB's own parameters are refused everywhere."""
     found = problems(document(source, **{name: ["x"]}))
@@ -182,7 +187,7 @@ def test_an_extension_out_of_range_is_named(source: str, name: str, value: objec
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [(s, n) for n, (sources, *_) in EXTENSIONS.items() for s in "KSFAM" if s not in sources]
+    ("source", "name"), [(s, n) for n, (sources, *_) in EXTENSIONS.items() for s in "KSFAMT" if s not in sources]
 )
 def test_an_extension_of_other_sources_is_refused(source: str, name: str) -> None:
     """An extension that has no meaning for the source is refused."""
