@@ -21,6 +21,7 @@ from node.guard import Credentials, audit, guard, refusal
 from node.options import ListenAddress
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
@@ -110,9 +111,15 @@ def application(surface: Surface) -> web.Application:
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: web.Application, listen: ListenAddress, tls: ssl.SSLContext | None = None
+    app: web.Application,
+    listen: ListenAddress,
+    tls: ssl.SSLContext | None = None,
+    *,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[ListenAddress]:
     """Serve while the body runs; yield the address, with the port that was free if any was asked for.
+
+    `listener` listens there already, if given.
 
     Raises `CannotListenError`.
     """
@@ -128,7 +135,8 @@ async def serving(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, listen.host, listen.port, ssl_context=tls).start()
+            tcp = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls)
+            await (tcp if listener is None else web.SockSite(runner, listener, ssl_context=tls)).start()
         except OSError as error:
             why = "another process does" if error.errno == errno.EADDRINUSE else error.strerror
             raise CannotListenError(

@@ -75,11 +75,17 @@ _AGAIN_S = 0.5
 
 
 async def run_node(
-    options: RunOptions, shutdown: Shutdown, *, embedded_kafka: str | None = None, embedded_aws: str | None = None
+    options: RunOptions,
+    shutdown: Shutdown,
+    *,
+    embedded_kafka: str | None = None,
+    embedded_aws: str | None = None,
+    listener: socket.socket | None = None,
 ) -> None:
     """Run a node until asked to drain, and drain it.
 
-    `embedded_kafka` and `embedded_aws` are where the caller runs that broker and those services already.
+    `embedded_kafka` and `embedded_aws` are where the caller runs that broker and those services already; `listener`
+    listens already at the address that the options say.
 
     Raises `InvalidConfigurationError` for what this version cannot do, `NotReachedInTimeError` when Redis or a broker
     does not answer in time, OSError when the address is taken.
@@ -114,6 +120,7 @@ async def run_node(
             workers=workers,
             embedded_kafka=kafka,
             embedded_aws=local_aws is not None,
+            listener=listener,
         )
         await node.run(shutdown, access, tls)
 
@@ -162,7 +169,9 @@ class Node:
         workers: WorkerManager,
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
+        listener: socket.socket | None = None,
     ) -> None:
+        self._listener = listener
         self._workers = workers
         self._options = options
         self._settings = options.settings
@@ -214,7 +223,7 @@ class Node:
             self._leasing = self._engine.leasing
             self._watchdog = Watchdog(on_lag=lambda _lag_s: self._leasing.check())
             app, context = application(self._surface(access)), None if tls is None else tls.context
-            async with serving(app, self._options.listen, context) as address:
+            async with serving(app, self._options.listen, context, listener=self._listener) as address:
                 self._leasing.address = str(address)
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),

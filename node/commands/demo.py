@@ -21,8 +21,9 @@ import click
 def demo_command(ctx: click.Context, *, seconds: float | None, as_json: bool, rate: int) -> int:
     """See esmd work: orders from Kafka, clicks from Kinesis and mails from SQS flow to functions, live in the terminal.
 
-    Starts a private Redis, a Kafka broker, Kinesis, SQS and HTTP functions on the loopback interface, and a node with a
-    real configuration file. Needs no network and leaves nothing behind. Ctrl-C ends it with a summary.
+    Starts a private Redis, a Kafka broker, Kinesis and SQS on the loopback interface, and a node with a real
+    configuration file that runs Python functions in sandboxes, one of them by a schedule. Needs no network and leaves
+    nothing behind. Ctrl-C ends it with a summary.
     """
     from node.demo.show import run_demo  # noqa: PLC0415 - a node's parts are loaded when one runs
 

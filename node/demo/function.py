@@ -1,4 +1,4 @@
-"""The demo's functions: an HTTP server in a process of its own (`python -m node.demo.function`).
+"""The demo's functions where there are no sandboxes: an HTTP server in a process (`python -m node.demo.function`).
 
 `archive` takes whole batches, the others answer with partial batch responses. What happens to calls is `behaviour`'s.
 The process notes when each record arrived for good and reports counts and latencies to its parent as
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from node.demo import events
-from node.demo.behaviour import Answer, Behaviour
+from node.demo.handlers import events
+from node.demo.handlers.behaviour import Answer, Behaviour
 from node.demo.latency import Latencies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from node.demo.events import Seen
+    from node.demo.handlers.events import Seen
 
 REPORT_S = 0.1
 _STOP_S = 1.0
@@ -61,6 +61,7 @@ class Functions:
             "archive": Behaviour(partial_responses=False),
             "pages": Behaviour(partial_responses=True, seed=2),
             "mailer": Behaviour(partial_responses=True, seed=3),
+            "tidy": Behaviour(partial_responses=False, bursts=False),
         }
 
     def application(self) -> web.Application:

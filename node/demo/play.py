@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from node.demo.function_process import FunctionProcess
 from node.demo.mails import Mails
 from node.demo.orders import Orders
 from node.demo.producer import Producer
+from node.demo.sandboxed import SandboxReports, why_not
 from node.demo.snapshot import Observer, Phase, Produced, Snapshot, settled
 from node.demo.view import Scene
 from node.embedded_aws import EmbeddedAws
@@ -43,8 +44,7 @@ STREAM_ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 STREAM_SHARDS = 2
 QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:mails"
 QUEUE_VISIBILITY_S = 2  # after so long the queue hands a failed message out again; the function's timeout in the file
-FUNCTIONS_URL = "http://127.0.0.1:8080"  # in the shipped file; the demo puts the real addresses in
-BROKER = "127.0.0.1:9092"
+BROKER = "127.0.0.1:9092"  # in the shipped file; the demo puts the real address in
 _ORDERS_PER_CLICK = 10
 _ORDERS_PER_MAIL = 50
 _LISTEN = ListenAddress("127.0.0.1", 9001)
@@ -76,6 +76,7 @@ class Ended:
     seconds: float
     first_after_s: float | None
     settled: bool
+    no_sandboxes: str | None = None  # why functions did not run in any
 
 
 async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_time_s: float) -> Ended | None:
@@ -84,7 +85,7 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
     Raises `UnavailableError` when a part does not start or ends by itself.
     """
     async with contextlib.AsyncExitStack() as parts:
-        functions, kafka, aws = FunctionProcess(), EmbeddedKafka({}), EmbeddedAws()
+        kafka, aws, found = EmbeddedKafka({}), EmbeddedAws(), _Found()
         clicks_rate = max(1, wishes.rate // _ORDERS_PER_CLICK)
         mails_rate = max(1, wishes.rate // _ORDERS_PER_MAIL)
         clicks = AwsProducer(ClickFeed(Clicks(wishes.seed), STREAM_ARN, shards=STREAM_SHARDS), rate=clicks_rate)
@@ -97,15 +98,14 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
 
         async with shutdown.starting(), asyncio.TaskGroup() as starting:
             starting.create_task(parts.enter_async_context(kafka), name="start kafka")
-            starting.create_task(parts.enter_async_context(functions), name="start functions")
+            starting.create_task(found.start(parts), name="start functions")
             starting.create_task(start_aws(), name="start stream and queue")
         config = data_dir / CONFIG
-        text = wishes.config.read_text()
-        addresses = {FUNCTIONS_URL: functions.report.url, BROKER: kafka.bootstrap_servers}
-        for shipped, real in addresses.items():
-            text = text.replace(shipped, real)
-        config.write_text(text)
-        overrides = Overrides(listen=_free_address(), data_dir=data_dir)
+        functions, no_sandboxes = found.functions, found.no_sandboxes
+        text = functions.configured(wishes.config.read_text())
+        config.write_text(text.replace(BROKER, kafka.bootstrap_servers))
+        listener = parts.enter_context(_listener())
+        overrides = Overrides(listen=ListenAddress(*listener.getsockname()), data_dir=data_dir)
         settings = load([config], environ={}, overrides=overrides.sections())
         topics = settings.embedded.kafka.topics if settings.embedded.kafka is not None else {}
         for topic, partitions in topics.items():
@@ -118,23 +118,42 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
             config=str(config),
             log=str(data_dir / "esmd.log"),
             seconds=wishes.seconds,
+            no_sandboxes=no_sandboxes,
         )
         session = await parts.enter_async_context(
             aiohttp.ClientSession(scene.node_url, timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
         )
         seen = parts.enter_context(screen.opened(scene))
-        servers = _Servers(kafka.bootstrap_servers, aws.endpoint_url)
+        servers = _Servers(kafka.bootstrap_servers, aws.endpoint_url, listener)
         producers = _Producers(Producer(Orders(wishes.seed), TOPIC, rate=wishes.rate), clicks, mails)
         course = _Course(wishes, shutdown, functions, producers, servers, session, seen, started_time_s=started_time_s)
-        return await course.run(options)
+        ended = await course.run(options)
+        return None if ended is None else replace(ended, no_sandboxes=no_sandboxes)
 
 
-def _free_address() -> ListenAddress:
-    """Return the usual address, so that other commands find the node by themselves, or else a free one."""
+def _listener() -> socket.socket:
+    """Take the usual address, so that other commands find the node by themselves, or else a free one, and keep it.
+
+    An address that was only found free may be somebody else's, another demo's perhaps, by the time the node starts.
+    """
     for port in (_LISTEN.port, 0):
-        with contextlib.suppress(OSError), socket.create_server((_LISTEN.host, port)) as probe:
-            return ListenAddress(_LISTEN.host, probe.getsockname()[1])
+        with contextlib.suppress(OSError):
+            return socket.create_server((_LISTEN.host, port))
     raise UnavailableError("no free port on the loopback interface")
+
+
+@dataclass(slots=True)
+class _Found:
+    """The functions: in sandboxes where there can be some, or else in a process of their own."""
+
+    functions: FunctionProcess | SandboxReports = field(default_factory=SandboxReports)
+    no_sandboxes: str | None = None  # why there can be none
+
+    async def start(self, parts: contextlib.AsyncExitStack) -> None:
+        self.no_sandboxes = await why_not()
+        if self.no_sandboxes is not None:
+            self.functions = FunctionProcess()
+        await parts.enter_async_context(self.functions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +162,7 @@ class _Servers:
 
     kafka: str
     aws: str
+    listener: socket.socket  # of the node
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +190,7 @@ class _Course:
 
     wishes: Wishes
     shutdown: Shutdown
-    functions: FunctionProcess
+    functions: FunctionProcess | SandboxReports
     producers: _Producers
     servers: _Servers
     session: aiohttp.ClientSession
@@ -204,7 +224,14 @@ class _Course:
 
     async def _run_node(self, options: RunOptions, shutdown: Shutdown) -> None:
         try:
-            await run_node(options, shutdown, embedded_kafka=self.servers.kafka, embedded_aws=self.servers.aws)
+            servers = self.servers
+            await run_node(
+                options,
+                shutdown,
+                embedded_kafka=servers.kafka,
+                embedded_aws=servers.aws,
+                listener=servers.listener,
+            )
         except* StoppedWhileStartingError:
             pass  # contextlib.suppress would not look into the group that a task group makes of it
         if not shutdown.drain.is_set():
@@ -265,6 +292,7 @@ class _Course:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # busy: what it said before has to do for now
             async with self.session.get("/esmd/v1/status", raise_for_status=True) as answer:
                 self.status = await answer.json()
+            await self.functions.look(self.session)
         at = asyncio.get_running_loop().time()
         self.now = self.observer.observe(
             self.status,

@@ -70,6 +70,8 @@ class Lines:
                 f"esmd demo: {orders:,} order events/s, {clicks:,} clicks/s, {mails:,} mails/s; "
                 f"config {scene.config}, log {scene.log}"
             )
+            if scene.no_sandboxes is not None:
+                self._print(f"esmd demo: {view.without_sandboxes(scene.no_sandboxes)}")
         if snapshot.elapsed_s >= self._next_s:
             self._next_s = snapshot.elapsed_s + _LINE_EVERY_S * 0.99
             self._print(view.line(snapshot))

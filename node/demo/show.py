@@ -17,6 +17,7 @@ from node import logs
 from node.daemon import run_until_stopped
 from node.demo.play import CONFIG, Ended, Wishes, play, process_started_time_s
 from node.demo.summary import document, summary
+from node.demo.view import without_sandboxes
 from node.exits import ExitStatus
 from node.signals import Shutdown, StoppedWhileStartingError
 
@@ -83,6 +84,8 @@ def _tell(ends: Sequence[Ended], *, as_json: bool) -> None:
             command=_command(),
         )
     )
+    if ended.no_sandboxes is not None:
+        console.print(f"Note: {without_sandboxes(ended.no_sandboxes)}.", markup=False)
 
 
 def _command() -> str:

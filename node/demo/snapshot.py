@@ -44,6 +44,7 @@ class MappingView:
     retries: int = 0
     throttled: int = 0
     history: tuple[float, ...] = ()  # delivered in each of the last seconds, oldest first
+    next_firing: str | None = None  # of a schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,11 @@ class Snapshot:
     def unfinished(self, mapping: str, produced: int) -> int:
         """Return how many of the events of a mapping it has not finished."""
         return produced - sum(one.delivered + one.filtered for one in self.mappings if one.name == mapping)
+
+    @property
+    def schedules(self) -> tuple[MappingView, ...]:
+        """The mappings that are schedules."""
+        return tuple(mapping for mapping in self.mappings if mapping.next_firing is not None)
 
     @property
     def behind(self) -> int:
@@ -202,6 +208,7 @@ class Observer:
             errors=tally.errors,
             retries=tally.retries,
             throttled=tally.turned_away,
+            next_firing=next((shard.get("next_firing") for shard in document["shards"]), None),
             history=tuple(course.history),
         )
 

@@ -88,7 +88,7 @@ def _shown(ended: Mapping[str, Any], report: Report) -> str:
 
 def _next(config: str, command: str) -> str:
     return (
-        f"Next: copy {config}, put in your own broker, stream, queue and function's URL, leave out "
+        f"Next: copy {config}, put in your own broker, stream, queue and functions, leave out "
         f"`embedded`, and start it: {command} run FILE"
     )
 

@@ -39,19 +39,21 @@ class Scene:
     config: str
     log: str
     seconds: float | None = None
+    no_sandboxes: str | None = None  # why functions do not run in any
 
 
 def screen(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
-    """Return the whole screen: 24 lines for four mappings of ten shards, so that 80x24 shows all."""
+    """Return the whole screen: 24 lines for four mappings of ten shards and a schedule, so that 80x24 shows all."""
+    schedules = [mapping.name for mapping in snapshot.schedules]
     return Group(
         _headline(snapshot, scene, width),
         _first(snapshot),
+        _schedule(snapshot.schedules),
+        _mappings([mapping for mapping in snapshot.mappings if mapping.name not in schedules], wide=width >= WIDE),
         Text(),
-        _mappings(snapshot.mappings, wide=width >= WIDE),
+        _shards([shard for shard in snapshot.shards if shard.mapping not in schedules], wide=width >= WIDE),
         Text(),
-        _shards(snapshot.shards, wide=width >= WIDE),
-        Text(),
-        _error(snapshot.last_error),
+        _error(snapshot.last_error, scene.no_sandboxes),
         _hint("config", f"{scene.config}; the log is {PurePath(scene.log).name} beside it"),
         _hint("try", f"{scene.command} status{_url(scene)}   in another terminal; Ctrl-C ends it"),
     )
@@ -66,8 +68,15 @@ def line(snapshot: Snapshot) -> str:
         f"{mapping.filtered:,} filtered, p50 {ms(mapping.p50_ms)}, p99 {ms(mapping.p99_ms)}, "
         f"{mapping.errors} errors, {mapping.throttled} throttled"
         for mapping in snapshot.mappings
+        if mapping.next_firing is None
     ]
+    parts += [_firings(mapping) for mapping in snapshot.schedules]
     return f"{snapshot.elapsed_s:5.1f} s  " + " | ".join([*parts, f"lag {snapshot.behind:,}"])
+
+
+def without_sandboxes(why: str) -> str:
+    """Say that the functions are not run in sandboxes, and why."""
+    return f"the functions run in a process beside the node, not in its sandboxes: {why}"
 
 
 def ms(latency_ms: float | None) -> str:
@@ -119,6 +128,15 @@ def _first(snapshot: Snapshot) -> Text:
         no_wrap=True,
         overflow="ellipsis",
     )
+
+
+def _schedule(schedules: Sequence[MappingView]) -> Text:
+    """Return a line, empty without schedules."""
+    return Text("  ".join(map(_firings, schedules)), "dim", no_wrap=True, overflow="ellipsis")
+
+
+def _firings(schedule: MappingView) -> str:
+    return f"{schedule.name}: next firing {schedule.next_firing}, {schedule.delivered:,} so far"
 
 
 def _mappings(mappings: Sequence[MappingView], *, wide: bool) -> Table:
@@ -177,9 +195,9 @@ def _count(count: int, style: str) -> Text:
     return Text(f"{count:,}", style if count else "dim")
 
 
-def _error(error: LastError | None) -> Text:
+def _error(error: LastError | None, no_sandboxes: str | None) -> Text:
     if error is None or error.age_s > _ERROR_SHOWN_S:
-        return _hint("last error", "none")
+        return _hint("last error", "none") if no_sandboxes is None else _hint("note", without_sandboxes(no_sandboxes))
     when = "now" if error.age_s < 1 else f"{error.age_s:.0f} s ago"
     text = Text.assemble(("last error  ", "dim"), f"{when}, {error.where}: ", (error.text, "red"))
     text.no_wrap, text.overflow = True, "ellipsis"

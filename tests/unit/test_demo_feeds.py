@@ -10,7 +10,7 @@ import pytest
 
 from node.demo.aws_feeds import ClickFeed, MailFeed
 from node.demo.clicks import Clicks
-from node.demo.events import Seen, records
+from node.demo.handlers.events import Seen, records
 from node.demo.mails import Mail, Mails
 from node.demo.play import QUEUE_ARN, STREAM_ARN
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from config.load import load
 from model.mapping import KafkaSource, KinesisSource, SqsSource
 from model.pattern import compile_pattern
-from node.demo.behaviour import BURST_S, FIRST_BURST_S, FIRST_ERROR_S, Answer, Behaviour
 from node.demo.clicks import Click, Clicks
+from node.demo.handlers.behaviour import BURST_S, FIRST_BURST_S, FIRST_ERROR_S, Answer, Behaviour
 from node.demo.orders import Order, Orders
-from node.demo.play import BROKER, FUNCTIONS_URL, QUEUE_ARN, QUEUE_VISIBILITY_S, STREAM_ARN, TOPIC
+from node.demo.play import BROKER, QUEUE_ARN, QUEUE_VISIBILITY_S, STREAM_ARN, TOPIC
+from node.demo.sandboxed import SHIPPED_ADDRESS, SHIPPED_CODE
 from node.demo.show import SHIPPED
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def test_the_shipped_file_has_the_addresses_that_the_demo_replaces() -> None:
     """What the demo puts its own addresses in for stands in the file, as often as there are functions and mappings."""
     settings = load([SHIPPED], environ={})
     text = SHIPPED.read_text()
-    assert text.count(FUNCTIONS_URL) == len(settings.functions)
+    assert text.count(SHIPPED_CODE) == len(settings.functions)
+    assert text.count(SHIPPED_ADDRESS) == 1
     sources = [mapping.source for mapping in settings.mappings]
     assert text.count(BROKER) == sum(isinstance(source, KafkaSource) for source in sources)
     assert [source.arn for source in sources if isinstance(source, KinesisSource)] == [STREAM_ARN]

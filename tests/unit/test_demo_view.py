@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -250,3 +251,25 @@ def test_the_summary_says_what_was_shown(width: int) -> None:
         )
     )
     assert "Some events were not delivered" in told
+
+
+def test_a_schedule_has_a_line_of_its_own() -> None:
+    """When it fires next and how often it has; its shard is not among those that are read, and all still fits."""
+    tidy = MappingView("tidy", "Enabled", 3, next_firing="2026-03-01T12:00:00Z")
+    shard = ShardLine("tidy", "schedule", "reading", 0, "1795251050222744", 1795251050222744, None)
+    full = replace(FULL, mappings=(*MAPPINGS, tidy), shards=(*SHARDS, shard))
+    shown = drawn(screen(full, SCENE, 80), 80)
+    assert len(shown) <= 24
+    assert "tidy: next firing 2026-03-01T12:00:00Z, 3 so far" in shown
+    assert not any(line.startswith("tidy ") for line in shown)
+    assert line(full).count("tidy: next firing 2026-03-01T12:00:00Z, 3 so far") == 1
+
+
+def test_without_sandboxes_the_screen_says_why() -> None:
+    """Where otherwise no error would be shown; an error is more important."""
+    scene = replace(SCENE, no_sandboxes="it needs AWS's runtime client: pip install 'esmd[functions]'")
+    (note,) = [
+        shown for shown in drawn(screen(replace(FULL, last_error=None), scene, 200), 200) if "sandboxes" in shown
+    ]
+    assert note.endswith("pip install 'esmd[functions]'")
+    assert not any("sandboxes" in shown for shown in drawn(screen(FULL, scene, 200), 200))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -48,7 +48,15 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 def records(event: bytes) -> list[Seen]:
     """Return the records of an event of Kafka, Kinesis or SQS, in order."""
-    document = _decode(event)
+    return _seen(_decode(event))
+
+
+def records_of(event: dict[str, Any]) -> list[Seen]:
+    """Return the same of an event that is read already, as handlers get it."""
+    return _seen(msgspec.convert(event, _Event))
+
+
+def _seen(document: _Event) -> list[Seen]:
     return [
         *[_of_kafka(record) for of_shard in document.records.values() for record in of_shard],
         *[_of_aws(record) for record in document.Records],

@@ -32,6 +32,8 @@ class Behaviour:
 
     partial_responses: bool
     seed: int = 1
+    bursts: bool = True  # whether it turns calls away now and then
+    error_every_s: float = ERROR_EVERY_S
     _random: Random = field(init=False)
     _began_at: float | None = field(init=False, default=None)
     _error_at: float = field(init=False, default=0.0)
@@ -45,10 +47,10 @@ class Behaviour:
         if self._began_at is None:
             self._began_at, self._error_at = now, now + FIRST_ERROR_S
         since_burst_s = now - self._began_at - FIRST_BURST_S
-        if since_burst_s >= 0 and since_burst_s % BURST_EVERY_S < BURST_S:
+        if self.bursts and since_burst_s >= 0 and since_burst_s % BURST_EVERY_S < BURST_S:
             return Answer.TURN_AWAY
         if attempt == 1 and now >= self._error_at:
-            self._error_at = now + ERROR_EVERY_S * self._random.uniform(0.6, 1.4)
+            self._error_at = now + self.error_every_s * self._random.uniform(0.6, 1.4)
             self._errors += 1
             return Answer.FAIL_ONE if self.partial_responses and self._errors % 2 == 0 else Answer.FAIL
         return Answer.TAKE
