@@ -110,6 +110,7 @@ class Explanation(msgspec.Struct, frozen=True):
     next_firing: str | None = None  # of a schedule
     next_firing_in_s: float | None = None  # 0: now
     summary: list[str] = []
+    seeking: bool = False  # its position is being moved
 
 
 async def read_explanation(
@@ -179,6 +180,7 @@ def explain(
         shards=told,
         next_firing=None if next_s is None else utc_text(next_s),
         next_firing_in_s=None if next_s is None else round(max(0.0, next_s - now_s), 3),
+        seeking=status.seeking,
     )
     return msgspec.structs.replace(explanation, summary=summary(explanation))
 

@@ -75,6 +75,8 @@ def _urgency(shard: ShardExplanation) -> tuple[int, float]:
 def _of_mapping(explanation: Explanation) -> list[str]:
     """Say what holds up the mapping as a whole; nothing when its shards have more to tell."""
     name, state = explanation.name, explanation.state
+    if explanation.seeking and explanation.discovery_error is None and explanation.pollers:
+        return [f"{name} is being moved to another position: what is under way is finished first."]
     if state == MappingState.DISABLED:
         return [f"{name} is disabled and reads nothing; its checkpoints stay where they are until it is enabled."]
     if explanation.discovery_error is not None:

@@ -107,6 +107,7 @@ class MappingStatus(msgspec.Struct, frozen=True):
     circuit: CircuitStatus
     ledger: LedgerStatus
     shards: list[ShardStatus]
+    seeking: bool = False  # its position is being moved: nothing is read until that is done
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -265,6 +266,7 @@ def mapping_status(
             _shard(key, shown[key], holdings.get(key), wanted=wanted, now_s=now_s)
             for key in sorted(shown, key=lambda key: natural_key(key.shard))
         ],
+        seeking=bool(record.seek),
     )
 
 

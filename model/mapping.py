@@ -177,3 +177,5 @@ class MappingRecord:
     drained: int = 0  # shards read to their end so far: a new value has the tracker look again
     parked_tries: int = 0  # asked for so far: a new value has the holders try everything parked at once
     applied: str = ""  # mark of the document that a file asked for last; empty: no file has, or it asked for removal
+    seeks: int = 0  # wishes to move the position so far
+    seek: str = ""  # the last of them as long as it is not met: a `model.seek.SeekWish`

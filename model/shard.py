@@ -22,6 +22,9 @@ BEGINNING = ShardOrigin("TRIM_HORIZON")
 END = ShardOrigin("END")
 """Nothing of the shard is to be read: it was closed before a LATEST mapping began."""
 
+PUT = ShardOrigin("PUT")
+"""A Kafka partition that an operator has moved: its checkpoint counts alone, whatever its consumer group has."""
+
 _AT = "AT_TIMESTAMP "
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - datetime.UTC is the same and newer
 _MS = timedelta(milliseconds=1)
@@ -40,16 +43,22 @@ class SourceShard:
     parents: tuple[ShardId, ...] = ()
     origin: ShardOrigin | None = None
     begins: Position | None = None
+    is_open: bool = True  # it may get further records
 
 
 def at_time(time: datetime) -> ShardOrigin:
     """Return the origin of the first record that arrived at or after a time, to the millisecond."""
-    return ShardOrigin(f"{_AT}{(time - _EPOCH) // _MS}")
+    return at_ms((time - _EPOCH) // _MS)
+
+
+def at_ms(ms: int) -> ShardOrigin:
+    """Return the same origin for epoch milliseconds."""
+    return ShardOrigin(f"{_AT}{ms}")
 
 
 def origin_ms(origin: ShardOrigin) -> int | None:
     """Return the epoch milliseconds of an origin in time, None for the others. Raises ValueError if it is no origin."""
-    if origin in (BEGINNING, END):
+    if origin in (BEGINNING, END, PUT):
         return None
     if not origin.startswith(_AT):
         raise ValueError(f"not an origin: {origin!r}")

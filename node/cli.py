@@ -35,6 +35,7 @@ SUMMARIES = {
     "redrive": "Deliver failed records again.",
     "filter": "Test an event against an EventBridge pattern.",
     "invoke": "Call a function through the front end.",
+    "replay": "Deliver a range of records again.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
 }
 """Every command with its line in `esmd --help`, so that showing the help loads none of them."""

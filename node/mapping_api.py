@@ -11,13 +11,18 @@ from aiohttp import web
 
 from model.errors import ConflictError, EsmdError, NotFoundError, UnavailableError
 from node.guard import refusal
+from node.lambda_api import caller
 from node.redrive import RedriveRequest
+from node.replay import ReplayRequest
+from node.seek import SeekRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from controlplane.explain import Explanation
     from node.redrive import Redrives, RunningRedrive
+    from node.replay import Replays
+    from node.seek import Seeks
 
 log = structlog.get_logger(__name__)
 
@@ -28,15 +33,26 @@ _HEARTBEAT_S = 1.0
 class MappingApi:
     """The handlers. `explain` reads the store, given a mapping's name or id."""
 
-    def __init__(self, *, explain: Callable[[str], Awaitable[Explanation]], redrives: Redrives) -> None:
+    def __init__(
+        self,
+        *,
+        explain: Callable[[str], Awaitable[Explanation]],
+        redrives: Redrives,
+        replays: Replays,
+        seeks: Seeks,
+    ) -> None:
         self._explain = explain
         self._redrives = redrives
+        self._replays = replays
+        self._seeks = seeks
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes, for `node.serve.Surface`."""
         return [
             web.get("/esmd/v1/mappings/{mapping}/explain", self._get_explanation),
             web.post("/esmd/v1/mappings/{mapping}/redrive", self._redrive),
+            web.post("/esmd/v1/mappings/{mapping}/replay", self._replay),
+            web.post("/esmd/v1/mappings/{mapping}/seek", self._seek),
         ]
 
     async def _get_explanation(self, request: web.Request) -> web.Response:
@@ -49,29 +65,54 @@ class MappingApi:
             return refusal(503, f"the store did not answer within {_LIMIT_S:g} s")
         return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
 
+    async def _seek(self, request: web.Request) -> web.Response:
+        """Move a mapping's position; the answer comes when that is done, or the wish for it stands (202)."""
+        try:
+            asked = msgspec.json.decode(await request.read(), type=SeekRequest)
+            answer = await self._seeks.seek(request.match_info["mapping"], asked, by=caller(request))
+        except msgspec.DecodeError as error:
+            return refusal(400, f"not a seek: {error}")
+        except EsmdError as error:
+            return refusal(_status(error), str(error))
+        stands = not answer.done and not answer.dry_run
+        return web.Response(
+            body=msgspec.json.encode(answer), content_type="application/json", status=202 if stands else 200
+        )
+
     async def _redrive(self, request: web.Request) -> web.StreamResponse:
-        """Redrive while the client listens: each line of the answer is a document, the last one an end or an error."""
+        """Redrive while the client listens."""
         try:
             asked = msgspec.json.decode(await request.read() or b"{}", type=RedriveRequest)
         except msgspec.DecodeError as error:
             return refusal(400, f"not a redrive: {error}")
-        lines = _Lines(request)
+        return await _listened(request, lambda mapping: self._redrives.prepare(mapping, asked))
+
+    async def _replay(self, request: web.Request) -> web.StreamResponse:
+        """Replay while the client listens."""
         try:
-            running = self._redrives.prepare(request.match_info["mapping"], asked)
-            lines.stop = running.stop
-            await _with_heartbeat(running, lines)
-        except EsmdError as error:
-            if not lines.begun:
-                return refusal(_status(error), str(error))
-            await lines.say({"event": "error", "message": str(error), "unreachable": _status(error) == _AWAY})
-        except Exception:  # a supervision point: the answer has begun, so that the middleware cannot say it any more
-            if not lines.begun:
-                raise
-            log.exception("redrive.failed", mapping=request.match_info["mapping"])
-            await lines.say(
-                {"event": "error", "message": "internal error; the node's log has it", "unreachable": False}
-            )
-        return lines.response
+            asked = msgspec.json.decode(await request.read(), type=ReplayRequest)
+        except msgspec.DecodeError as error:
+            return refusal(400, f"not a replay: {error}")
+        return await _listened(request, lambda mapping: self._replays.prepare(mapping, asked))
+
+
+async def _listened(request: web.Request, prepare: Callable[[str], RunningRedrive]) -> web.StreamResponse:
+    """Do it while the client listens: each line of the answer is a document, the last one an end or an error."""
+    lines = _Lines(request)
+    try:
+        running = prepare(request.match_info["mapping"])
+        lines.stop = running.stop
+        await _with_heartbeat(running, lines)
+    except EsmdError as error:
+        if not lines.begun:
+            return refusal(_status(error), str(error))
+        await lines.say({"event": "error", "message": str(error), "unreachable": _status(error) == _AWAY})
+    except Exception:  # a supervision point: the answer has begun, so that the middleware cannot say it any more
+        if not lines.begun:
+            raise
+        log.exception("mapping.job_failed", mapping=request.match_info["mapping"])
+        await lines.say({"event": "error", "message": "internal error; the node's log has it", "unreachable": False})
+    return lines.response
 
 
 _AWAY = 503

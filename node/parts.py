@@ -105,7 +105,7 @@ class Parts:
             envelope=envelope,
             filter=compile_filter(patterns, view) if patterns and view is not None else None,
             target=self._target(mapping),
-            gate=self._gate(mapping, counters),
+            gate=self.gate(mapping, counters),
             policy=RetryPolicy.of(mapping, in_order=isinstance(mapping.source, KinesisStream)),
             counters=counters,
             checkpointer=self._checkpointer,
@@ -126,7 +126,7 @@ class Parts:
             envelope=SqsEnvelope(source, window=mapping.batching_window_s > 0),
             filter=compile_filter(patterns, SqsRecordView()) if patterns else None,
             target=self._target(mapping),
-            gate=self._gate(mapping, counters),
+            gate=self.gate(mapping, counters),
             counters=counters,
             checkpointer=self._checkpointer,
             random=self._random,
@@ -243,7 +243,7 @@ class Parts:
             connect_options=connect_options,
         )
 
-    def _gate(self, mapping: EventSourceMapping, counters: Counters) -> Gate:
+    def gate(self, mapping: EventSourceMapping, counters: Counters) -> Gate:
         """Make one for each mapping, also where they share a function: one's trouble need not be the other's."""
         return Gate(Circuit(self._random), mapping=mapping.name, counters=counters)
 

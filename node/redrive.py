@@ -88,11 +88,15 @@ class Redrives:
                 before_ms=time.time() * 1000, since_ms=request.since_ms, rate=request.rate, dry_run=request.dry_run
             )
             job = _FromDestination(self._runtimes, self._store, self._parts, mapping, source=destination, wishes=wishes)
+        return self.accept(mapping, destination, job)
+
+    def accept(self, mapping: EventSourceMapping, source: str, job: Job, *, what: str = "redrive") -> RunningRedrive:
+        """Give a job its turn, unless one is under way for the mapping. Raises `ConflictError`."""
         if self._closing:
             raise ConflictError("this node is stopping; ask another one")
         if mapping.id in self._running:
-            raise ConflictError(f"a redrive of {mapping.name} is under way on this node")
-        return RunningRedrive(self._running, mapping, destination, job)
+            raise ConflictError(f"a redrive or replay of {mapping.name} is under way on this node")
+        return RunningRedrive(self._running, mapping, source, job, what)
 
     def stop(self) -> None:
         """Stop all of them, after what is under way, and begin no more."""
@@ -105,25 +109,31 @@ class RunningRedrive:
     """One redrive, from being accepted on. `run` must follow at once."""
 
     def __init__(
-        self, running: dict[MappingId, asyncio.Event], mapping: EventSourceMapping, destination: str, job: Job
+        self,
+        running: dict[MappingId, asyncio.Event],
+        mapping: EventSourceMapping,
+        source: str,
+        job: Job,
+        what: str,
     ) -> None:
         self.stop = running[mapping.id] = asyncio.Event()
         self._running = running
         self._mapping = mapping
-        self._destination = destination
+        self._source = source
         self._job = job
+        self._what = what
 
     async def run(self, say: Say) -> None:
         """Do it, telling what happens. Raises `RefusedError` and `UnavailableError`."""
-        said = log.bind(mapping=self._mapping.name, source=self._destination)
+        said = log.bind(mapping=self._mapping.name, source=self._source)
         began = time.monotonic()
-        said.info("redrive.began")
+        said.info(f"{self._what}.began")
         try:
             counts = await self._job.run(say, self.stop)
         finally:
             del self._running[self._mapping.id]
         seconds = round(time.monotonic() - began, 3)
-        said.info("redrive.ended", stopped=self.stop.is_set(), seconds=seconds, **counts)
+        said.info(f"{self._what}.ended", stopped=self.stop.is_set(), seconds=seconds, **counts)
         await say({"event": "end", "stopped": self.stop.is_set(), "seconds": seconds, **counts})
 
 
@@ -154,18 +164,24 @@ class _FromDestination:
         async with self._runtimes.using(self._mapping.id) as parts:
             if not isinstance(parts, PumpParts):
                 raise RefusedError(f"{self._mapping.name} reads a queue")
+            reader, counters = self._parts.reader(self._mapping), parts.counters
+
+            def took(records: int) -> None:
+                counters.redriven += records
+
             archive = self._parts.archive(self._mapping, self._source, self._wishes)
             redrive = Redrive(
                 parts,
                 archive,
-                reader=self._parts.reader(self._mapping),
+                read=lambda found: reader.read(found.body),
+                took=took,
                 rereading=self._parts.rereading(parts),
                 token_of=self._token_of,
                 listener=self,
                 wishes=self._wishes,
                 stop=stop,
             )
-            await say(_begin(self._mapping, str(archive), await archive.count(), "documents", self._wishes.dry_run))
+            await say(begin(self._mapping, str(archive), await archive.count(), "documents", self._wishes.dry_run))
             counts = await redrive.run()
             return {**msgspec.structs.asdict(counts), "skipped": dict(redrive.skipped)}
 
@@ -182,8 +198,13 @@ class _FromDestination:
         await self._say({"event": "progress", "done": counts.documents, **msgspec.structs.asdict(counts)})
 
     async def _token_of(self, key: ShardKey) -> int:
-        progress = (await self._store.load([key])).get(key)
-        return 0 if progress is None or progress.token is None else progress.token
+        return await token_of(self._store, key)
+
+
+async def token_of(store: Store, key: ShardKey) -> int:
+    """Return the token of whoever worked on a shard last."""
+    progress = (await store.load([key])).get(key)
+    return 0 if progress is None or progress.token is None else progress.token
 
 
 class _Parked:
@@ -207,7 +228,7 @@ class _Parked:
         """See `Job`."""
         self._say = say
         redrive = ParkedRedrive(self._store, self._mapping.id, present=self._present, watch=self, stop=stop)
-        await say(_begin(self._mapping, PARKED, await redrive.parked(), "records", self._dry_run))
+        await say(begin(self._mapping, PARKED, await redrive.parked(), "records", self._dry_run))
         if self._dry_run:
             parked = (await redrive.look()).parked
             return {**msgspec.structs.asdict(Counts(delivered_records=parked)), "skipped": {}}
@@ -229,7 +250,8 @@ class _Parked:
         )
 
 
-def _begin(mapping: EventSourceMapping, source: str, total: int | None, unit: str, dry_run: bool) -> dict[str, Any]:  # noqa: FBT001 - a field of the document
+def begin(mapping: EventSourceMapping, source: str, total: int | None, unit: str, dry_run: bool) -> dict[str, Any]:  # noqa: FBT001 - a field of the document
+    """Return the first document for the client."""
     return {
         "event": "begin",
         "mapping": mapping.name,

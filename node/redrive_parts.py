@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model.errors import RefusedError
 from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
+from pollers.counters import Counters
 from pollers.destinations.kafka import SCHEME as KAFKA_SCHEME
 from pollers.redriving.documents import DocumentReader
-from pollers.redriving.kafka import KafkaAccess, KafkaArchive, KafkaRereading, group_of
-from pollers.redriving.kinesis import KinesisRereading
+from pollers.redriving.kafka import KafkaAccess, KafkaArchive, KafkaRange, KafkaRereading, group_of
+from pollers.redriving.kinesis import KinesisRange, KinesisRereading
 from pollers.redriving.s3 import S3Archive
 from pollers.redriving.sqs import SqsArchive
 from pollers.sources.kafka_security import resolve_security
@@ -18,6 +20,8 @@ from pollers.sources.kinesis_api import KinesisApi
 from pollers.sources.sqs_api import SqsQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from invocation.client import Targets
     from model.mapping import EventSourceMapping
     from model.secret import SecretResolver
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from pollers.pump_parts import PumpParts
     from pollers.redriving.archive import Archive, Rereading
     from pollers.redriving.job import Wishes
+    from pollers.redriving.ranges import Limits, RangeReader
     from pollers.sources.kafka_security import KafkaSecurity
 
 
@@ -56,16 +61,42 @@ class RedriveParts:
         queue = SqsQueue(SqsSource(destination, fifo=False), self._targets.aws("sqs", version="1.0"))
         return SqsArchive(queue, destination.rpartition(":")[2], looks=wishes.dry_run)
 
+    def _kinesis(self, source: KinesisSource, parts: PumpParts) -> tuple[KinesisApi, KinesisRereading]:
+        api = KinesisApi(source.arn, self._targets.aws("kinesis"))
+        key_range = None
+        if source.consumer_arn is not None and isinstance(parts.source, KinesisReading):
+            key_range = parts.source.key_range
+        return api, KinesisRereading(api, parts.envelope, parts.filter, key_range=key_range)
+
+    def range(self, parts: PumpParts, shards: Sequence[Limits], *, from_ms: int, to_ms: int) -> RangeReader:
+        """Return what reads a range of the mapping's source."""
+        source = parts.mapping.source
+        match source:
+            case KinesisSource():
+                api, forms = self._kinesis(source, parts)
+                return KinesisRange(api, forms, shards, from_ms=from_ms, to_ms=to_ms)
+            case KafkaSource():
+                access = self._access(parts.mapping)
+                return KafkaRange(
+                    access, source.topic, parts.envelope, parts.filter, shards, from_ms=from_ms, to_ms=to_ms
+                )
+            case _:
+                raise RefusedError(f"{source.kind} sources are not read again")
+
+    def for_function(self, parts: PumpParts, name: str) -> PumpParts:
+        """Return the parts with another function, and a gate of its own."""
+        function = self._parts.settings.target_for(name)
+        if function is None:
+            raise RefusedError(f"this node knows no function {name}")
+        target = self._parts.target(function)
+        return replace(parts, target=target, gate=self._parts.gate(parts.mapping, Counters()))
+
     def rereading(self, parts: PumpParts) -> Rereading:
         """Return what reads the mapping's source again."""
         source = parts.mapping.source
         match source:
             case KinesisSource():
-                api = KinesisApi(source.arn, self._targets.aws("kinesis"))
-                key_range = None
-                if source.consumer_arn is not None and isinstance(parts.source, KinesisReading):
-                    key_range = parts.source.key_range
-                return KinesisRereading(api, parts.envelope, parts.filter, key_range=key_range)
+                return self._kinesis(source, parts)[1]
             case KafkaSource():
                 return KafkaRereading(self._access(parts.mapping), source.topic, parts.envelope, parts.filter)
             case _:

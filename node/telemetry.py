@@ -47,6 +47,7 @@ COUNTS = {
     "deleted": ("esm_deleted_event_count", "Messages deleted from the queue after processing."),
     "committed": ("esm_committed_event_count", "Sum of the steps of committed offsets."),
     "redriven": ("esm_redriven_event_count", "Failed records that the function took in a redrive."),
+    "replayed": ("esm_replayed_event_count", "Records that a function took in a replay."),
     "throttles": ("esm_throttles", "Invocations that the target had no room for."),
 }
 """The counter of each field of `Counters`; the exposition adds `_total` to the names."""

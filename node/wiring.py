@@ -41,7 +41,9 @@ from node.parts import Parts, unsupported_settings
 from node.plan_api import PlanApi
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
+from node.replay import Replays
 from node.sandboxing import SandboxCollector, worker_manager
+from node.seek import Seeks
 from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
 from node.telemetry import NodeCollector, Telemetry
@@ -218,6 +220,10 @@ class Node:
             self._redrives = Redrives(
                 self._engine.catalogue, self._engine.runtimes, self._store, redriving, present=self._present_shards
             )
+            self._replays = Replays(
+                self._engine.catalogue, self._engine.runtimes, self._store, redriving, self._redrives
+            )
+            self._seeks = Seeks(self._engine.runtimes, self._store)
             async with shutdown.starting():
                 await self._bring_up()
             self._leasing = self._engine.leasing
@@ -264,7 +270,9 @@ class Node:
             status=self._status,
             credentials=access.methods,
             routes=[
-                *MappingApi(explain=self._explain, redrives=self._redrives).routes(),
+                *MappingApi(
+                    explain=self._explain, redrives=self._redrives, replays=self._replays, seeks=self._seeks
+                ).routes(),
                 *self._front_end(guarded=bool(access.methods)),
                 *self._control_plane(trusted=bool(access.methods)),
             ],

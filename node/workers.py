@@ -20,6 +20,7 @@ from pollers.counters import ShardView
 from pollers.pump import Pump
 from pollers.queue_calls import QueueParts
 from pollers.queue_pump import QueuePump
+from pollers.sought import moved
 from pollers.visibility import too_short
 from statemgr.manager import DISCOVERY_S, Tracker
 from statemgr.queue_scaler import SCALING_S, QueueScaler
@@ -179,6 +180,7 @@ class TrackerWorker:
             discover=self._discover,
             discovery_s=SCALING_S if _is_queue(catalogue, lease.key.mapping) else DISCOVERY_S,
             state=self._scaler.state,
+            moved=moved,
         )
 
     async def run(self) -> None:

@@ -76,6 +76,7 @@ class Counters(msgspec.Struct):
     throttles: int = 0  # invocations
     missed_firings: int = 0  # of a schedule: that nobody gets
     redriven: int = 0  # records that the function took in a redrive from a destination
+    replayed: int = 0  # records that a function took in a replay
     durations: DurationHistogram = msgspec.field(default_factory=DurationHistogram)
     probes: dict[ShardKey, ShardProbe] = msgspec.field(default_factory=dict)  # of the shards held here
     circuit: CircuitProbe | None = None  # of the function, while the mapping is worked on here

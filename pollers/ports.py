@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from model.ids import Position, ShardId, ShardOrigin
     from model.invocation import Invocation
     from model.outcome import Outcome
+    from model.progress import ShardProgress
     from model.record import Places, Record, Records
     from model.shard import SourceShard
     from pollers.failure_document import Failure
+    from pollers.seeking import Found, Place
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -81,6 +83,9 @@ class Source(Protocol):
 
     async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None) -> ShardReader:
         """Open a shard after its checkpoint; when `start` is None at its origin, or as the mapping says without one."""
+
+    async def find(self, shard: SourceShard, place: Place, before: ShardProgress) -> Found:
+        """Find the place that an operator asks for in a shard whose progress is `before`. Raises as `shards`."""
 
     async def close(self) -> None:
         """Close the connection and every reader. Never raises."""

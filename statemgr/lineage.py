@@ -12,14 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model.ids import position_key
+from model.ids import ShardId, position_key
 from model.progress import ShardProgress, ShardState
 from model.shard import BEGINNING, END
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from model.ids import ShardId, ShardOrigin
+    from model.ids import ShardOrigin
     from model.shard import SourceShard
 
 
@@ -79,6 +79,38 @@ def trace(listed: Sequence[SourceShard], known: Mapping[ShardId, ShardProgress],
         lost=tuple(name for name in gone if not is_done(known[name])),
         unsettled=any(done(name) and name not in children for name in present),
     )
+
+
+def heirs(
+    listed: Sequence[SourceShard], moved: Collection[ShardId], known: Mapping[ShardId, ShardProgress]
+) -> list[ShardId]:
+    """Return the shards that came of moved ones and have begun: what is read again there belongs before them.
+
+    Left as they are, they would say that their parents are done.
+    """
+    again, found = set(moved), []
+    for shard in parents_first(listed):
+        if shard.id in again or again.isdisjoint(shard.parents):
+            continue
+        again.add(shard.id)
+        progress = known.get(shard.id)
+        if progress is not None and (_begun(progress) or is_done(progress)):
+            found.append(shard.id)
+    return found
+
+
+def parents_first(listed: Sequence[SourceShard]) -> list[SourceShard]:
+    """Return shards so that each comes behind those it came from."""
+    left, done = list(listed), set[ShardId]()
+    ordered: list[SourceShard] = []
+    present = {one.id for one in listed}
+    while left:
+        ready = [one for one in left if all(parent in done or parent not in present for parent in one.parents)]
+        for one in ready or left:
+            ordered.append(one)
+            done.add(one.id)
+        left = [one for one in left if one.id not in done]
+    return ordered
 
 
 def is_done(progress: ShardProgress) -> bool:

@@ -11,21 +11,38 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import structlog
 
-from model.errors import LeaseLostError, MappingRefusedError, RefusedError, UnavailableError
-from model.ids import TRACKER, ShardKey
+from model.errors import (
+    LeaseLostError,
+    MappingRefusedError,
+    RefusedError,
+    StoreUnavailableError,
+    UnavailableError,
+)
+from model.ids import TRACKER, ShardId, ShardKey
 from model.lease import Lease, ShardKind, WantedShard
 from model.mapping import MappingState
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardProgress, ShardReport, ShardState
-from statemgr.lineage import trace
+from model.progress import (
+    Ledger,
+    ParkedRecords,
+    ProgressUpdate,
+    SaveResult,
+    ShardProgress,
+    ShardReport,
+    ShardState,
+)
+from model.seek import Move, SeekWish
+from model.shard import BEGINNING
+from statemgr.lineage import heirs, trace
 from statemgr.weighing import reweigh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from model.ids import ShardId
     from model.mapping import MappingRecord
+    from model.progress import ParkedChange
     from model.shard import SourceShard
     from statemgr.stores import Store
 
@@ -47,14 +64,20 @@ class Step:
     discover: bool = False  # make the source's present shards wanted
     withdraw: bool = False  # want no shards
     until_released: bool = False  # wait until nobody holds a shard of the mapping
+    move: bool = False  # move its position as an operator wishes
     remove: bool = False
     move_to: MappingState | None = None
 
 
-def next_step(state: MappingState, *, enabled: bool) -> Step:
-    """Return what a mapping's state and document ask for. Pure; the state diagram is in docs/architecture.md."""
+def next_step(state: MappingState, *, enabled: bool, seeking: bool = False) -> Step:
+    """Return what a mapping's state and document ask for. Pure; the state diagram is in docs/architecture.md.
+
+    A wish to move its position comes before everything but deletion: nothing is read until it is met.
+    """
     if state is MappingState.DELETING:
         return Step(withdraw=True, until_released=True, remove=True)
+    if seeking:
+        return Step(withdraw=True, until_released=True, move=True)
     if enabled:
         return Step(discover=True, move_to=None if state is MappingState.ENABLED else MappingState.ENABLED)
     if state is MappingState.DISABLED:
@@ -85,12 +108,25 @@ class Term(Protocol):
         """Raise `LeaseLostError` unless the lease can be trusted now."""
 
 
+class Moved(Protocol):
+    """Knows what a shard's stored state means: `pollers.sought.moved`."""
+
+    def __call__(
+        self, before: ShardProgress, lot: ParkedRecords, move: Move, /
+    ) -> tuple[ShardProgress, ParkedChange | None] | None:
+        """Return a shard's progress after a move, and what happens to its parking lot; None: it stays."""
+
+
+def unmoved(_before: ShardProgress, _lot: ParkedRecords, _move: Move, /) -> None:
+    """Leave every shard where it is: a queue has no positions."""
+
+
 class Tracker:
     """Follows one mapping until drained. A `pollers.fleet.Worker`.
 
     `current` returns the mapping's record as this node knows it now, and whether its document asks for it to be
     enabled; `discover` asks the source for its shards, or refuses the mapping. `state` is what else the tracker tells
-    the fleet, with its report.
+    the fleet, with its report. `moved` tells what becomes of a shard that is moved.
     """
 
     def __init__(
@@ -102,6 +138,7 @@ class Tracker:
         discover: Callable[[], Awaitable[Sequence[SourceShard]]],
         discovery_s: float = DISCOVERY_S,
         state: Callable[[], bytes] = bytes,
+        moved: Moved = unmoved,
     ) -> None:
         self._store = store
         self._term = term
@@ -110,6 +147,7 @@ class Tracker:
         self._discovery_s = discovery_s
         self._pause_s = discovery_s
         self._state = state
+        self._moved = moved
         self._saved_state = b""
         self._draining = asyncio.Event()
         self._changed = asyncio.Event()
@@ -141,7 +179,7 @@ class Tracker:
             if current is None:
                 return
             record, enabled = current
-            step = next_step(record.state, enabled=enabled)
+            step = next_step(record.state, enabled=enabled, seeking=bool(record.seek))
             try:
                 self._term.check()
                 if await self._do(record, step):
@@ -161,12 +199,16 @@ class Tracker:
 
     async def _do(self, record: MappingRecord, step: Step) -> bool:
         """Carry out one step; True when the mapping is gone."""
+        if step.move and not await self._still_wished(record):
+            return False  # this node is about to learn of it
         if step.discover:
             await self._follow(record)
         if step.withdraw:
             self._obey(await self._store.set_wanted(record.id, [], tracker=self._term.lease))
         if step.until_released:
             await self._released(record)
+        if step.move:
+            await self._move(record)
         if step.remove:
             self._obey(await self._store.remove_mapping(record.id, tracker=self._term.lease))
             self._log.info("mapping.removed", mapping=record.name)
@@ -213,6 +255,52 @@ class Tracker:
         for shard in shards:
             self._retired = self._retired.plus(known[shard].ledger.resumed())
         self._obey(await self._store.retire(shards, tracker=self._update()))
+
+    async def _still_wished(self, record: MappingRecord) -> bool:
+        """Tell whether the store has the wish too: what this node knows may be from before it was met."""
+        _, records = await self._store.mappings()
+        return any(one.id == record.id and one.seeks == record.seeks and one.seek for one in records)
+
+    async def _move(self, record: MappingRecord) -> None:
+        """Meet the wish to move the mapping's position: nobody holds a shard of it, and none is wanted."""
+        lease, updates, moved = self._term.lease, [], []
+        known = await self._store.load_mapping(record.id)
+        try:
+            wish = SeekWish.decode(record.seek)
+        except msgspec.DecodeError as exc:
+            self._log.error("mapping.seek_unreadable", mapping=record.name, error=str(exc))
+            wish = SeekWish(())
+        shards = {key.shard: found for key, found in known.items() if key.shard != TRACKER}
+        # A shard may have been split since the wish was made.
+        following = heirs(await self._discover(), {ShardId(move.shard) for move in wish.moves}, shards)
+        for move in (*wish.moves, *(Move(shard, None, BEGINNING, "0") for shard in following)):
+            key = ShardKey(record.id, ShardId(move.shard))
+            before = known.get(key, ShardProgress())
+            lot = await self._store.load_parked(key) if before.ledger.parked else ParkedRecords()
+            after = self._moved(before, lot, move)
+            if after is None:
+                continue
+            progress, change = after
+            updates.append(
+                ProgressUpdate(
+                    key=key,
+                    token=lease.token,
+                    node=lease.node,
+                    position=progress.position,
+                    ledger=progress.ledger,
+                    report=progress.report,
+                    state=progress.state,
+                    origin=progress.origin,
+                    parked=change,
+                )
+            )
+            where = progress.position or progress.origin
+            moved.append({"shard": move.shard, "was": before.position or before.origin, "now": where})
+        result = await self._store.move(record.id, updates, tracker=lease, wish=record.seeks)
+        self._obey(result is not SaveResult.STALE)
+        if result is SaveResult.INCOMPLETE:
+            raise StoreUnavailableError("a parking lot has changed while its shard was to be moved")
+        self._log.info("mapping.sought", mapping=record.name, by=wish.by, wish=record.seeks, shards=moved)
 
     def _obey(self, written: bool) -> None:  # noqa: FBT001 - the store's answer
         if not written:

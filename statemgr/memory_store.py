@@ -13,17 +13,29 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model.errors import ConflictError
-from model.ids import TRACKER, FencingToken, ShardKey, position_key
+from model.ids import TRACKER, FencingToken, ShardKey
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
-from model.mapping import MappingRecord, MappingState
 from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
-from statemgr.memory_tables import Reservation, Session, copy_of, drop, standing
+from statemgr.memory_tables import (
+    Reservation,
+    Session,
+    asks_alike,
+    awaited,
+    carried_over,
+    changed_lot,
+    copy_of,
+    drop,
+    goes_back,
+    standing,
+    written,
+)
 from statemgr.stores import check_tracker, wanted_sources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from model.ids import MappingId, NodeId, ShardId, ShardOrigin
+    from model.mapping import MappingRecord, MappingState
 
 
 class MemoryStore:
@@ -80,13 +92,7 @@ class MemoryStore:
             replace(session.member, heartbeat_age_s=max(0.0, now - session.expires_at + session.ttl_s))
             for _, session in sorted(self._sessions.items())
         ]
-        reserved = {
-            key: kept.successor
-            for key, kept in self._reserved.items()
-            if (session := self._sessions.get(kept.successor)) is not None
-            and not session.member.draining
-            and now < kept.released_at + session.ttl_s
-        }
+        reserved = {key: kept.successor for key, kept in self._reserved.items() if awaited(kept, self._sessions, now)}
         wanted = tuple(shard for _, shard in sorted(self._wanted.items()))
         return FleetSnapshot(self._version, tuple(members), wanted, dict(self._holdings), reserved)
 
@@ -175,17 +181,10 @@ class MemoryStore:
             raise ConflictError(f"mapping {record.name}: its revision is {revision}, not {expected_revision}")
         if any(other.name == record.name and other.id != record.id for other in self._mappings.values()):
             raise ConflictError(f"another mapping has the name {record.name}")
-        if (
-            present is not None
-            and (present.document, present.name) == (record.document, record.name)
-            and (present.state is MappingState.DELETING) == (record.state is MappingState.DELETING)
-        ):
+        if present is not None and asks_alike(present, record):
             self._mappings[record.id] = replace(present, applied=record.applied)
             return self._mappings[record.id]
-        drained, tries = (0, 0) if present is None else (present.drained, present.parked_tries)
-        stored = replace(
-            record, revision=revision + 1, modified_time=self._clock(), drained=drained, parked_tries=tries
-        )
+        stored = replace(carried_over(record, present), revision=revision + 1, modified_time=self._clock())
         self._mappings[record.id] = stored
         tracker = ShardKey(record.id, TRACKER)
         if tracker not in self._wanted:
@@ -255,6 +254,37 @@ class MemoryStore:
         self._mappings_changed()
         return present.parked_tries + 1
 
+    async def wish_seek(self, mapping: MappingId, wish: str) -> int | None:
+        """See `MappingStore.wish_seek`."""
+        present = self._mappings.get(mapping)
+        if present is None:
+            return None
+        self._mappings[mapping] = replace(present, seeks=present.seeks + 1, seek=wish)
+        self._mappings_changed()
+        return present.seeks + 1
+
+    async def move(
+        self, mapping: MappingId, updates: Sequence[ProgressUpdate], *, tracker: Lease, wish: int
+    ) -> SaveResult:
+        """See `MappingStore.move`."""
+        if not self._speaks_for(tracker, mapping):
+            return SaveResult.STALE
+        present = self._mappings[mapping]
+        if present.seeks != wish or not present.seek:
+            return SaveResult.SAVED
+        lots = {update.key: changed_lot(self._parked.get(update.key), update.parked) for update in updates}
+        if None in lots.values():
+            return SaveResult.INCOMPLETE
+        fence = self._new_token(FencingToken(0))
+        for update in updates:
+            self._tokens[update.key] = fence
+            self._progress[update.key] = written(update, update.position, update.origin)
+            if update.parked is not None:
+                self._parked[update.key] = lots[update.key] or ParkedRecords()
+        self._mappings[mapping] = replace(present, seek="")
+        self._mappings_changed()
+        return SaveResult.SAVED
+
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """See `MappingStore.retire`."""
         mapping = tracker.key.mapping
@@ -320,10 +350,7 @@ class MemoryStore:
 
     def _is_reserved(self, key: ShardKey, node: NodeId, ttl_s: float) -> bool:
         kept = self._reserved.get(key)
-        if kept is None or kept.successor == node or self._clock() >= kept.released_at + ttl_s:
-            return False
-        successor = self._sessions.get(kept.successor)
-        return successor is not None and not successor.member.draining
+        return kept is not None and kept.successor != node and awaited(kept, self._sessions, self._clock(), ttl_s)
 
     def _token_of(self, key: ShardKey) -> int:
         return self._tokens.get(key) or self._removed.get(key.mapping, 0)
@@ -341,47 +368,20 @@ class MemoryStore:
         self._highest_token = max(self._highest_token, token)
 
     def _save(self, update: ProgressUpdate) -> SaveResult:
-        if self._token_of(update.key) > update.token:
+        newest = self._token_of(update.key)
+        if newest > update.token:
             return SaveResult.STALE
         before = self._progress.get(update.key, ShardProgress())
-        position = update.position
-        if position is None:
-            position = before.position
-        elif (
-            not update.rewind and before.position is not None and position_key(position) < position_key(before.position)
-        ):
+        if newest == update.token and goes_back(update, before):
             return SaveResult.BACKWARD
-        if not self._park(update):
+        lot = changed_lot(self._parked.get(update.key), update.parked)
+        if lot is None:
             return SaveResult.INCOMPLETE
+        if update.parked is not None:
+            self._parked[update.key] = lot
         self._note_token(update.key, update.token)
-        self._progress[update.key] = copy_of(
-            ShardProgress(
-                position,
-                update.token,
-                update.node,
-                update.ledger,
-                update.state,
-                update.report,
-                before.origin or update.origin,
-            )
-        )
+        self._progress[update.key] = written(update, update.position or before.position, before.origin or update.origin)
         return SaveResult.SAVED
-
-    def _park(self, update: ProgressUpdate) -> bool:
-        change = update.parked
-        if change is None:
-            return True
-        stored = self._parked.get(update.key, ParkedRecords())
-        if change.base is not None and change.base != stored.revision:
-            return False
-        if change.base == change.revision:
-            return True  # nothing to do: it was asked whether the lot is still there
-        records = {} if change.base is None else {record.position: record for record in stored.records}
-        for position in change.drop:
-            records.pop(position, None)
-        records.update({record.position: record for record in change.put})
-        self._parked[update.key] = ParkedRecords(change.revision, tuple(records[at] for at in sorted(records)))
-        return True
 
     def _speaks_for(self, tracker: Lease, mapping: MappingId) -> bool:
         check_tracker(tracker, mapping)

@@ -76,9 +76,10 @@ class ProgressStore(Protocol):
         """Write several shards' progress in one round trip, each on its own terms; results in the order given.
 
         STALE when the shard has a token newer than the update's. BACKWARD when the update's position lies before the
-        stored one and it is no rewind; equal is fine. INCOMPLETE when the update changes the shard's parking lot from a
-        revision that is not the stored one: save it again with the whole lot. A shard unknown to the store (wiped)
-        takes the update and its token.
+        stored one, under the same token, and it is no rewind; equal is fine. Whose token the store has lost knows more
+        than it does: the position may have been moved back before. INCOMPLETE when the update changes the shard's
+        parking lot from a revision that is not the stored one: save it again with the whole lot. A shard unknown to the
+        store (wiped) takes the update and its token.
         """
 
     async def load_parked(self, key: ShardKey) -> ParkedRecords:
@@ -143,6 +144,24 @@ class MappingStore(Protocol):
 
         Raises `MappingRecord.parked_tries` and the mappings revision and wakes the fleet. Returns the new number; None
         when there is no such mapping.
+        """
+
+    async def wish_seek(self, mapping: MappingId, wish: str) -> int | None:
+        """Have the mapping's tracker move its position, in place of what was wished before and is not met yet.
+
+        Sets `MappingRecord.seek`, raises `MappingRecord.seeks` and the mappings revision and wakes the fleet. Returns
+        the wish's number; None when there is no such mapping.
+        """
+
+    async def move(
+        self, mapping: MappingId, updates: Sequence[ProgressUpdate], *, tracker: Lease, wish: int
+    ) -> SaveResult:
+        """Meet a wish: replace the progress of shards that nobody holds, in one step, and take the wish away.
+
+        Position and origin become those of the updates, whatever they were; a position of None is none. Every shard
+        gets a new token, so that writes under leases from before are stale. Each `parked` builds on the stored lot.
+        SAVED, also when the wish is not there any more: then nothing was written. STALE: the tracker's token is stale,
+        or the mapping is gone. INCOMPLETE: a parking lot is another one by now; nothing was written.
         """
 
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pollers.handing_over import Fate
     from pollers.pump_parts import PumpParts
     from pollers.redriving.archive import Archive, Found, Rereading
-    from pollers.redriving.documents import DocumentReader, FailedRecords
+    from pollers.redriving.documents import FailedRecords
     from pollers.redriving.plan import Attempt
     from pollers.retrying import Discard, Retrying
 
@@ -131,23 +131,29 @@ class _Sent:
 
 
 class Redrive:
-    """Delivers what an archive holds. `token_of` asks for the fencing token of a shard's present holder."""
+    """Delivers what an archive holds.
+
+    `read` says what a document is about. `token_of` asks for the fencing token of a shard's present holder. `took` is
+    told how many records the function took.
+    """
 
     def __init__(
         self,
         parts: PumpParts,
         archive: Archive,
         *,
-        reader: DocumentReader,
+        read: Callable[[Found], FailedRecords | NotForUs],
         rereading: Rereading,
         token_of: Callable[[ShardKey], Awaitable[int]],
+        took: Callable[[int], None],
         listener: Listener,
         wishes: Wishes,
         stop: asyncio.Event,
     ) -> None:
         self._parts = parts
         self._archive = archive
-        self._reader = reader
+        self._read = read
+        self._took_records = took
         self._rereading = rereading
         self._token_of = token_of
         self._listener = listener
@@ -202,7 +208,7 @@ class Redrive:
             if self._stop.is_set():
                 break
             self.counts.documents += 1
-            failed = self._reader.read(one.body)
+            failed = self._read(one)
             if isinstance(failed, NotForUs):
                 self._skip(one, failed.why, foreign=failed.foreign and not self._wishes.dry_run)
             elif failed.at_ms > self._wishes.before_ms:
@@ -298,7 +304,7 @@ class Redrive:
             telling = tasks.create_task(self._tell(), name="tell of a redrive's waits")
             await delivering.deliver(Batch(Records.of(attempt.records), size))
             telling.cancel()
-        self._parts.counters.redriven += len(sent.taken)
+        self._took_records(len(sent.taken))
         return sent
 
     def _delivery(self, term: _Term, sent: _Sent) -> Delivery:

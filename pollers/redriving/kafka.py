@@ -15,19 +15,22 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from model.errors import SourceRefusedError, SourceUnavailableError
+from model.ids import ShardId
 from model.record import NO_RECORDS, Places, pick
 from pollers.redriving.archive import Found, Reread
 from pollers.redriving.marks import Marks
+from pollers.redriving.ranges import NOTHING, Piece
 from pollers.sources.kafka_client import PartitionConsumer, TopicPartition, limit_client_logging, probe
 from pollers.sources.kafka_errors import translate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from model.ids import MappingId, ShardId
+    from model.ids import MappingId
     from model.record import Records
     from pollers.ports import Envelope, Filter
     from pollers.redriving.documents import Span
+    from pollers.redriving.ranges import Limits
     from pollers.sources.kafka_security import KafkaSecurity
 
 log = structlog.get_logger(__name__)
@@ -237,13 +240,97 @@ class KafkaRereading:
                 raws += [raw for raw in fetched.get(partition, ()) if raw.offset < until]
                 position = await consumer.position(partition)
         whole = bool(raws) and (raws[0].offset, raws[-1].offset) == (span.first, span.last)
-        return Reread(self._encode(span.shard, raws), whole)
+        return Reread(encoded(self._envelope, self._filter, span.shard, raws)[0], whole)
 
     async def close(self) -> None:
         """Disconnect."""
         await self._topic.close()
 
-    def _encode(self, shard: ShardId, raws: Sequence[Any]) -> Records:
-        if self._filter is not None and raws:
-            raws = pick(raws, self._filter.keep(raws))
-        return self._envelope.encode(shard, raws, Places([raw.offset for raw in raws])) if raws else NO_RECORDS
+
+class KafkaRange:
+    """`pollers.redriving.ranges.RangeReader` of partitions, one after the other. Times are epoch milliseconds."""
+
+    def __init__(
+        self,
+        access: KafkaAccess,
+        topic: str,
+        envelope: Envelope,
+        keep: Filter | None,
+        partitions: Sequence[Limits],
+        *,
+        from_ms: int,
+        to_ms: int,
+    ) -> None:
+        self._topic = _Topic(access, topic)
+        self._envelope = envelope
+        self._filter = keep
+        self._limits = list(partitions)
+        self._from_ms = from_ms
+        self._to_ms = to_ms
+        self._bounds: dict[TopicPartition, tuple[int, int]] = {}
+        self._reached: dict[TopicPartition, int] = {}
+        self._silent = 0
+
+    async def total(self) -> tuple[int, str]:
+        """Count the offsets in the range."""
+        async with self._topic.connected() as (consumer, _), asyncio.timeout(_CALL_S):
+            await self._find(consumer)
+        return sum(max(0, end - first) for first, end in self._bounds.values()), "records"
+
+    def done(self) -> int:
+        """Count the offsets gone through."""
+        return sum(self._reached[partition] - first for partition, (first, _) in self._bounds.items())
+
+    async def read(self, most: int) -> Piece | None:
+        """Read on in the first partition that is not done."""
+        async with self._topic.connected() as (consumer, new):
+            if not self._bounds:
+                async with asyncio.timeout(_CALL_S):
+                    await self._find(consumer)
+            left = [partition for partition, (_, end) in self._bounds.items() if self._reached[partition] < end]
+            if not left:
+                return None
+            partition, (_, end) = left[0], self._bounds[left[0]]
+            if new or partition not in consumer.assignment():
+                consumer.move({partition: self._reached[partition]}, partition_bytes=_FETCH_BYTES)
+            fetched = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=most)
+            reached = await consumer.position(partition)
+        # No await from here on: what was fetched is not lost sight of.
+        self._silent = self._silent + 1 if reached <= self._reached[partition] else 0
+        self._reached[partition] = min(reached, end)
+        if self._silent >= _SILENT:
+            self._silent = 0
+            raise SourceUnavailableError(f"{partition.topic}-{partition.partition}: its brokers give no messages")
+        raws = [raw for raw in fetched.get(partition, ()) if raw.offset < end]
+        shard = ShardId(f"{partition.topic}-{partition.partition}")
+        records, filtered = encoded(self._envelope, self._filter, shard, raws)
+        return Piece(shard, records, filtered)
+
+    async def _find(self, consumer: PartitionConsumer) -> None:
+        """Look up the range once: where it ends does not move while it is replayed."""
+        limits = {TopicPartition(self._topic.name, int(one.shard.rpartition("-")[2])): one for one in self._limits}
+        ends = await consumer.end_offsets(list(limits))
+        begins = await consumer.offsets_for_times(dict.fromkeys(limits, self._from_ms))
+        behinds = await consumer.offsets_for_times(dict.fromkeys(limits, self._to_ms))
+        for partition, (_, until) in limits.items():
+            first, behind = (
+                int(ends[partition] if places[partition] is None else places[partition].offset)
+                for places in (begins, behinds)
+            )
+            capped = behind if until is None else 0 if until == NOTHING else min(behind, int(until))
+            self._bounds[partition] = (first, max(first, capped))
+            self._reached[partition] = first
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._topic.close()
+
+
+def encoded(envelope: Envelope, keep: Filter | None, shard: ShardId, raws: Sequence[Any]) -> tuple[Records, int]:
+    """Return records as their mapping makes them, and how many of them it filters out."""
+    filtered = 0
+    if keep is not None and raws:
+        chosen = keep.keep(raws)
+        filtered = chosen.count(False)
+        raws = pick(raws, chosen)
+    return (envelope.encode(shard, raws, Places([raw.offset for raw in raws])) if raws else NO_RECORDS), filtered

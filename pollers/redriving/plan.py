@@ -65,6 +65,26 @@ class _Part:
     count: int
 
 
+@dataclass(slots=True)
+class _Group:
+    """Documents that are tried together; what they hold is summed up as they come."""
+
+    documents: list[Document] = field(default_factory=list)
+    shards: set[ShardId] = field(default_factory=set)
+    positions: set[int] = field(default_factory=set)
+    size: int = 0
+
+    def add(self, document: Document) -> None:
+        self.documents.append(document)
+        self.shards.update(place.shard for place in document.places)
+        self.positions.update(place.record.position for place in document.places)
+        self.size += _size(document)
+
+
+def _size(document: Document) -> int:
+    return sum(len(place.record.fragment) + 1 for place in document.places)
+
+
 class Plan:
     """The documents that were read and are not settled. `overhead` and `max_bytes` are of events."""
 
@@ -83,26 +103,27 @@ class Plan:
     def add(self, documents: Iterable[Document]) -> list[Document]:
         """Take documents behind the others; returns those without records, which are done as they are."""
         empty: list[Document] = []
-        group: list[Document] = []
+        group = _Group()
         for document in documents:
             if not document.places:
                 empty.append(document)
                 continue
-            if group and not self._fits(group, document):
-                self._todo.append(group)
-                group = []
-            group.append(document)
-        if group:
-            self._todo.append(group)
+            if group.documents and not self._fits(group, document):
+                self._todo.append(group.documents)
+                group = _Group()
+            group.add(document)
+        if group.documents:
+            self._todo.append(group.documents)
         return empty
 
-    def _fits(self, group: list[Document], document: Document) -> bool:
-        places = [place for one in group for place in one.places] + document.places
-        positions = {place.record.position for place in places}
+    def _fits(self, group: _Group, document: Document) -> bool:
+        positions = {place.record.position for place in document.places}
         return (
-            len({place.shard for place in places}) == 1
-            and len(positions) == len(places) <= self._batch_size
-            and self._overhead + sum(len(place.record.fragment) + 1 for place in places) <= self._max_bytes
+            len(group.shards | {place.shard for place in document.places}) == 1
+            and len(positions) == len(document.places)
+            and group.positions.isdisjoint(positions)
+            and len(group.positions) + len(positions) <= self._batch_size
+            and self._overhead + group.size + _size(document) <= self._max_bytes
         )
 
     def next(self) -> Attempt | None:

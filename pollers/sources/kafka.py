@@ -23,12 +23,13 @@ from aiokafka.errors import KafkaError
 from model.errors import EsmdError, SourceRefusedError
 from model.ids import ShardId
 from model.mapping import KafkaSource as KafkaTopic
-from model.shard import SourceShard
+from model.shard import PUT, SourceShard
 from pollers.sources.kafka_client import PartitionConsumer, Seen, TopicPartition, limit_client_logging, probe
 from pollers.sources.kafka_dispatcher import Dispatcher
 from pollers.sources.kafka_errors import again, translate
 from pollers.sources.kafka_inbox import Inbox
 from pollers.sources.kafka_offsets import GroupCommits, starting_offset
+from pollers.sources.kafka_places import find_place
 from pollers.sources.kafka_reader import KafkaReader
 from pollers.sources.kafka_security import KafkaSecurity, resolve_security
 from pollers.sources.kafka_stalls import StallWatch
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 
     from model.ids import Position, ShardOrigin
     from model.mapping import EventSourceMapping
+    from model.progress import ShardProgress
     from model.secret import SecretResolver
     from pollers.ports import Chunk
+    from pollers.seeking import Found, Place
     from pollers.sources.kafka_reader import Trouble
 
 log = structlog.get_logger(__name__)
@@ -106,28 +109,50 @@ class KafkaSource:
         return [SourceShard(ShardId(f"{self._topic.topic}-{number}")) for number in sorted(found)]
 
     async def reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin | None = None) -> KafkaReader:
-        """Open a partition at its checkpoint or the group's committed offset, the larger of them, or as configured."""
-        del origin  # partitions have none
+        """Open a partition at its checkpoint or the group's committed offset, the larger of them, or as configured.
+
+        Of a partition that an operator has moved the group knows nothing: what it has may be from before, or come late
+        from a former holder.
+        """
         partition = self._partition(shard)
 
         async def place(consumer: PartitionConsumer) -> tuple[int | None, int]:
-            committed: int | None = await consumer.committed(partition)
-            return committed, await starting_offset(
-                consumer,
-                partition,
-                checkpoint=None if start is None else int(start),
-                committed=committed,
-                position=self._mapping.starting_position,
-                time=self._mapping.starting_time,
-            )
+            return await self._standing(consumer, partition, start, origin)
 
         committed, offset = await self._asking(place)
         if self._closed or partition in self._dispatcher.readers:
             raise SourceRefusedError(f"{shard}: {'the source is closed' if self._closed else 'is being read already'}")
         self._commits.opened(partition, committed, begin=offset)
+        if origin == PUT:
+            self._commits.note(partition, offset)
         reader = KafkaReader(partition, offset, Inbox(partition, offset), self)
         self._dispatcher.add(reader)
         return reader
+
+    async def find(self, shard: SourceShard, place: Place, before: ShardProgress) -> Found:
+        """Find a place in a partition."""
+        partition = self._partition(shard.id)
+
+        async def found(consumer: PartitionConsumer) -> Found:
+            _, standing = await self._standing(consumer, partition, before.position, before.origin)
+            return await find_place(consumer, partition, place, standing=standing, before=before)
+
+        return await self._asking(found)
+
+    async def _standing(
+        self, consumer: PartitionConsumer, partition: TopicPartition, start: Position | None, origin: ShardOrigin | None
+    ) -> tuple[int | None, int]:
+        """Return what the group has of a partition, as far as it counts, and where reading begins."""
+        put = origin == PUT and start is not None
+        committed: int | None = None if put else await consumer.committed(partition)
+        return committed, await starting_offset(
+            consumer,
+            partition,
+            checkpoint=None if start is None else int(start),
+            committed=committed,
+            position=self._mapping.starting_position,
+            time=self._mapping.starting_time,
+        )
 
     async def close(self) -> None:
         """Commit what is due if the brokers answer soon, and end the background work even if cancelled. Safe twice."""

@@ -20,8 +20,10 @@ from model.mapping import StartingPosition
 from model.shard import BEGINNING, END, SourceShard, at_time
 from pollers.sources.kinesis_api import KinesisApi
 from pollers.sources.kinesis_consumer import ConsumerReader
+from pollers.sources.kinesis_places import find_place
 from pollers.sources.kinesis_reader import KinesisReader
 from pollers.sources.kinesis_subscription import Subscriber
+from pollers.sources.kinesis_user_records import PLACE_BITS
 from pollers.sources.kpl import EVERYTHING, HashKeyRange
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from model.ids import ShardOrigin
     from model.mapping import EventSourceMapping
+    from model.progress import ShardProgress
+    from pollers.seeking import Found, Place
     from pollers.sources.kinesis_api import Shard
     from pollers.sources.kinesis_subscription import Caller
 
@@ -77,6 +81,7 @@ class KinesisSource:
                 tuple(ShardId(parent) for parent in (shard.ParentShardId, shard.AdjacentParentShardId) if parent),
                 self._origin(shard, now),
                 Position(shard.SequenceNumberRange.StartingSequenceNumber),
+                is_open=shard.SequenceNumberRange.EndingSequenceNumber is None,
             )
             for shard in listed
         ]
@@ -93,6 +98,18 @@ class KinesisSource:
         self._readers[shard] = reader
         self._key_ranges.pop(shard, None)  # it may be of a stream that was deleted and made anew
         return reader
+
+    async def find(self, shard: SourceShard, place: Place, before: ShardProgress) -> Found:
+        """Find a place in a shard."""
+        return await find_place(
+            self._api,
+            shard.id,
+            place,
+            origin=before.origin or shard.origin or BEGINNING,
+            before=before,
+            is_open=shard.is_open,
+            place_bits=0 if self._subscriber is None else PLACE_BITS,
+        )
 
     def _reader(self, shard: ShardId, start: Position | None, origin: ShardOrigin) -> ConsumerReader | KinesisReader:
         if self._subscriber is None:

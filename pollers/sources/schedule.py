@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from model.ids import ShardOrigin
     from model.mapping import EventSourceMapping
+    from model.progress import ShardProgress
     from model.schedule import Schedule
+    from pollers.seeking import Found, Place
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +76,14 @@ class Schedules:
         if shard != SHARD:
             raise SourceRefusedError(f"{shard}: a schedule has one shard, {SHARD}")
         return ScheduleReader(self, start)
+
+    async def find(self, shard: SourceShard, place: Place, before: ShardProgress) -> Found:
+        """Refuse: what is over does not come again, and what is to come cannot be passed over."""
+        del shard, place, before
+        raise SourceRefusedError(
+            f"{self.source.expression} has no positions to move to: it fires from now on, and `esmd invoke` calls its "
+            "function at any time"
+        )
 
     async def close(self) -> None:
         """Do nothing: there is nobody to leave."""

@@ -81,6 +81,8 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     drained: int = 0
     parked_tries: int = 0
     applied: str = ""
+    seeks: int = 0
+    seek: str = ""
 
 
 class _Wanted(msgspec.Struct, array_like=True, gc=False):
@@ -230,6 +232,15 @@ def _encodable(part: Any) -> Any:
     return part.encode(errors="replace").decode() if isinstance(part, str) else part
 
 
+def move_args(updates: Sequence[ProgressUpdate]) -> list[Any]:
+    """Write the arguments of `move.lua` about shards."""
+    args: list[Any] = []
+    for update in updates:
+        change = b"" if update.parked is None else _pack_change(update.parked)[0]
+        args += (update.key.shard, update.position or "", update.origin or "", pack_progress(update), change)
+    return args
+
+
 def pack_origins(origins: Mapping[ShardId, ShardOrigin]) -> bytes:
     """Write origins as one flat list of shards and origins."""
     return _pack([text for pair in origins.items() for text in pair])
@@ -296,6 +307,8 @@ def record(packed: bytes) -> MappingRecord:
         found.drained,
         found.parked_tries,
         found.applied,
+        found.seeks,
+        found.seek,
     )
 
 

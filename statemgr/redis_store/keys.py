@@ -9,7 +9,7 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     members    hash    node -> "TTL_US DRAINING|ROLES|ZONE ADDRESS"
     expiry     zset    node -> when its membership ends, microseconds by Redis's clock
     mappings   hash    mapping -> msgpack [id, name, document, revision, state, reason, modified_us, drained,
-                       parked_tries, applied]
+                       parked_tries, applied, seeks, seek]
     names      hash    name -> mapping
     removed    hash    mapping that was removed, or shards of which were retired -> token; every older one is stale
     wanted     hash    mapping/shard -> ""

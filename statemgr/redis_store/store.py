@@ -63,6 +63,7 @@ _BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(_Script, ("beat", "leave", "s
 _PUT_MAPPING, _MAPPINGS, _SET_STATE = map(_Script, ("put_mapping", "mappings", "set_state"))
 _SET_WANTED, _REMOVE_MAPPING, _PING = map(_Script, ("set_wanted", "remove_mapping", "ping"))
 _REPORT_DRAINED, _TRY_PARKED, _RETIRE = map(_Script, ("report_drained", "try_parked", "retire"))
+_WISH_SEEK, _MOVE = map(_Script, ("wish_seek", "move"))
 _SAVE, _LOAD = _Script("save", common=False), _Script("load", common=False)
 
 
@@ -229,6 +230,19 @@ class RedisStore:
     async def try_parked(self, mapping: MappingId) -> int | None:
         """See `MappingStore.try_parked`."""
         return int(await self._fleet(_TRY_PARKED, [mapping])) or None
+
+    async def wish_seek(self, mapping: MappingId, wish: str) -> int | None:
+        """See `MappingStore.wish_seek`."""
+        return int(await self._fleet(_WISH_SEEK, [mapping, wish])) or None
+
+    async def move(
+        self, mapping: MappingId, updates: Sequence[ProgressUpdate], *, tracker: Lease, wish: int
+    ) -> SaveResult:
+        """See `MappingStore.move`."""
+        check_tracker(tracker, mapping)
+        keys = [self._keys.progress(mapping), *(self._keys.parked(update.key) for update in updates)]
+        reply = await self._fleet(_MOVE, [mapping, tracker.token, wish, *codec.move_args(updates)], keys)
+        return _RESULTS[reply[0]]
 
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """See `MappingStore.retire`."""

@@ -207,6 +207,50 @@ class Fleet(RuleBasedStateMachine):
         """Ask for a try of what is parked, whether or not there is such a mapping."""
         self.same(lambda store, _index: store.try_parked(mapping))
 
+    @rule(mapping=MAPPINGS)
+    def wish_seek(self, mapping: MappingId) -> None:
+        """Ask for a move, whether or not there is such a mapping."""
+        self.same(lambda store, _index: store.wish_seek(mapping, "{}"))
+
+    @rule(
+        mapping=MAPPINGS,
+        numbers=NUMBERS,
+        position=POSITIONS,
+        base=st.none() | st.integers(0, 2),
+        picked=st.tuples(st.integers(0, 10), st.integers(1, 3)),
+    )
+    def meet(
+        self,
+        mapping: MappingId,
+        numbers: list[int],
+        position: Position | None,
+        base: int | None,
+        picked: tuple[int, int],
+    ) -> None:
+        """Meet a wish, present or past, under a tracker's lease, present or past, with lots that may be others."""
+        pick, wish = picked
+        if (pair := self.tracker(mapping, pick)) is not None:
+            change = None if base is None else ParkedChange(base, base + 1, drop=(1, 2))
+            updates = [
+                [
+                    ProgressUpdate(
+                        shard(number, mapping),
+                        lease.token,
+                        lease.node,
+                        position,
+                        Ledger(number),
+                        ShardReport(),
+                        origin=ShardOrigin("c"),
+                        parked=change,
+                    )
+                    for number in numbers
+                ]
+                for lease in pair
+            ]
+            self.same(lambda store, index: store.move(mapping, updates[index], tracker=pair[index], wish=wish))
+            for number in numbers:
+                self.same(lambda store, _, number=number: store.load_parked(shard(number, mapping)))  # type: ignore[misc]
+
     @rule(mapping=MAPPINGS, numbers=NUMBERS, pick=st.integers(0, 10))
     def retire(self, mapping: MappingId, numbers: list[int], pick: int) -> None:
         """Forget shards under a tracker's lease, present or past."""
@@ -274,7 +318,7 @@ class Fleet(RuleBasedStateMachine):
         lease, progress = answer
         writer = None if progress.token is None else self.names[progress.token]
         held = None if lease is None else (lease.key, lease.node, self.names[lease.token])
-        return (held, progress.position, writer, progress.node, progress.ledger, progress.report)
+        return (held, progress.position, writer, progress.node, progress.ledger, progress.report, progress.origin)
 
 
 def _with_state(record: Any, state: MappingState) -> Any:
@@ -284,7 +328,8 @@ def _with_state(record: Any, state: MappingState) -> Any:
 def _timeless(record: Any) -> Any:
     if isinstance(record, str):
         return record
-    return (record.id, record.name, record.document, record.revision, record.state, record.state_reason)
+    told = (record.id, record.name, record.document, record.revision, record.state, record.state_reason)
+    return (*told, record.seeks, record.seek)
 
 
 def test_both_stores_answer_alike(redis_url: str) -> None:

@@ -129,6 +129,20 @@ async def test_a_rewind_takes_the_position_back_under_the_same_fencing(store: St
     assert await store.save([update(lease, "1")]) == [BACKWARD]
 
 
+async def test_a_holder_whose_token_was_lost_may_say_an_earlier_position(store: Store, lab: StoreLab) -> None:
+    """Its predecessor, who has told a wiped store first, knows nothing of a move in between."""
+    await track(store)
+    old = await take(store, ANN, shard(0))
+    await store.release([old])
+    new = await take(store, ANN, shard(0))
+    await lab.wipe()
+    assert await store.save([update(old, "9")]) == [SAVED]
+    assert await store.save([update(new, "4")]) == [SAVED]
+    assert (await store.load([shard(0)]))[shard(0)].position == "4"
+    assert await store.save([update(new, "3")]) == [BACKWARD]
+    assert await store.save([update(old, "9")]) == [STALE]
+
+
 async def test_positions_of_128_digits_keep_their_order(store: Store) -> None:
     """Kinesis sequence numbers are compared digit by digit, not as rounded numbers."""
     await track(store)

@@ -50,6 +50,7 @@ class Written:
     shard: str = ""  # of a stream or topic
     sequence: int = 0  # in that
     done: str = ""  # what became of it in the end; empty: it is still owed
+    was: str = ""  # the same before it was to be read again
     failures: int = 0  # function errors that count against the mapping's attempts
     cut_off: int = 0  # calls whose caller ended before it had an answer
     holder: int = 0  # token of the lease under which the following was counted

@@ -67,6 +67,9 @@ class RecordJudge(Protocol):
     def retired(self, shard: ShardKey) -> None:
         """Learn that a shard's progress was forgotten on purpose."""
 
+    def moved(self, shard: ShardKey) -> None:
+        """Learn that a shard is to be read again from its beginning."""
+
     def forgotten(self) -> None:
         """Learn that the store went back to an earlier state, or to none."""
 
@@ -210,6 +213,16 @@ class Judge:
         for key in shards:
             self._tokens[key] = self._redis._token_of(key)
             self._pass(key, lambda judge: judge.retired(key))  # noqa: B023 - called at once
+
+    def moved(self, shards: Sequence[ShardKey]) -> None:
+        """Nobody holds what is moved, and late writes under leases from before are refused."""
+        for key in shards:
+            if key in self._redis._holdings:
+                self.wrong(f"seek: {key} is moved while it is held")
+            if self._redis._token_of(key) <= self._tokens.get(key, 0):
+                self.wrong(f"fencing: {key} is moved, and a save under {self._tokens.get(key)} would be accepted")
+            self._tokens[key] = self._redis._token_of(key)
+            self._pass(key, lambda judge: judge.moved(key))  # noqa: B023 - called at once
 
     def forgotten(self) -> None:
         """Begin the book anew with what the store still knows; until nodes have seen it, leases are in doubt."""

@@ -110,9 +110,9 @@ ANYWHERE = {
 }
 """What may befall any world, and how likely it is beside the others."""
 
-_STREAM = {"reshard": 10, "stream": 2}
+_STREAM = {"reshard": 10, "stream": 2, "seek": 2}
 _QUEUE = {"queue": 3}
-_TOPIC = {"topic": 3}
+_TOPIC = {"topic": 3, "seek": 2}
 
 
 def draw(seed: int) -> Plan:

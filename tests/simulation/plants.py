@@ -60,16 +60,14 @@ class Plant:
 
 
 _STORE = "statemgr.memory_store:MemoryStore"
-_OLDER = "if self._token_of(update.key) > update.token:"
+_OLDER = "if newest > update.token:"
 
 PLANTS: dict[str, Plant] = {
     "no token on the checkpoint": Plant(f"{_STORE}._save", ((_OLDER, "if False:"),), shown_by=22),
     "tokens compared as text": Plant(
-        f"{_STORE}._save", ((_OLDER, "if str(self._token_of(update.key)) > str(update.token):"),), shown_by=177
+        f"{_STORE}._save", ((_OLDER, "if str(newest) > str(update.token):"),), shown_by=143
     ),
-    "present token taken for an old one": Plant(
-        f"{_STORE}._save", ((_OLDER, "if self._token_of(update.key) >= update.token:"),)
-    ),
+    "present token taken for an old one": Plant(f"{_STORE}._save", ((_OLDER, "if newest >= update.token:"),)),
     "trust counted from the reply": Plant(
         "leasing.keeper:Keeper._keep", (("session.term.renewed(asked_at)", "session.term.renewed(self._clock())"),)
     ),
@@ -84,6 +82,13 @@ PLANTS: dict[str, Plant] = {
     ),
     "retries forgotten at hand-over": Plant(
         "pollers.standing:Standing.__init__", (("inherited(stored.attempts, drained=drained)", "{}"),)
+    ),
+    "moved while it is held": Plant(
+        "statemgr.manager:next_step",
+        (("Step(withdraw=True, until_released=True, move=True)", "Step(withdraw=True, move=True)"),),
+    ),
+    "group over a moved checkpoint": Plant(
+        "pollers.sources.kafka:KafkaSource._standing", (("origin == PUT and start is not None", "False"),)
     ),
     "renewed after stepping down": Plant(
         "leasing.keeper:Keeper._keep",

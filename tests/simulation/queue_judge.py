@@ -123,5 +123,9 @@ class QueueJudge:
     def retired(self, shard: ShardKey) -> None:
         """Nothing to judge."""
 
+    def moved(self, shard: ShardKey) -> None:
+        """Never happens: a queue has no positions."""
+        raise AssertionError(f"{shard} is moved")
+
     def forgotten(self) -> None:
         """Nothing to judge."""

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from leasing.term import default_margin_s
 from model.mapping import MappingRecord, MappingState
 from model.mapping_rules import canonical_document
+from model.seek import Move, SeekWish
+from model.shard import BEGINNING, PUT
+from tests.simulation.plan import STREAM, TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -287,6 +290,26 @@ async def topic(world: World) -> None:
     world.topic.brokers.fails = world.topic.usual_fails
 
 
+async def seek(world: World) -> None:
+    """Have a stream or topic read again from its beginning, as an operator would, who takes a while."""
+    if world.stream is not None:
+        mapping, origin, position = STREAM, BEGINNING, None
+        stream = world.stream.stream
+        shards = [shard.id for shard in stream.all.values() if shard.listed_at <= world.loop.now and stream.kept(shard)]
+    elif world.topic is not None:
+        mapping, origin, position = TOPIC, PUT, "0"
+        brokers = world.topic.brokers
+        shards = [f"{brokers.name}-{number}" for number in range(len(brokers.logs))]
+    else:
+        return
+    moves = tuple(Move(shard, position, origin, "0") for shard in shards)
+    await world.sleep(world.random.uniform(0, 5))
+    if not world.redis.door.is_open or world.redis.read_only:
+        return
+    number = await world.redis.wish_seek(mapping, SeekWish(moves, "the world").encode())
+    world.tell(f"{len(shards)} shards are to be read again, by wish {number}")
+
+
 KINDS: dict[str, Callable[[World], Awaitable[None]]] = {
     "crash": crash,
     "pause": pause,
@@ -308,4 +331,5 @@ KINDS: dict[str, Callable[[World], Awaitable[None]]] = {
     "stream": stream,
     "queue": queue,
     "topic": topic,
+    "seek": seek,
 }

@@ -74,6 +74,12 @@ class EngineNode:
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def engine(self) -> Engine:
+        """What was started, once it runs."""
+        assert self._engine is not None
+        return self._engine
+
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Run until drained."""
         self._task = tasks.create_task(self._run(), name=self._name)

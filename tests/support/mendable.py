@@ -77,11 +77,11 @@ def _values(event: dict[str, Any]) -> list[str]:
 
 
 class RedriveCommand:
-    """`esmd redrive` of a node."""
+    """`esmd redrive` of a node, or another `command` that does something with a mapping."""
 
-    def __init__(self, node: NodeProcess, mapping: str, *arguments: str) -> None:
+    def __init__(self, node: NodeProcess, mapping: str, *arguments: str, command: str = "redrive") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "node", "redrive", mapping, "--url", f"http://{node.address}", *arguments],
+            [sys.executable, "-m", "node", command, mapping, "--url", f"http://{node.address}", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -100,9 +100,11 @@ class RedriveCommand:
         return self._process.returncode, out.decode(), err.decode()
 
 
-async def redrive(node: NodeProcess, mapping: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+async def redrive(
+    node: NodeProcess, mapping: str, *arguments: str, command: str = "redrive"
+) -> tuple[int, dict[str, Any]]:
     """Redrive; return the exit status and the document that it prints."""
-    status, out, err = await RedriveCommand(node, mapping, "--json", *arguments).ended()
+    status, out, err = await RedriveCommand(node, mapping, "--json", *arguments, command=command).ended()
     assert out, err
     document: dict[str, Any] = json.loads(out)
     return status, document

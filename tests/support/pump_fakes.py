@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from model.invocation import Invocation
     from model.outcome import Outcome
     from pollers.failure_document import Failure
+    from pollers.seeking import Found, Place
 
 MAPPING = MappingId("4f6e3f0e-0000-4000-8000-000000000001")
 TOKEN = FencingToken(7)
@@ -175,13 +176,18 @@ class FakeReader:
 
 
 class FakeSource:
-    """Shards in memory."""
+    """Shards in memory. `found` are the places that an operator asks for."""
 
     def __init__(self, shards: dict[str, list[Raw]], *, default: Position | None = None) -> None:
         self.contents = shards
         self.default = default
         self.readers: list[FakeReader] = []
         self.errors: deque[Exception] = deque()
+        self.found: dict[str, Found] = {}
+
+    async def find(self, shard: SourceShard, place: Place, before: ShardProgress) -> Found:
+        """Return what a test has set."""
+        return self.found[shard.id]
 
     async def shards(self) -> list[SourceShard]:
         """List them."""

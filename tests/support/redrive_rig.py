@@ -158,13 +158,17 @@ class RedriveRig:
         return Redrive(
             self.parts,
             self.archive,
-            reader=DocumentReader(SOURCE, FUNCTION_ARN),
+            read=lambda found: DocumentReader(SOURCE, FUNCTION_ARN).read(found.body),
+            took=self._took,
             rereading=self,
             token_of=self._token_of,
             listener=self,
             wishes=Wishes(**{"before_ms": AT_MS, **wishes}),
             stop=self.stop,
         )
+
+    def _took(self, records: int) -> None:
+        self.counters.redriven += records
 
     @property
     def taken(self) -> list[int]:

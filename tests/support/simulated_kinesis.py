@@ -191,6 +191,10 @@ class SimulatedStream:
         """Whether the shard's records are still there."""
         return shard.closed_at is None or true_time() < shard.closed_at + self._retention_s
 
+    def now_s(self) -> float:
+        """Return the epoch seconds by the stream's clock."""
+        return self._epoch_s + true_time()
+
     def behind_ms(self, shard: SimulatedShard, place: int) -> int:
         """Tell how far a reader is behind that has read everything before a place."""
         if place == len(shard.rows):

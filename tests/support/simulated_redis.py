@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from model.errors import StoreUnavailableError
+from model.progress import SaveResult
 from statemgr.memory_store import MemoryStore
 from tests.support.wire import Door
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from model.ids import FencingToken, MappingId, NodeId, ShardId, ShardKey
     from model.lease import Lease, Member, TickReply
     from model.mapping import MappingRecord
-    from model.progress import ProgressUpdate, SaveResult, ShardProgress
+    from model.progress import ProgressUpdate, ShardProgress
     from tests.support.virtual_loop import VirtualLoop
 
 
@@ -51,6 +52,9 @@ class StoreWatch(Protocol):
 
     def retired(self, shards: Sequence[ShardKey]) -> None:
         """See progress forgotten on purpose."""
+
+    def moved(self, shards: Sequence[ShardKey]) -> None:
+        """See positions moved at an operator's wish."""
 
     def forgotten(self) -> None:
         """See the store go back to an earlier state, or to none."""
@@ -155,6 +159,22 @@ class SimulatedRedis(MemoryStore):
         if self.watch is not None and retired:
             self.watch.retired(known)
         return retired
+
+    async def wish_seek(self, mapping: MappingId, wish: str) -> int | None:
+        """See `MappingStore.wish_seek`."""
+        self._writable()
+        return await super().wish_seek(mapping, wish)
+
+    async def move(
+        self, mapping: MappingId, updates: Sequence[ProgressUpdate], *, tracker: Lease, wish: int
+    ) -> SaveResult:
+        """See `MappingStore.move`."""
+        self._writable()
+        wished = {record.seeks for record in self._mappings.values() if record.id == mapping and record.seek}
+        result = await super().move(mapping, updates, tracker=tracker, wish=wish)
+        if self.watch is not None and result is SaveResult.SAVED and wish in wished:
+            self.watch.moved([update.key for update in updates])
+        return result
 
     async def put_mapping(self, *args: Any, **kwargs: Any) -> Any:
         """See `MappingStore.put_mapping`."""

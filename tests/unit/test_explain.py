@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from controlplane.explain import read_explanation
 from controlplane.plain_words import span
-from controlplane.status import nothing_live
+from controlplane.status import nothing_live, read_status
 from model.errors import NotFoundError
 from model.ids import TRACKER, ShardKey
 from model.lease import Member, Role
@@ -262,6 +262,18 @@ async def test_the_mappings_own_state_and_its_reason(store: MemoryStore) -> None
     assert told["summary"] == [
         "orders is disabled and reads nothing; its checkpoints stay where they are until it is enabled."
     ]
+
+
+async def test_a_mapping_that_is_moved_says_so(store: MemoryStore) -> None:
+    """In the summary, and in the status as a flag, until the wish is met."""
+    tracker = await enabled(store)
+    await store.wish_seek(ORDERS, "{}")
+    moving = await explained(store)
+    assert moving["summary"] == ["orders is being moved to another position: what is under way is finished first."]
+    assert (await read_status(store, ANN)).mappings[0].seeking
+    await store.move(ORDERS, [], tracker=tracker, wish=1)
+    assert not (await explained(store))["seeking"]
+    assert not (await read_status(store, ANN)).mappings[0].seeking
 
 
 async def test_a_mapping_is_found_by_name_or_id(store: MemoryStore) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from node.redrive import Redrives
+    from node.replay import Replays
+    from node.seek import Seeks
     from tests.support.fake_node import FakeNode
 
 NOW_S = 1_790_000_000.0
@@ -72,7 +74,13 @@ async def document() -> dict[str, Any]:
 async def served(store: MemoryStore) -> AsyncIterator[aiohttp.ClientSession]:
     """Serve a store's explanations; yield a client of it."""
     redrives = cast("Redrives", None)  # not asked for
-    api = MappingApi(explain=lambda name: read_explanation(store, ANN, name, now_s=NOW_S), redrives=redrives)
+    seeks, replays = cast("Seeks", None), cast("Replays", None)  # same
+    api = MappingApi(
+        explain=lambda name: read_explanation(store, ANN, name, now_s=NOW_S),
+        redrives=redrives,
+        replays=replays,
+        seeks=seeks,
+    )
 
     async def status() -> Any:
         raise NotImplementedError

@@ -13,7 +13,13 @@ from model.errors import LeaseLostError, SourceRefusedError, SourceUnavailableEr
 from model.ids import TRACKER, FencingToken, NodeId, Position, ShardId, ShardKey
 from model.lease import Member
 from model.mapping import MappingRecord, MappingState
-from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState
+from model.progress import (
+    Ledger,
+    ProgressUpdate,
+    SaveResult,
+    ShardReport,
+    ShardState,
+)
 from model.shard import BEGINNING, SourceShard
 from statemgr.manager import Step, Tracker, next_step
 from statemgr.memory_store import MemoryStore
@@ -46,6 +52,15 @@ NODE = NodeId("node-a")
 def test_each_state_has_its_step(state: MappingState, *, enabled: bool, step: Step) -> None:
     """The table of the state manager."""
     assert next_step(state, enabled=enabled) == step
+
+
+@pytest.mark.parametrize("state", [state for state in MappingState if state is not MappingState.DELETING])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_wish_to_move_comes_before_all_but_deletion(state: MappingState, *, enabled: bool) -> None:
+    """Nothing is read until it is met, whatever else is asked for; a mapping that goes is not moved any more."""
+    assert next_step(state, enabled=enabled, seeking=True) == Step(withdraw=True, until_released=True, move=True)
+    deleting = next_step(MappingState.DELETING, enabled=enabled, seeking=True)
+    assert deleting == Step(withdraw=True, until_released=True, remove=True)
 
 
 class Rig:

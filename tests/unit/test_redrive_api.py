@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from model.mapping import EventSourceMapping
     from node.redrive_parts import RedriveParts
+    from node.replay import Replays
     from node.runtimes import Runtimes
+    from node.seek import Seeks
 
 DOCUMENT = {
     "Name": "orders",
@@ -87,7 +89,9 @@ async def served(script: FakeJobs) -> AsyncIterator[tuple[aiohttp.ClientSession,
         ready=Readiness,
         metrics=lambda _accept: Exposition("text/plain", b""),
         status=unasked,
-        routes=MappingApi(explain=unasked, redrives=redrives).routes(),
+        routes=MappingApi(
+            explain=unasked, redrives=redrives, replays=cast("Replays", None), seeks=cast("Seeks", None)
+        ).routes(),
     )
     listen = ListenAddress("127.0.0.1", 0)
     async with serving(application(surface), listen) as address, aiohttp.ClientSession(f"http://{address}") as client:

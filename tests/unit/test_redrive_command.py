@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from node import cli
-from node.commands.redrive import _Bar, _Outcome
+from node.following import Bar, Told
 from tests.support.fake_node import fake_node
 
 if TYPE_CHECKING:
@@ -174,9 +174,9 @@ def test_the_bar_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120, highlight=False)
     monkeypatch.setattr("node.printing.console", lambda _file: console)
-    with _Bar() as bar:
+    with Bar() as bar:
         for line in (BEGIN, PROGRESS, {"event": "waiting", "error": "42\x1b9", "retry_in_s": 1}, {"event": "alive"}):
-            bar(line, _Outcome())
+            bar(line, Told())
         console.print(bar._progress)
     text = shown.getvalue()
     assert "documents from SQS queue q" in text

@@ -15,6 +15,7 @@ from model.errors import SourceRefusedError
 from model.ids import MappingId, ShardId, ShardKey
 from model.mapping import EventSourceMapping, MissedFirings, ScheduleSource
 from model.outcome import Delivered, FunctionFailed
+from model.progress import ShardProgress
 from model.record import Places
 from model.schedule import parse_schedule
 from pollers.checkpointer import Checkpointer
@@ -23,6 +24,7 @@ from pollers.firings import Due, next_due, position_of, read_position
 from pollers.pump import Pump
 from pollers.pump_parts import PumpParts
 from pollers.retrying import RetryPolicy
+from pollers.seeking import Beginning
 from pollers.sources.schedule import SHARD, Firing, Schedules
 from pollers.sources.schedule_envelope import ScheduleBatchInfo, ScheduleEnvelope
 from tests.support.pump_fakes import FakeLease, open_gate
@@ -343,3 +345,12 @@ async def test_there_is_one_shard() -> None:
     await reader.close()
     with pytest.raises(SourceRefusedError, match="is closed"):
         await reader.read(1)
+
+
+async def test_a_schedule_is_not_moved() -> None:
+    """It has no past to go back to; what to do instead is said."""
+    rig = Rig()
+    source = Schedules(rig.mapping, count_missed=lambda _count: None)
+    (shard,) = await source.shards()
+    with pytest.raises(SourceRefusedError, match="no positions to move to"):
+        await source.find(shard, Beginning(), ShardProgress())

@@ -40,7 +40,16 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
     assert list(status) == ["node", "nodes", "mappings"]
     assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s", "zone"]
     (mapping,) = status["mappings"]
-    assert list(mapping) == ["name", "uuid", "state", "last_processing_result", "circuit", "ledger", "shards"]
+    assert list(mapping) == [
+        "name",
+        "uuid",
+        "state",
+        "last_processing_result",
+        "circuit",
+        "ledger",
+        "shards",
+        "seeking",
+    ]
     assert list(mapping["circuit"]) == ["state", "since_s", "retry_in_s", "last_error", "limit"]
     counts = ["polled", "delivered", "filtered", "destination", "dropped", "parked", "in_flight", "balanced"]
     assert list(mapping["ledger"]) == counts

@@ -23,7 +23,7 @@ if present then
 end
 packed = cmsgpack.pack({
   mapping, name, document, revision + 1, state, reason, now_us(), present and present[8] or 0, present and present[9] or 0,
-  applied
+  applied, present and present[11] or 0, present and present[12] or ''
 })
 redis.call('HSET', MAPPINGS, mapping, packed)
 redis.call('HSET', NAMES, name, mapping)

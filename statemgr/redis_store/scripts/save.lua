@@ -20,7 +20,7 @@ for i = 1, #updates, 6 do
   end
   if newest ~= token and tonumber(newest) > tonumber(token) then
     results[#results + 1] = 't'
-  elseif position ~= '' and forward and before and (#position < #before or (#position == #before and position < before)) then
+  elseif position ~= '' and forward and newest == token and before and (#position < #before or (#position == #before and position < before)) then
     results[#results + 1] = 'b'
   elseif change and change[1] ~= '' and change[1] ~= (redis.call('HGET', lot, 'rev') or '0') then
     results[#results + 1] = 'i'
