@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from config.intrinsics import Intrinsics, UnresolvedError
+from config.to_cloudformation import METADATA, OURS
 from model.problem import Problem, child_path
 from model.rules.parameters import PARAMETERS
 from model.rules.shapes import Boolean, Integer, ListOf, Table
@@ -57,7 +58,7 @@ def read_template(value: object, aws: AwsSettings) -> tuple[list[TemplateMapping
         path = child_path(child_path("Resources", logical_id), "Properties")
         properties = resource.get("Properties")
         if resource.get("Type") == _ESM and reading.deployed(resource, path):
-            reading.mapping(logical_id, properties, path)
+            reading.mapping(logical_id, properties, path, ours=_ours(resource))
         elif resource.get("Type") == _SAM_FUNCTION and reading.deployed(resource, path):
             reading.sam_function(logical_id, properties, path)
     return reading.found, reading.problems
@@ -81,8 +82,8 @@ class _Reading:
             return True
         return self._intrinsics.resolve({"Condition": condition}, path, self.problems) is True
 
-    def mapping(self, logical_id: str, properties: object, path: str, *, function_name: str | None = None) -> None:
-        """Take up a resource's properties as they are."""
+    def mapping(self, logical_id: str, properties: object, path: str, *, ours: Mapping[str, object]) -> None:
+        """Take up a resource's properties as they are, and `ours` over them."""
         before = len(self.problems)
         document = self._intrinsics.resolve(properties, path, self.problems)
         if len(self.problems) > before:
@@ -90,8 +91,7 @@ class _Reading:
         if not isinstance(document, dict):
             self.problems.append(Problem(path, f"must be a mapping, not {kind_of(properties)}"))
             return
-        if function_name is not None:
-            document["FunctionName"] = function_name
+        document.update(ours)
         self._take(logical_id, document, path)
 
     def sam_function(self, logical_id: str, properties: object, path: str) -> None:
@@ -139,6 +139,13 @@ class _Reading:
             if key in PARAMETERS:
                 document[key] = _typed(PARAMETERS[key].shape, value)
         self.found.append(TemplateMapping(document, path))
+
+
+def _ours(resource: Mapping[str, Any]) -> dict[str, object]:
+    """Return what `esmd export` has put into a resource's Metadata: what CloudFormation has no properties for."""
+    metadata = resource.get("Metadata")
+    ours = metadata.get(METADATA) if isinstance(metadata, dict) else None
+    return {key: ours[key] for key in (*OURS, "FunctionName") if key in ours} if isinstance(ours, dict) else {}
 
 
 def _without_sam_spelling(given: dict[str, Any], kind: str) -> dict[str, object]:

@@ -36,6 +36,8 @@ SUMMARIES = {
     "filter": "Test an event against an EventBridge pattern.",
     "invoke": "Call a function through the front end.",
     "replay": "Deliver a range of records again.",
+    "import": "Read the event source mappings of an AWS account.",
+    "export": "Write mappings as a CloudFormation template.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
 }
 """Every command with its line in `esmd --help`, so that showing the help loads none of them."""
