@@ -89,11 +89,11 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes as they come: a request in pieces, or one and a half."""
-        if not self._in_body:
-            self._head_bytes += len(data)
-        if self._waiting or self._head_bytes > _MAX_HEAD_BYTES:
+        if self._waiting:
             self.abort()
             return
+        if not self._in_body:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -101,6 +101,8 @@ class _Connection(asyncio.Protocol):
             return
         if self._complete:
             self._handle()
+        elif not self._in_body and self._head_bytes > _MAX_HEAD_BYTES:
+            self.abort()
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -28,6 +28,7 @@ class Rig:
         self.connected: list[Runtime] = []
         self.idle = asyncio.Event()
         self.api = RuntimeApi(on_idle=self.idle.set, on_failed=lambda: None)
+        self.server = RuntimeServer(self.api, user=None)
 
     async def connect(self) -> Runtime:
         """Connect once more."""
@@ -78,13 +79,12 @@ async def served() -> AsyncIterator[Rig]:
     """Serve."""
     listener = socket.create_server(("127.0.0.1", 0))
     rig = Rig(listener.getsockname()[1])
-    server = RuntimeServer(rig.api, user=None)
-    await server.start(listener)
+    await rig.server.start(listener)
     try:
         yield rig
     finally:
-        await server.stop()
-        await server.stop()
+        await rig.server.stop()
+        await rig.server.stop()
         for runtime in rig.connected:
             runtime.close()
         await asyncio.sleep(0)  # what was closed lets go of its socket in the loop's next turn
@@ -116,6 +116,20 @@ async def test_an_event_and_its_response_in_pieces() -> None:
         rig.api.begin(Event(large, {"Lambda-Runtime-Client-Context": '{\r\n"a": 1}'}, "two", "attempt"))
         _, headers, body = await runtime.answer()
         assert (body, headers["Lambda-Runtime-Client-Context"]) == (large, '{  "a": 1}')
+
+
+async def test_a_large_response_in_one_go() -> None:
+    """Head and body may come in one piece, larger than a head may be, where the node was late to read."""
+    async with served() as rig:
+        runtime = await rig.connect()
+        await rig.asked(runtime)
+        rig.api.begin(EVENT)
+        await runtime.answer()
+        (connection,) = rig.server.connections
+        connection.data_received(response(b"x" * 200_000))
+        assert (await runtime.answer())[0] == 202
+        assert rig.api.answer is not None
+        assert len(rig.api.answer.payload) == 200_000
 
 
 async def test_a_chunked_response_after_a_word_of_leave() -> None:
