@@ -13,6 +13,7 @@ from model.ids import TRACKER, ShardKey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from model.function_config import FunctionPart, FunctionTable, StoredPart
     from model.ids import FencingToken, MappingId, NodeId, ShardId, ShardOrigin
     from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
@@ -177,8 +178,40 @@ class MappingStore(Protocol):
         """
 
 
+class FunctionConfigs(Protocol):
+    """What API and files say of functions, for the whole fleet.
+
+    Each change raises the mappings revision and wakes the fleet, so that nodes read it again.
+    """
+
+    async def functions(self) -> FunctionTable:
+        """Read all parts of all functions of which anything was ever said."""
+
+    async def put_part(
+        self,
+        function: str,
+        part: FunctionPart,
+        document: bytes | None,
+        *,
+        applied: str | None = None,
+        seen: int | None = None,
+    ) -> StoredPart:
+        """Replace one part of a function; the others are not touched. Returns it as stored, with its new time.
+
+        None says that there is none any more. `applied` None keeps the present mark. Raises `ConflictError` when the
+        table's revision is not `seen`: so what holds among functions, or within a part, can be checked before.
+        """
+
+    async def forget_function(self, function: str) -> None:
+        """Remove all parts of a function. No error if there are none."""
+
+
 class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
     """All of it: what `statemgr.memory_store` and `statemgr.redis_store` provide."""
+
+    @property
+    def functions(self) -> FunctionConfigs:
+        """What is said of functions."""
 
     async def ping(self) -> None:
         """Return when the store answers and can be written to."""

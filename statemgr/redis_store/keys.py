@@ -5,7 +5,8 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
 (10,000 shards take about 10 MB). Two fleets on one Redis have different namespaces. An ACL user needs
 `~esmd:{namespace}:*` and `&esmd:{namespace}:*`.
 
-    meta       hash    incarnation, version, mappings_revision, token (the highest ever given out or seen)
+    meta       hash    incarnation, version, mappings_revision, functions_revision, token (the highest ever given out or
+                       seen)
     members    hash    node -> "TTL_US DRAINING|ROLES|ZONE ADDRESS"
     expiry     zset    node -> when its membership ends, microseconds by Redis's clock
     mappings   hash    mapping -> msgpack [id, name, document, revision, state, reason, modified_us, drained,
@@ -19,6 +20,8 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     progress:MAPPING  hash, per shard up to four fields: t/SHARD token, p/SHARD position, o/SHARD origin, d/SHARD
                       msgpack of everything else
     parked:MAPPING/SHARD  hash, the shard's parking lot: rev its revision, POSITION msgpack of a parked record
+    functions  hash    function/part -> msgpack [document or false, applied, modified_us]
+    reserved_concurrency  hash  function -> its reserved concurrency, the same as in its part
     wake       channel of empty messages: the snapshot or the mappings changed
 """
 
@@ -47,6 +50,8 @@ class Keys:
         self.meta = self._key("meta")
         self.removed = self._key("removed")
         self.wake = self._key("wake")
+        self.functions = self._key("functions")
+        self.reserved_concurrency = self._key("reserved_concurrency")
 
     def progress(self, mapping: MappingId) -> bytes:
         """Return the key of a mapping's progress."""

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import uuid
-from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
@@ -28,7 +26,9 @@ from model.progress import SaveResult
 from statemgr.cancelling import cancellation_kept
 from statemgr.redis_store import codec
 from statemgr.redis_store.connect import RedisClients, connect
+from statemgr.redis_store.functions import RedisFunctions
 from statemgr.redis_store.keys import DEFAULT_NAMESPACE, Keys
+from statemgr.redis_store.script import Script
 from statemgr.redis_store.wakes import listen
 from statemgr.stores import check_tracker, wanted_sources
 
@@ -48,23 +48,12 @@ _RESULTS = {ord("s"): SaveResult.SAVED, ord("t"): SaveResult.STALE, ord("b"): Sa
             ord("i"): SaveResult.INCOMPLETE}  # fmt: skip
 
 
-class _Script:
-    """A script's text and its SHA-1, by which Redis remembers it."""
-
-    def __init__(self, name: str, *, common: bool = True) -> None:
-        folder = resources.files("statemgr.redis_store") / "scripts"
-        names = ["common.lua", f"{name}.lua"] if common else [f"{name}.lua"]
-        self.name = name
-        self.text = "".join((folder / file).read_text(encoding="utf-8") for file in names).encode()
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
-
-
-_BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(_Script, ("beat", "leave", "snapshot", "acquire", "release"))
-_PUT_MAPPING, _MAPPINGS, _SET_STATE = map(_Script, ("put_mapping", "mappings", "set_state"))
-_SET_WANTED, _REMOVE_MAPPING, _PING = map(_Script, ("set_wanted", "remove_mapping", "ping"))
-_REPORT_DRAINED, _TRY_PARKED, _RETIRE = map(_Script, ("report_drained", "try_parked", "retire"))
-_WISH_SEEK, _MOVE = map(_Script, ("wish_seek", "move"))
-_SAVE, _LOAD = _Script("save", common=False), _Script("load", common=False)
+_BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(Script, ("beat", "leave", "snapshot", "acquire", "release"))
+_PUT_MAPPING, _MAPPINGS, _SET_STATE = map(Script, ("put_mapping", "mappings", "set_state"))
+_SET_WANTED, _REMOVE_MAPPING, _PING = map(Script, ("set_wanted", "remove_mapping", "ping"))
+_REPORT_DRAINED, _TRY_PARKED, _RETIRE = map(Script, ("report_drained", "try_parked", "retire"))
+_WISH_SEEK, _MOVE = map(Script, ("wish_seek", "move"))
+_SAVE, _LOAD = Script("save", common=False), Script("load", common=False)
 
 
 class RedisStore:
@@ -79,6 +68,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._closed = False
+        self.functions = RedisFunctions(self._fleet, self._keys)
 
     @classmethod
     def from_url(
@@ -284,16 +274,16 @@ class RedisStore:
         return codec.tick_reply(await self._run(_BEAT, self._keys.fleet, args, queue=False))
 
     async def _as_tracker(
-        self, script: _Script, mapping: MappingId, tracker: Lease, *args: Any, more_keys: Sequence[bytes] = ()
+        self, script: Script, mapping: MappingId, tracker: Lease, *args: Any, more_keys: Sequence[bytes] = ()
     ) -> bool:
         check_tracker(tracker, mapping)
         keys = [self._keys.progress(mapping), *more_keys]
         return bool(await self._fleet(script, [mapping, tracker.token, *args], keys))
 
-    async def _fleet(self, script: _Script, args: Sequence[Any] = (), more_keys: Sequence[bytes] = ()) -> Any:
+    async def _fleet(self, script: Script, args: Sequence[Any] = (), more_keys: Sequence[bytes] = ()) -> Any:
         return await self._run(script, [*self._keys.fleet, *more_keys], [self._keys.wake, *args])
 
-    async def _run(self, script: _Script, keys: Sequence[bytes], args: Sequence[Any], *, queue: bool = True) -> Any:
+    async def _run(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], *, queue: bool = True) -> Any:
         try:
             return await self._call(script.name, "EVALSHA", script.sha, len(keys), *keys, *args, queue=queue)
         except NoScriptError:  # a server that was restarted or failed over; EVAL also makes it remember

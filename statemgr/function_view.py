@@ -1,0 +1,31 @@
+"""What API and files say of functions, as this node last read it from the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model.function_config import FunctionTable
+
+if TYPE_CHECKING:
+    from model.function_config import FunctionConfig
+    from statemgr.stores import FunctionConfigs
+
+
+class FunctionView:
+    """A copy of the table. Whoever hears that the mappings' revision changed has it read again."""
+
+    def __init__(self, store: FunctionConfigs) -> None:
+        self._store = store
+        self._read = False
+        self.table = FunctionTable()
+
+    async def read(self) -> None:
+        """Read the table anew. Raises `StoreUnavailableError`, and the copy stays as it is."""
+        self.table = await self._store.functions()
+        self._read = True
+
+    async def function_config(self, function: str) -> FunctionConfig:
+        """Return what holds for a function. Raises `StoreUnavailableError` only when nothing was ever read."""
+        if not self._read:
+            await self.read()
+        return self.table.config(function)
