@@ -18,6 +18,7 @@ from yarl import URL
 from invocation.aws_json import AwsJson
 from invocation.classify import Answer, Failure, FailureKind, TargetKind, classify, head_decides
 from invocation.container_pool import ContainerPool
+from invocation.counted import CountedRunner, CountedTarget
 from invocation.headers import OURS, invocation_headers
 from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from invocation.counted import Counter
+    from invocation.invoking import NotInvoked
     from invocation.local_target import FunctionRunner
     from invocation.settings import FunctionSettings
     from invocation.signing import Signer
@@ -60,7 +63,7 @@ class RemoteTarget(InvokeTarget, Protocol):
     def full(self) -> bool:
         """Whether a call would have to wait for others to end."""
 
-    async def call(self, event: bytes, headers: Mapping[str, str]) -> Answer | Failure:
+    async def call(self, event: bytes, headers: Mapping[str, str]) -> Answer | Failure | NotInvoked:
         """Call the function once, with these headers besides the target's own. Raises nothing but CancelledError."""
 
 
@@ -194,13 +197,16 @@ class RieTarget:
             self.pool.give_back(container, alive=answered)
 
 
-async def _classified(target: RemoteTarget, invocation: Invocation) -> Outcome:
+async def _classified(target: UrlTarget | LambdaTarget | RieTarget, invocation: Invocation) -> Outcome:
     came = await target.call(invocation.event, invocation_headers(invocation))
     return classify(target.kind, came, now=time.time())
 
 
 class Targets:
-    """All targets of a node, over one set of connections. Use as an async context manager."""
+    """All targets of a node, over one set of connections. Use as an async context manager.
+
+    `counter` holds their invocations against the limits of their functions; without it there are none.
+    """
 
     def __init__(
         self,
@@ -211,8 +217,10 @@ class Targets:
         embedded_aws: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         runner: FunctionRunner | None = None,
+        counter: Counter | None = None,
     ) -> None:
-        self._runner = runner
+        self._runner = CountedRunner(runner, counter) if runner is not None and counter is not None else runner
+        self._counter = counter
         self._resolver = resolver
         self._transport = Transport(ssl_context=ssl_context)
         self._credentials = AwsCredentials()
@@ -246,11 +254,13 @@ class Targets:
         return AwsSigner(service, self._credentials, region=self._region, endpoint_url=self._aws_endpoint_url)
 
     def make(self, settings: FunctionSettings) -> RemoteTarget | LocalTarget:
-        """Make the target for a function. Raises as `make_target`."""
+        """Make the target for a function, whose invocations count. Raises as `make_target`."""
         target = make_target(settings, self._transport, self._resolver, self._signer, self._runner)
+        if isinstance(target, LocalTarget):
+            return target  # its runner counts
         if isinstance(target, RieTarget):
             self._pools.append(target.pool)
-        return target
+        return target if self._counter is None else CountedTarget(target, settings.name, self._counter)
 
 
 def make_target(

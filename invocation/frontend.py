@@ -117,6 +117,8 @@ class FrontEnd:
         if target.full:
             return error_answer(throttled(own_limit=True))
         came = await target.call(event, _headers(target.kind, head, request_id))
+        if isinstance(came, NotInvoked):
+            return error_answer(came)
         return remote_answer(target.kind, came, timeout_s=function.timeout_s, request_id=request_id, now=time.time())
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from model.function_config import FunctionTable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model.function_config import FunctionConfig
     from statemgr.stores import FunctionConfigs
 
@@ -18,10 +20,14 @@ class FunctionView:
         self._store = store
         self._read = False
         self.table = FunctionTable()
+        self.reserved: Mapping[str, int] = {}
+        """The concurrency reserved for functions; another mapping when anything has changed."""
 
     async def read(self) -> None:
         """Read the table anew. Raises `StoreUnavailableError`, and the copy stays as it is."""
-        self.table = await self._store.functions()
+        table = await self._store.functions()
+        if table != self.table:
+            self.table, self.reserved = table, table.reserved()
         self._read = True
 
     async def function_config(self, function: str) -> FunctionConfig:

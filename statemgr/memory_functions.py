@@ -31,7 +31,11 @@ class MemoryFunctions:
 
     async def functions(self) -> FunctionTable:
         """See `FunctionConfigs.functions`."""
-        return FunctionTable(self._revision, {name: dict(parts) for name, parts in self._functions.items()})
+        return self._table()
+
+    def reserved(self) -> dict[str, int]:
+        """Return each function's reserved concurrency."""
+        return self._table().reserved()
 
     async def put_part(
         self,
@@ -55,6 +59,9 @@ class MemoryFunctions:
         """See `FunctionConfigs.forget_function`."""
         if self._functions.pop(function, None) is not None:
             self._revise()
+
+    def _table(self) -> FunctionTable:
+        return FunctionTable(self._revision, {name: dict(parts) for name, parts in self._functions.items()})
 
     def _revise(self) -> None:
         self._revision = self._raised(self._revision)

@@ -16,6 +16,7 @@ from model.errors import ConflictError
 from model.ids import TRACKER, FencingToken, ShardKey
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
 from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
+from statemgr.memory_concurrency import MemoryConcurrency
 from statemgr.memory_functions import MemoryFunctions
 from statemgr.memory_tables import (
     Reservation,
@@ -46,12 +47,14 @@ class MemoryStore:
         self._clock = clock
         self._listeners: dict[asyncio.Event, None] = {}  # in order, so that a simulation runs alike each time
         self.functions = MemoryFunctions(clock, raised=self._raised, changed=self._mappings_changed)
+        self.concurrency = MemoryConcurrency(clock, reserved=self.functions.reserved)
         self._forget()
 
     def wipe(self) -> None:
         """Forget everything, as a Redis does that restarts without its files. Nobody is woken."""
         self._forget()
         self.functions.wipe()
+        self.concurrency.wipe()
 
     def _forget(self) -> None:
         self._incarnation = uuid.uuid4().hex

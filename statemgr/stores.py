@@ -13,6 +13,7 @@ from model.ids import TRACKER, ShardKey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from model.concurrency import CountReply, Pool, PoolWish
     from model.function_config import FunctionPart, FunctionTable, StoredPart
     from model.ids import FencingToken, MappingId, NodeId, ShardId, ShardOrigin
     from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
@@ -206,12 +207,37 @@ class FunctionConfigs(Protocol):
         """Remove all parts of a function. No error if there are none."""
 
 
+class ConcurrencyStore(Protocol):
+    """Who holds how many slots of which pool (`model.concurrency`). Limits are those of `FunctionConfigs`."""
+
+    async def count(
+        self, holder: str, wishes: Sequence[PoolWish], *, ttl_s: float, account: int, holders: int, rank: int
+    ) -> CountReply:
+        """State what a holder has in use, give back and take slots, of several pools in one step.
+
+        What live holders hold of a pool together does not exceed its limit, but for slots in use that were taken when
+        the limit was higher, or while the holder was not known here; then nobody gets more. The holder, and with it
+        all it holds, is live for `ttl_s` from now on. `account` is the concurrency of all functions together.
+
+        After a time in which nobody counted, a memory that is lost included, nobody gets more for `ttl_s` than
+        its fallback share: the others may be at work on theirs. `holders` and `rank` say which share that is, as the
+        holder was told last; 1 and 0 for one that knows of nobody.
+        """
+
+    async def stop_counting(self, holder: str, pools: Sequence[Pool]) -> None:
+        """Forget a holder and what it holds of these pools. No error if it is unknown."""
+
+
 class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
     """All of it: what `statemgr.memory_store` and `statemgr.redis_store` provide."""
 
     @property
     def functions(self) -> FunctionConfigs:
         """What is said of functions."""
+
+    @property
+    def concurrency(self) -> ConcurrencyStore:
+        """How many invocations are under way."""
 
     async def ping(self) -> None:
         """Return when the store answers and can be written to."""

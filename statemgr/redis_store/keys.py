@@ -22,6 +22,9 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     parked:MAPPING/SHARD  hash, the shard's parking lot: rev its revision, POSITION msgpack of a parked record
     functions  hash    function/part -> msgpack [document or false, applied, modified_us]
     reserved_concurrency  hash  function -> its reserved concurrency, the same as in its part
+    counting   hash    last_us (when anybody counted slots last), calm_us (until when only shares are granted)
+    counting_holders  zset  holder of slots -> when it expires, microseconds by Redis's clock
+    slots:POOL  hash   holder -> slots it holds; POOL is a function with reserved concurrency, or empty
     wake       channel of empty messages: the snapshot or the mappings changed
 """
 
@@ -31,6 +34,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from model.concurrency import Pool
     from model.ids import MappingId, ShardKey
 
 DEFAULT_NAMESPACE = "default"
@@ -52,6 +56,8 @@ class Keys:
         self.wake = self._key("wake")
         self.functions = self._key("functions")
         self.reserved_concurrency = self._key("reserved_concurrency")
+        self.counting = self._key("counting")
+        self.counting_holders = self._key("counting_holders")
 
     def progress(self, mapping: MappingId) -> bytes:
         """Return the key of a mapping's progress."""
@@ -60,6 +66,10 @@ class Keys:
     def parked(self, shard: ShardKey) -> bytes:
         """Return the key of a shard's parking lot."""
         return self._key(f"parked:{shard}")
+
+    def slots(self, pool: Pool) -> bytes:
+        """Return the key of who holds slots of a pool."""
+        return self._key(f"slots:{pool}")
 
     def _key(self, name: str) -> bytes:
         return (self._prefix + name).encode()

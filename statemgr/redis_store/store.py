@@ -25,6 +25,7 @@ from model.lease import Lease
 from model.progress import SaveResult
 from statemgr.cancelling import cancellation_kept
 from statemgr.redis_store import codec
+from statemgr.redis_store.concurrency import RedisConcurrency
 from statemgr.redis_store.connect import RedisClients, connect
 from statemgr.redis_store.functions import RedisFunctions
 from statemgr.redis_store.keys import DEFAULT_NAMESPACE, Keys
@@ -69,6 +70,7 @@ class RedisStore:
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._closed = False
         self.functions = RedisFunctions(self._fleet, self._keys)
+        self.concurrency = RedisConcurrency(self._run, self._keys)
 
     @classmethod
     def from_url(
