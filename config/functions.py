@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, UrlFunction
+from model.concurrency import LEAST_UNRESERVED
+from model.function_config import FunctionPart
+from model.function_rules import PART_FIELDS, event_invoke_problem, part_documents
 from model.rules.checking import INVALID
 from model.rules.parameters import FUNCTION
 from model.rules.shapes import Boolean, Choice, Field, Integer, ListOf, MapOf, Number, Table, Text, text
@@ -45,18 +48,21 @@ KINDS: Mapping[str, Table] = {
         _TIMEOUT,
         _HTTP,
         Field("headers", MapOf(text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "a header name"), _HEADER, 50), "Request headers"),
+        *PART_FIELDS,
     )),
     "arn": Table((
         Field("arn", Text(1, 256, text(r"arn:aws[a-z0-9-]*:lambda:.+", "a function ARN").pattern, "a function ARN"),
               "Lambda function; requests are signed by the SDK", required=True),
         _TIMEOUT,
         _HTTP,
+        *PART_FIELDS,
     )),
     "rie": Table((
         Field("rie", ListOf(ENDPOINT, 1, 1000, unique=True),
               "Runtime Interface Emulators, one invocation at a time each", required=True),
         _TIMEOUT,
         _HTTP,
+        *PART_FIELDS,
     )),
     "handler": Table((
         Field("handler", text(r"[^\s.][^\s]*\.[^\s.]+", "FILE.FUNCTION"), "FILE.FUNCTION in the code", required=True),
@@ -66,18 +72,20 @@ KINDS: Mapping[str, Table] = {
         _TIMEOUT,
         _HTTP,
         Field("memory", Integer(128, 10240), "MB of one execution environment"),
-        Field("concurrency", Integer(1, 10000), "Most invocations at one time"),
         Field("environment", MapOf(text(r"[a-zA-Z_][a-zA-Z0-9_]*", "a variable name"), _VALUE, 1000),
               "Environment variables"),
         Field("isolation", Choice(("process", "bubblewrap")), "How much a sandbox keeps apart (default process)"),
         Field("network", Boolean(), "With bubblewrap: may the function use the network (default false)"),
+        *PART_FIELDS,
     )),
 }  # fmt: skip
 """The forms of a function, by the key that tells them apart."""
 
 
-def parse_function(name: str, value: object, checker: Checker, at: Place, aws: AwsSettings) -> FunctionSettings | None:
-    """Return one entry of `functions`, or None when a problem was noted."""
+def parse_function(
+    name: str, value: object, checker: Checker, at: Place, aws: AwsSettings
+) -> tuple[FunctionSettings, Mapping[FunctionPart, bytes]] | None:
+    """Return one entry of `functions`, and what it says for the whole fleet; None when a problem was noted."""
     if not isinstance(value, dict):
         checker.report(at, wrong_kind("a mapping", value))
         return None
@@ -92,9 +100,13 @@ def parse_function(name: str, value: object, checker: Checker, at: Place, aws: A
         checker.report((*at, "arn"), "must be a function ARN")
     if kinds[0] == "handler" and isinstance(checked, dict):
         _check_handler(checked, checker, at)
+    events = checked.get("event_invoke") if isinstance(checked, dict) and len(checker.problems) == before else None
+    if events is not None and (rule := event_invoke_problem(events, function=name, exists=lambda _: True)):
+        checker.report((*at, "event_invoke"), rule)
     if len(checker.problems) > before or checked is INVALID or not isinstance(checked, dict):
         return None
-    return replace(_build(kinds[0], name, checked, aws), http=checked.get("http", False))
+    function = replace(_build(kinds[0], name, checked, aws), http=checked.get("http", False))
+    return function, part_documents(checked)
 
 
 def _check_handler(given: dict[str, Any], checker: Checker, at: Place) -> None:
@@ -119,12 +131,25 @@ def _build(kind: str, name: str, given: dict[str, Any], aws: AwsSettings) -> Fun
     if kind == "rie":
         return RieFunction(name, tuple(url.rstrip("/") for url in given["rie"]), **timeout)
     environment = {key: SecretText(item) for key, item in given.get("environment", {}).items()}
-    others: dict[str, Any] = {key: given[key] for key in ("runtime", "concurrency", "network") if key in given}
+    others: dict[str, Any] = {key: given[key] for key in ("runtime", "network") if key in given}
     if "memory" in given:
         others["memory_mb"] = given["memory"]
     if "isolation" in given:
         others["isolation"] = Isolation(given["isolation"])
     return HandlerFunction(name, given["handler"], given["code"], environment=environment, **others, **timeout)
+
+
+def over_reserved(parts: Mapping[str, Mapping[FunctionPart, bytes]], account: int) -> list[tuple[str, str]]:
+    """Return the functions whose concurrency leaves too little for the others, and the rule they break."""
+    found, reserved = [], 0
+    for name, said in parts.items():
+        if FunctionPart.CONCURRENCY not in said:
+            continue
+        reserved += int(said[FunctionPart.CONCURRENCY])
+        if account - reserved < LEAST_UNRESERVED:
+            rule = f"{reserved:,} are reserved with this one, of invoke.account_concurrency {account:,}"
+            found.append((name, f"{rule}; {LEAST_UNRESERVED} must be left for other functions"))
+    return found
 
 
 def target_for(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from config.cloudformation import TemplateMapping, is_template, read_template
-from config.functions import FUNCTION_NAME, parse_function
+from config.functions import FUNCTION_NAME, over_reserved, parse_function
 from config.sections import FILE_KEYS, SECTIONS, build_sections, is_loopback, overlay, with_empty_servers
 from config.settings import AwsSettings, ConfiguredMapping, Settings
 from config.yaml_document import Document, read_document, without_tags
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from invocation.settings import FunctionSettings
+    from model.function_config import FunctionPart
 
 _KAFKA_TIMEOUT_S = 840.0  # rule 4 of spec section 1.3
 
@@ -60,7 +61,8 @@ def load(
             loading.functions(document, aws)
             loading.mappings(document)
     settings = Settings(
-        functions=loading.found_functions,
+        functions={name: function for name, (function, _) in loading.found_functions.items()},
+        function_parts={name: parts for name, (_, parts) in loading.found_functions.items()},
         event_source_mappings=tuple(loading.found_mappings),
         **build_sections(sections),
     )
@@ -77,7 +79,8 @@ class _Loading:
 
     now: datetime
     problems: list[Problem] = field(default_factory=list)
-    found_functions: dict[str, FunctionSettings] = field(default_factory=dict)
+    found_functions: dict[str, tuple[FunctionSettings, Mapping[FunctionPart, bytes]]] = field(default_factory=dict)
+    function_documents: dict[str, Document] = field(default_factory=dict)
     found_mappings: list[ConfiguredMapping] = field(default_factory=list)
     named_functions: list[tuple[str, bool, Document, str]] = field(default_factory=list)  # of Kafka?, where named
     places: list[tuple[Document, str]] = field(default_factory=list)  # of each found mapping
@@ -160,6 +163,7 @@ class _Loading:
                 continue
             if self.found_functions.setdefault(name, function) != function:
                 checker.report(at, "is listed differently in another file")
+            self.function_documents.setdefault(name, document)
             if "timeout" in value:
                 self.given_timeouts.add(name)
         self.note(document, checker.problems)
@@ -210,6 +214,8 @@ class _Loading:
             token = problem.path.partition(".")[0]
             document, path = self.places[int(token[1:])]
             self.note(document, [Problem(path + problem.path.removeprefix(token), problem.rule)])
+        for name, rule in over_reserved(settings.function_parts, settings.invoke.account_concurrency):
+            self.note(self.function_documents[name], [Problem(f"functions.{name}.concurrency", rule)])
         for name, kafka, document, path in self.named_functions:
             broken = self._function_rule(settings, name, kafka=kafka)
             if broken is not None:

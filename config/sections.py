@@ -18,6 +18,8 @@ from config.settings import (
     TlsSettings,
 )
 from invocation.settings import SandboxSettings
+from model.concurrency import DEFAULT_ACCOUNT_CONCURRENCY, LEAST_UNRESERVED
+from model.function_rules import MAX_CONCURRENCY
 from model.rules.parameters import TOPIC
 from model.rules.shapes import Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
 from model.secret import SecretText
@@ -52,8 +54,11 @@ SECTIONS: Mapping[str, Field] = {
             Field("account_id", text(r"\d{12}", "twelve digits in quotes"), "Account of ARNs made here"),
             Field("endpoint_url", ENDPOINT, "For emulators only"),
         )), "AWS"),
-        Field("invoke", Table((Field("endpoint", ENDPOINT, "URL of the API"),)),
-              "Lambda-compatible Invoke API for functions that are not listed"),
+        Field("invoke", Table((
+            Field("endpoint", ENDPOINT, "Lambda-compatible Invoke API for functions that are not listed"),
+            Field("account_concurrency", Integer(LEAST_UNRESERVED, MAX_CONCURRENCY),
+                  "Invocations at one time in the whole fleet (default 1000)"),
+        )), "Invoking functions"),
         Field("sandboxes", Table((
             Field("environments", Integer(1, 100000), "Most environments at once (default 32 for each CPU)"),
             Field("memory", Integer(128, 100_000_000), "MB of all of them (default three quarters of the machine's)"),
@@ -118,8 +123,9 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         built["leasing"] = LeasingSettings(float(sections["leasing"]["ttl"]))
     if "drain_timeout" in sections:
         built["drain_timeout_s"] = float(sections["drain_timeout"])
-    endpoint = sections.get("invoke", {}).get("endpoint")
-    built["invoke"] = InvokeSettings(endpoint.rstrip("/") if endpoint else None)
+    invoke = sections.get("invoke", {})
+    endpoint, account = invoke.get("endpoint"), invoke.get("account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY)
+    built["invoke"] = InvokeSettings(endpoint.rstrip("/") if endpoint else None, account)
     built["sandboxes"] = _sandboxes(sections.get("sandboxes", {}))
     embedded = sections.get("embedded", {})
     built["embedded"] = EmbeddedSettings(

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from config.functions import function_arn, listed_function, target_for
 from invocation.settings import SandboxSettings
+from model.concurrency import DEFAULT_ACCOUNT_CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from invocation.settings import FunctionSettings
+    from model.function_config import FunctionPart
     from model.mapping import EventSourceMapping
     from model.secret import SecretText
 
@@ -45,9 +47,10 @@ class AwsSettings:
 
 @dataclass(frozen=True, slots=True)
 class InvokeSettings:
-    """Lambda-compatible Invoke API for functions that are not listed."""
+    """Lambda-compatible Invoke API for functions that are not listed; invocations of all functions at one time."""
 
     endpoint: str | None = None
+    account_concurrency: int = DEFAULT_ACCOUNT_CONCURRENCY
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Settings:
     aws: AwsSettings = field(default_factory=AwsSettings)
     invoke: InvokeSettings = field(default_factory=InvokeSettings)
     functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
+    function_parts: Mapping[str, Mapping[FunctionPart, bytes]] = field(default_factory=dict)  # for the whole fleet
     event_source_mappings: tuple[ConfiguredMapping, ...] = ()
     sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)

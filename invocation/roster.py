@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 E = TypeVar("E")
 
@@ -78,9 +78,7 @@ class Start(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """There is no room: of the function's own limit, or of the node."""
-
-    own_limit: bool
+    """The node has no room."""
 
 
 class Demand:
@@ -121,9 +119,7 @@ class _Group(Generic[E]):
 
     version: int
     memory_mb: int
-    limit: int | None
     idle: list[Seat[E]] = field(default_factory=list)  # the one used last is last
-    in_use: int = 0  # busy ones
     seats: set[Seat[E]] = field(default_factory=set)  # all but those that are ending
     demand: Demand = field(default_factory=Demand)
 
@@ -157,13 +153,13 @@ class Roster(Generic[E]):
             found[seat.function][seat.state] += 1
         return found
 
-    def function(self, name: str, *, version: int, memory_mb: int, limit: int | None) -> None:
+    def function(self, name: str, *, version: int, memory_mb: int) -> None:
         """Take note of what a function is now. Environments of another version are not used any more."""
         group = self._groups.get(name)
         if group is None:
-            self._groups[name] = _Group(version, memory_mb, limit)
+            self._groups[name] = _Group(version, memory_mb)
         else:
-            group.version, group.memory_mb, group.limit = version, memory_mb, limit
+            group.version, group.memory_mb = version, memory_mb
 
     def demand(self, name: str) -> Demand:
         """Return the demand for a function."""
@@ -172,17 +168,14 @@ class Roster(Generic[E]):
     def take(self, name: str) -> Reuse[E] | Start[E] | Full:
         """Choose for one invocation of a known function. The environment that is to be started is `add`ed then."""
         group = self._groups[name]
-        if group.limit is not None and group.in_use >= group.limit:
-            return Full(own_limit=True)
         usable = [seat for seat in group.idle if seat.version == group.version]
         if usable:
             seat = next((seat for seat in reversed(usable) if self._warm(seat.environment)), usable[-1])
             group.idle.remove(seat)
             seat.state = State.BUSY
-            group.in_use += 1
             return Reuse(seat)
         room = self._room(group, evict=True)
-        return Full(own_limit=False) if room is None else room
+        return Full() if room is None else room
 
     def add(self, name: str, environment: E, *, now: float, busy: bool) -> Seat[E]:
         """Put a new environment on the roster, for an invocation that waits for it or (not `busy`) ahead of one."""
@@ -191,15 +184,12 @@ class Roster(Generic[E]):
         state = State.BUSY if busy else State.STARTING
         seat = Seat(environment, name, group.version, group.memory_mb, now + lease_s, state)
         group.seats.add(seat)
-        group.in_use += busy
         self._all.add(seat)
         return seat
 
     def give_back(self, seat: Seat[E], *, now: float) -> bool:
         """Take an environment back; tell whether to keep it. One that is not kept is ending from now on."""
         group = self._groups[seat.function]
-        if seat.state is State.BUSY:
-            group.in_use -= 1
         if seat.version != group.version or now >= seat.expires_at:
             self._ending(seat)
             return False
@@ -209,8 +199,6 @@ class Roster(Generic[E]):
 
     def discard(self, seat: Seat[E]) -> None:
         """Take an environment out of use."""
-        if seat.state is State.BUSY:
-            self._groups[seat.function].in_use -= 1
         self._ending(seat)
 
     def ended(self, seat: Seat[E]) -> None:
@@ -229,13 +217,15 @@ class Roster(Generic[E]):
                     found.append(seat)
         return found
 
-    def wanted(self, now: float) -> list[str]:
-        """Return the functions that should have another environment, once for each, as far as there is room."""
+    def wanted(self, now: float, limits: Mapping[str, int]) -> list[str]:
+        """Return the functions that should have another environment, once for each, as far as there is room.
+
+        `limits` says of how many at once a function has use at most.
+        """
         found = []
         for name, group in self._groups.items():
             want = group.demand.environments(now)
-            if group.limit is not None:
-                want = min(want, group.limit)
+            want = min(want, limits.get(name, want))
             have = sum(seat.version == group.version for seat in group.seats)
             if have < want and self._room(group, evict=False) is not None:
                 found.append(name)

@@ -72,7 +72,6 @@ class HandlerFunction:
     runtime: str = "python3"
     timeout_s: float = 3.0
     memory_mb: int = 128
-    concurrency: int | None = None
     environment: Mapping[str, SecretText] = field(default_factory=dict)
     isolation: Isolation = Isolation.PROCESS
     network: bool = False  # matters with bubblewrap only: a mere process has the node's network

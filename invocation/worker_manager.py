@@ -43,7 +43,8 @@ _CLOSING = out_of_service("the node is stopping")
 class WorkerManager:
     """The execution environments of a node. Runs nothing before the first invocation.
 
-    `make` makes an environment of a function, whose sandbox lives in the given folder.
+    `make` makes an environment of a function, whose sandbox lives in the given folder. `limits` says how often
+    functions run at most, which others see to (`invocation.counting`): no more environments are started ahead.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class WorkerManager:
         terms: Terms,
         *,
         random: Random,
+        limits: Callable[[], Mapping[str, int]] = dict,
         look_s: float = _LOOK_S,
     ) -> None:
         self._make = make
+        self._limits = limits
         self._roster: Roster[Environment] = Roster(
             capacity, terms, random=random.random, warm=lambda environment: environment.warm
         )
@@ -84,7 +87,7 @@ class WorkerManager:
         chosen = self._roster.take(function.name)
         if isinstance(chosen, Full):
             self.counters[function.name].throttles += 1
-            return throttled(own_limit=chosen.own_limit)
+            return throttled(own_limit=False)
         seat = chosen.seat if isinstance(chosen, Reuse) else self._new(function, busy=True)
         healthy = False
         try:
@@ -116,7 +119,7 @@ class WorkerManager:
                 # Also those whose end was interrupted by a cancellation.
                 for seat in [seat for seat in self._roster if seat.state is State.ENDING]:
                     tasks.create_task(self._end(seat), name=f"end a sandbox of {seat.function}")
-                for name in self._roster.wanted(now):
+                for name in self._roster.wanted(now, self._limits()):
                     seat = self._new(self._functions[name], busy=False)
                     tasks.create_task(self._start_ahead(seat), name=f"start a sandbox of {name}")
                 if not len(self._roster):
@@ -150,7 +153,6 @@ class WorkerManager:
             function.name,
             version=next(self._versions),
             memory_mb=function.memory_mb,
-            limit=function.concurrency,
         )
 
     def _new(self, function: HandlerFunction, *, busy: bool) -> Seat[Environment]:

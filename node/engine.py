@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
+    from controlplane.function_parts import FunctionFiles
     from leasing.held import HeldLease
     from model.ids import NodeId, ShardKey
     from model.lease import Role
@@ -43,7 +44,8 @@ _AGAIN_S = 0.5
 class Engine:
     """One node's engine. `leasing.service.Listener`. Run `run()`; stop with `drain()`, or by cancelling it.
 
-    `desired` returns the mappings that the node's own files ask for: a store that forgot them is told again.
+    `desired` returns the mappings that the node's own files ask for: a store that forgot them is told again. So it is
+    with what they say of functions, if that is given.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Engine:
         clock: Callable[[], float] = trust_clock,
         rng: Random | None = None,
         new_id: Callable[[], NodeId] | None = None,
+        functions: FunctionFiles | None = None,
     ) -> None:
         self._store = store
+        self._functions = functions
         self._checkpointer = checkpointer
         self._desired = desired
         self._mappings_changed = asyncio.Event()
@@ -103,6 +107,8 @@ class Engine:
     async def take_up_files(self) -> None:
         """Put the files' mappings into the store, and read what is there. Raises as `controlplane.mappings.apply`."""
         await apply(self._store, list(self._desired()))
+        if self._functions is not None:
+            await self._functions.take_up()
         await self.catalogue.read()
 
     # Workers
@@ -138,6 +144,8 @@ class Engine:
                 if self._store_replaced:
                     await self._publish_again()
                     self._store_replaced = False
+                if self._functions is not None:
+                    await self._functions.read()
                 changed = await self.catalogue.read()
             except UnavailableError:
                 self._mappings_changed.set()
@@ -149,6 +157,8 @@ class Engine:
     async def _publish_again(self) -> None:
         """Give a store that forgot everything the positions and mappings this node knows (invariant 7)."""
         await self._checkpointer.republish()
+        if self._functions is not None:
+            await self._functions.publish_again()
         known = [
             Desired(
                 record.id,

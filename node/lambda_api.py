@@ -49,16 +49,16 @@ class LambdaApi:
         collection = [
             route
             for path in (_ROOT, _ROOT + "/")
-            for route in (web.post(path, _answering(self._create)), web.get(path, _answering(self._list)))
+            for route in (web.post(path, answering(self._create)), web.get(path, answering(self._list)))
         ]
         return [
             *collection,
-            web.get(one, _answering(self._get)),
-            web.put(one, _answering(self._update)),
-            web.delete(one, _answering(self._delete)),
-            web.get(tags, _answering(self._tags)),
-            web.post(tags, _answering(self._tag)),
-            web.delete(tags, _answering(self._untag)),
+            web.get(one, answering(self._get)),
+            web.put(one, answering(self._update)),
+            web.delete(one, answering(self._delete)),
+            web.get(tags, answering(self._tags)),
+            web.post(tags, answering(self._tag)),
+            web.delete(tags, answering(self._untag)),
         ]
 
     async def _create(self, request: web.Request) -> tuple[int, Any]:
@@ -115,7 +115,7 @@ def _tagged(request: web.Request) -> str:
     return form["id"]
 
 
-def _answering(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def answering(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Turn an operation into a handler that answers as AWS's clients expect, also when it fails."""
 
     async def handle(request: web.Request) -> web.StreamResponse:

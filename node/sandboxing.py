@@ -14,7 +14,7 @@ from invocation.sandboxes import Sandboxes, capacity
 from invocation.worker_manager import WorkerManager
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def worker_manager(
-    settings: Settings, resolver: SecretResolver, *, nodes: int = 1
+    settings: Settings, resolver: SecretResolver, *, limits: Callable[[], Mapping[str, int]], nodes: int = 1
 ) -> AsyncIterator[WorkerManager]:
-    """Give what runs functions on this node, one of so many on this machine.
+    """Give what runs functions on this node, one of so many on this machine; `limits` says how often at most.
 
     At the end no sandbox is left: be done with invoking by then.
     """
     sandboxes = Sandboxes(resolver, region=settings.aws.region, arn=settings.function_arn)
     kept = settings.sandboxes
     terms = Terms(lease_s=kept.lease_s, idle_s=kept.idle_s)
-    workers = WorkerManager(sandboxes.make, capacity(kept, nodes=nodes), terms, random=Random())  # noqa: S311 - spread, no secret
+    workers = WorkerManager(sandboxes.make, capacity(kept, nodes=nodes), terms, random=Random(), limits=limits)  # noqa: S311 - spread, no secret
     try:
         yield workers
     finally:

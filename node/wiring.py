@@ -31,6 +31,7 @@ from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
 from node.engine import Engine
+from node.function_side import FunctionSide
 from node.health import Readiness, readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
@@ -103,9 +104,19 @@ async def run_node(
             region, endpoint_url = settings.aws.region, settings.aws.endpoint_url
             if endpoint_url is not None:
                 local_aws = None  # its owner says which one this node is to use
-            workers = await servers.enter_async_context(worker_manager(settings, resolver, nodes=options.process_count))
+            functions = FunctionSide(settings, store)
+            workers = await servers.enter_async_context(
+                worker_manager(settings, resolver, limits=lambda: functions.view.reserved, nodes=options.process_count)
+            )
             targets = await servers.enter_async_context(
-                Targets(resolver, region=region, aws_endpoint_url=endpoint_url, embedded_aws=local_aws, runner=workers)
+                Targets(
+                    resolver,
+                    region=region,
+                    aws_endpoint_url=endpoint_url,
+                    embedded_aws=local_aws,
+                    runner=workers,
+                    counter=functions.counting,
+                )
             )
             aws = await servers.enter_async_context(
                 AwsClients(region=region, endpoint_url=endpoint_url or local_aws, embedded=local_aws is not None)
@@ -120,6 +131,7 @@ async def run_node(
             targets,
             aws,
             workers=workers,
+            functions=functions,
             embedded_kafka=kafka,
             embedded_aws=local_aws is not None,
             listener=listener,
@@ -169,12 +181,14 @@ class Node:
         aws: AwsClients,
         *,
         workers: WorkerManager,
+        functions: FunctionSide,
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
         listener: socket.socket | None = None,
     ) -> None:
         self._listener = listener
         self._workers = workers
+        self._functions = functions
         self._options = options
         self._settings = options.settings
         self._store = store
@@ -215,6 +229,7 @@ class Node:
                 ttl_s=settings.leasing.ttl_s,
                 hand_over_s=settings.drain_timeout_s,
                 desired=self._desired,
+                functions=self._functions.files,
             )
             redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
             self._redrives = Redrives(
@@ -234,6 +249,7 @@ class Node:
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
                     tasks.create_task(self._workers.run(), name="worker manager"),
+                    tasks.create_task(self._functions.counting.run(), name="counting"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                     tasks.create_task(access.run(), name="follow credentials"),
                 ]
@@ -251,6 +267,7 @@ class Node:
                 await engine
                 for task in background:
                     task.cancel()
+        await self._functions.counting.aclose()
         log.info("node.stopped", node=self._name)
 
     def _surface(self, access: Access) -> Surface:
@@ -263,6 +280,7 @@ class Node:
         telemetry = Telemetry(collector)
         telemetry.registry.register(SandboxCollector(self._workers))
         telemetry.registry.register(self._invoke_meters)
+        telemetry.registry.register(self._functions)
         return Surface(
             alive=lambda: self._watchdog.alive,
             ready=self._ready,
@@ -290,7 +308,11 @@ class Node:
         mappings = LambdaMappings(
             self._store, around, live=self._meters.view, node=lambda: self._leasing.node or NodeId(self._name)
         )
-        return [*LambdaApi(mappings).routes(), *PlanApi(self._store, around).routes()]
+        return [
+            *LambdaApi(mappings).routes(),
+            *self._functions.routes(),
+            *PlanApi(self._store, around).routes(),
+        ]
 
     def _ready(self) -> Readiness:
         unread = {
@@ -361,6 +383,7 @@ class Node:
             c.mapping.name for c in settings.event_source_mappings
         }
         changes = await apply(self._store, self._desired(), gone=gone)
+        await self._functions.reload(settings)
         log.info("reload.done", changes=[f"{change.kind} {change.record.name}" for change in changes])
         catalogue = self._engine.catalogue
         functions = [(record, catalogue.mapping(record.id).function_name) for record in catalogue]

@@ -199,16 +199,16 @@ async def test_changed_code_and_settings_get_new_environments(tmp_path: Path) ->
 SLOW = "import time\ndef handler(e, c): time.sleep(e or 0); return 'done'"
 
 
-async def test_beyond_a_functions_concurrency_and_the_nodes_room_invocations_are_throttled(tmp_path: Path) -> None:
-    """With AWS's reasons, before anything is started; an idle environment of another function makes room."""
+async def test_beyond_the_nodes_room_invocations_are_throttled(tmp_path: Path) -> None:
+    """With AWS's reason, before anything is started; an idle environment of another function makes room."""
     async with sandboxes(tmp_path, environments=2) as rig:
         idle = rig.function("handler = lambda e, c: 0")
         await rig.call(idle)
-        own, other = rig.function(SLOW, name="own", concurrency=1), rig.function(SLOW, name="other")
+        own, other = rig.function(SLOW, name="own"), rig.function(SLOW, name="other")
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(rig.ask(own, 1.0)), tasks.create_task(rig.ask(other, 1.0))]
             await eventually(lambda: rig.environments(State.BUSY) == 2, "both are busy")
-            assert await rig.ask(own) == throttled(own_limit=True)
+            assert await rig.ask(own) == throttled(own_limit=False)
             assert await rig.ask(other) == throttled(own_limit=False)
             assert await rig.ask(idle) == throttled(own_limit=False)
         assert [value(task.result()) for task in running] == ["done", "done"]  # type: ignore[arg-type]

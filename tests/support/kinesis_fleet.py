@@ -17,6 +17,7 @@ from config.load import load
 from model.ids import MappingId
 from model.outcome import Delivered, FunctionFailed
 from node.credentials import Access
+from node.function_side import FunctionSide
 from node.options import Overrides, RunOptions
 from node.sandboxing import worker_manager
 from node.signals import Shutdown
@@ -159,8 +160,10 @@ class Fleet:
         targets: Any = _Targets(self.function, self._caller)
         resolver: Any = None
         shutdown = Shutdown()
-        async with worker_manager(options.settings, resolver) as workers, asyncio.TaskGroup() as tasks:
-            node = Node(options, self.store, resolver, targets, AwsClients(region="us-east-1"), workers=workers)
+        functions = FunctionSide(options.settings, self.store)
+        async with worker_manager(options.settings, resolver, limits=dict) as workers, asyncio.TaskGroup() as tasks:
+            aws = AwsClients(region="us-east-1")
+            node = Node(options, self.store, resolver, targets, aws, workers=workers, functions=functions)
             running = _Running(tasks.create_task(node.run(shutdown, Access(None, resolver))), shutdown)
             try:
                 yield running

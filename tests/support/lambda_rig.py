@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from controlplane.lambda_errors import refused
+from controlplane.lambda_functions import LambdaFunctions
 from controlplane.lambda_mappings import LambdaMappings
 from model.ids import TRACKER, ShardKey
 from model.lease import Member
 from model.mapping import MappingState
 from model.progress import ShardReport
+from model.rules.parameters import FUNCTION as FUNCTION_NAME
 from node.health import Readiness
 from node.lambda_api import LambdaApi
+from node.lambda_functions_api import LambdaFunctionsApi
 from node.options import ListenAddress
 from node.plan_api import PlanApi
 from node.serve import Surface, application, serving
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:orders"
 STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
+OWN = "000000000000"
 
 
 class FakeSurroundings:
@@ -63,6 +67,21 @@ class FakeSurroundings:
         if message is not None:
             raise refused("InvalidParameterValueException", message)
 
+    # `FunctionSurroundings`: `f` and `g` are listed
+
+    account_concurrency = 1000
+    function_count = 2
+
+    def listed_name(self, function_name: str) -> str | None:
+        """See `FunctionSurroundings`."""
+        parts = FUNCTION_NAME.fullmatch(function_name)
+        ours = parts is not None and (parts["region"] or "us-east-1", parts["account"] or OWN) == ("us-east-1", OWN)
+        return parts["name"] if parts is not None and ours and parts["name"] in {"f", "g"} else None
+
+    def is_known(self, function_name: str) -> bool:
+        """See `FunctionSurroundings`."""
+        return self.listed_name(function_name) is not None
+
 
 class LambdaRig:
     """The API, its store, and AWS's own client of it."""
@@ -71,6 +90,7 @@ class LambdaRig:
         self.store = store or MemoryStore()
         self.around = FakeSurroundings()
         self.mappings = LambdaMappings(self.store, self.around)
+        self.functions = LambdaFunctions(self.store.functions, self.around)
         self.url = ""
         self.client: Any = None
         self._trackers: dict[str, Lease] = {}
@@ -121,7 +141,11 @@ async def lambda_rig(store: MemoryStore | None = None) -> AsyncIterator[LambdaRi
         ready=Readiness,
         metrics=lambda _accept: Exposition("text/plain", b""),
         status=unasked,
-        routes=[*LambdaApi(rig.mappings).routes(), *PlanApi(rig.store, rig.around).routes()],
+        routes=[
+            *LambdaApi(rig.mappings).routes(),
+            *LambdaFunctionsApi(rig.functions).routes(),
+            *PlanApi(rig.store, rig.around).routes(),
+        ],
     )
     async with serving(application(surface), ListenAddress("127.0.0.1", 0)) as address:
         rig.url = f"http://{address}"

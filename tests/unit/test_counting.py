@@ -222,15 +222,14 @@ async def test_without_the_store_each_node_has_its_share() -> None:
             with capture_logs() as logs:
                 rig.away = True
                 await settled(6.0)
-                assert ann.in_fallback
-                assert bob.in_fallback
+                assert [node.in_fallback for node in (ann, bob)] == [True, True]
                 tasks = rig.start(ann, 9) + rig.start(bob, 9)
                 await settled()
                 assert sorted((ann.running["billing"], bob.running["billing"])) == [3, 4]
                 assert [task.result() for task in tasks if task.done()] == [OWN] * 11
                 rig.away = False
                 await settled(1.0)
-                assert not ann.in_fallback
+                assert [node.in_fallback for node in (ann, bob)] == [False, False]
                 rig.start(ann, 9)
                 rig.start(bob, 9)
                 await settled()

@@ -12,8 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.load import load
-from config.settings import AwsSettings, EmbeddedAws, EmbeddedKafka, EmbeddedSettings, LeasingSettings, Settings
+from config.settings import (
+    AwsSettings,
+    EmbeddedAws,
+    EmbeddedKafka,
+    EmbeddedSettings,
+    InvokeSettings,
+    LeasingSettings,
+    Settings,
+)
 from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, SandboxSettings, UrlFunction
+from model.function_config import FunctionPart
 from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError, Problem
 from model.secret import SecretText
@@ -67,9 +76,11 @@ data_dir: /var/lib/esmd
 leasing: {ttl: 3}
 drain_timeout: 1.5
 aws: {region: eu-west-1, account_id: "111111111111", endpoint_url: "http://127.0.0.1:4566"}
-invoke: {endpoint: "http://127.0.0.1:9000/"}
+invoke: {endpoint: "http://127.0.0.1:9000/", account_concurrency: 500}
 functions:
-  u: {url: "https://h/p?q=1", timeout: 5, headers: {Authorization: "Bearer ${env:T}"}}
+  u: {url: "https://h/p?q=1", timeout: 5, headers: {Authorization: "Bearer ${env:T}"}, concurrency: 0,
+      event_invoke: {MaximumRetryAttempts: 1, DestinationConfig: {OnFailure: {Destination: "kafka://failed"}}},
+      dead_letter: "arn:aws:sqs:eu-west-1:111111111111:dead"}
   a: {arn: "arn:aws:lambda:us-east-1:123456789012:function:thumbs:live"}
   r: {rie: ["http://127.0.0.1:8080/", "http://[::1]:8081"], timeout: 9}
   h: {handler: app.handler, code: ., runtime: python3, timeout: 30, memory: 256, concurrency: 10, environment: {A: b},
@@ -83,7 +94,18 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
     assert (found.listen, found.data_dir, found.leasing) == ("0.0.0.0:80", Path("/var/lib/esmd"), LeasingSettings(3.0))
     assert found.drain_timeout_s == 1.5
     assert found.aws == AwsSettings("eu-west-1", "111111111111", "http://127.0.0.1:4566")
-    assert found.invoke.endpoint == "http://127.0.0.1:9000"
+    assert found.invoke == InvokeSettings("http://127.0.0.1:9000", 500)
+    events = b'{"DestinationConfig":{"OnFailure":{"Destination":"kafka://failed"}},"MaximumRetryAttempts":1}'
+    assert found.function_parts == {
+        "u": {
+            FunctionPart.CONCURRENCY: b"0",
+            FunctionPart.EVENT_INVOKE: events,
+            FunctionPart.DEAD_LETTER: b'"arn:aws:sqs:eu-west-1:111111111111:dead"',
+        },
+        "a": {},
+        "r": {},
+        "h": {FunctionPart.CONCURRENCY: b"10"},
+    }
     assert found.functions == {
         "u": UrlFunction("u", "https://h/p?q=1", 5.0, {"Authorization": SecretText("Bearer ${env:T}")}),
         "a": LambdaFunction(
@@ -97,7 +119,6 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
             "python3",
             30.0,
             256,
-            10,
             {"A": SecretText("b")},
             Isolation.BUBBLEWRAP,
             network=True,
@@ -110,6 +131,43 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
     assert found.auth is not None
     assert found.auth.tokens == (SecretText("${env:T}"),)
     assert found.auth.access_keys == {"AKIA": SecretText("${file:/k}")}
+
+
+def test_what_is_said_of_functions_is_checked(tmp_path: Path) -> None:
+    """Settings of concurrency and asynchronous invocation are held against AWS's rules, each with its line."""
+    (path,) = _write(
+        tmp_path,
+        """
+invoke: {account_concurrency: 250}
+functions:
+  a: {url: "http://h", concurrency: -1}
+  b: {url: "http://h", concurrency: 100}
+  c: {url: "http://h", concurrency: 51}
+  d: {url: "http://h", event_invoke: {MaximumRetryAttempts: 3, MaximumEventAgeInSeconds: 59}}
+  e: {url: "http://h", event_invoke: {}}
+  f: {url: "http://h", event_invoke: {DestinationConfig: {OnSuccess: {Destination: "arn:aws:s3:::bucket"}}}}
+  g:
+    url: "http://h"
+    event_invoke:
+      DestinationConfig: {OnFailure: {Destination: "arn:aws:lambda:eu-west-1:111111111111:function:g"}}
+  h: {url: "http://h", dead_letter: "arn:aws:sqs:eu-west-1:111111111111:dead.fifo"}
+""",
+    )
+    with pytest.raises(InvalidConfigurationError) as caught:
+        load([path], environ={}, now=NOW)
+    config = "DestinationConfig(onSuccess=OnSuccess(destination=arn:aws:s3:::bucket), onFailure=null)"
+    dead = "must be the ARN of a standard queue or topic, not arn:aws:sqs:eu-west-1:111111111111:dead.fifo"
+    reserved = "151 are reserved with this one, of invoke.account_concurrency 250; 100 must be left for other functions"
+    assert [problem.removeprefix(f"{path}:") for problem in str(caught.value).split("\n")] == [
+        "4: functions.a.concurrency: must be 0 or more, not -1",
+        f"6: functions.c.concurrency: {reserved}",
+        "7: functions.d.event_invoke.MaximumRetryAttempts: must be 2 or less, not 3",
+        "7: functions.d.event_invoke.MaximumEventAgeInSeconds: must be 60 or more, not 59",
+        "8: functions.e.event_invoke: You must specify at least one of error handling or destination setting.",
+        f"9: functions.f.event_invoke: The provided destination config {config} is invalid.",
+        "12: functions.g.event_invoke: You can't specify the function as a destination for itself.",
+        f"14: functions.h.dead_letter: {dead}",
+    ]
 
 
 @pytest.mark.parametrize("redis", ["embedded", {"url": "embedded"}])

@@ -26,7 +26,7 @@ def roster(
         random=lambda: random,
         warm=lambda environment: environment not in cold,
     )
-    made.function("f", version=1, memory_mb=100, limit=None)
+    made.function("f", version=1, memory_mb=100)
     return made
 
 
@@ -62,23 +62,10 @@ def test_a_warm_environment_goes_before_one_that_must_start_anew() -> None:
     assert [taken(made), taken(made), taken(made)] == ["b", "a", "c"]
 
 
-def test_a_functions_limit_counts_what_is_in_use() -> None:
-    """Idle environments, and those started ahead, are not in use."""
-    made = roster()
-    made.function("f", version=1, memory_mb=100, limit=2)
-    made.add("f", "ahead", now=NOW, busy=False)
-    (seat,) = idle(made, "a")
-    made.add("f", "b", now=NOW, busy=True)
-    assert taken(made) == "a"
-    assert made.take("f") == Full(own_limit=True)
-    made.give_back(seat, now=NOW)
-    assert taken(made) == "a"
-
-
 def test_a_full_node_ends_what_was_idle_longest() -> None:
     """Of whichever function, and no more than it takes."""
     made = roster(environments=3)
-    made.function("g", version=1, memory_mb=100, limit=None)
+    made.function("g", version=1, memory_mb=100)
     seats = idle(made, "a", "b", "c")
     assert made.take("g") == Start((seats[0],))
     assert seats[0].state is State.ENDING
@@ -88,15 +75,15 @@ def test_a_full_node_ends_what_was_idle_longest() -> None:
     made.ended(seats[1])
     assert taken(made, "f") == "c"
     made.add("g", "e", now=NOW, busy=True)
-    assert made.take("g") == Full(own_limit=False)
+    assert made.take("g") == Full()
 
 
 def test_memory_counts_whether_it_is_used_or_not() -> None:
     """Nothing is started that could not have all of its function's memory."""
     made = roster(memory_mb=1000)
-    made.function("large", version=1, memory_mb=600, limit=None)
+    made.function("large", version=1, memory_mb=600)
     made.add("large", "a", now=NOW, busy=True)
-    assert made.take("large") == Full(own_limit=False)
+    assert made.take("large") == Full()
     assert made.take("f") == Start()
 
 
@@ -105,7 +92,7 @@ def test_an_environment_of_another_version_is_not_used_again() -> None:
     made = roster()
     idle(made, "old")
     busy = made.add("f", "busy", now=NOW, busy=True)
-    made.function("f", version=2, memory_mb=100, limit=None)
+    made.function("f", version=2, memory_mb=100)
     assert made.take("f") == Start()
     assert [seat.environment for seat in made.due(NOW)] == ["old"]
     assert not made.give_back(busy, now=NOW)
@@ -141,14 +128,12 @@ def test_demand_asks_for_environments_ahead_as_far_as_there_is_room() -> None:
     for _ in range(300):
         made.demand("f").arrived(NOW)
     made.demand("f").took(1.0)
-    assert made.wanted(NOW) == ["f"]
-    made.function("f", version=1, memory_mb=100, limit=1)
+    assert made.wanted(NOW, {}) == ["f"]
     made.add("f", "a", now=NOW, busy=False)
-    assert made.wanted(NOW) == []
-    made.function("f", version=1, memory_mb=100, limit=None)
-    assert made.wanted(NOW) == ["f"]
+    assert made.wanted(NOW, {"f": 1}) == []
+    assert made.wanted(NOW, {}) == ["f"]
     made.add("f", "b", now=NOW, busy=False)
-    assert made.wanted(NOW) == []
+    assert made.wanted(NOW, {}) == []
 
 
 def test_demand_follows_arrivals_and_durations() -> None:
@@ -165,7 +150,7 @@ def test_demand_follows_arrivals_and_durations() -> None:
 def test_the_books_always_balance(steps: list[str]) -> None:  # noqa: C901 a case for each thing that happens
     """Whatever happens: never more than the capacity, each in one state, counts of use true."""
     made = roster(environments=4, memory_mb=500)
-    made.function("g", version=1, memory_mb=200, limit=2)
+    made.function("g", version=1, memory_mb=200)
     version, now, number = 1, NOW, 0
     busy: list[Seat[str]] = []
     for step in steps:
@@ -192,13 +177,9 @@ def test_the_books_always_balance(steps: list[str]) -> None:  # noqa: C901 a cas
                     made.ended(seat)
             case ["change"]:
                 version += 1
-                for name, memory_mb, limit in [("f", 100, None), ("g", 200, 2)]:
-                    made.function(name, version=version, memory_mb=memory_mb, limit=limit)
+                for name, memory_mb in [("f", 100), ("g", 200)]:
+                    made.function(name, version=version, memory_mb=memory_mb)
         assert len(made) <= 4
         assert sum(seat.memory_mb for seat in made) <= 500
         in_use = [seat for seat in made if seat.state is State.BUSY]
         assert set(in_use) == set(busy)
-        assert sum(seat.function == "g" for seat in in_use) <= 2
-        assert {name: counts[State.BUSY] for name, counts in made.counts().items()} == {
-            name: made._groups[name].in_use for name in ("f", "g")
-        }

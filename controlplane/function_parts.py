@@ -1,0 +1,124 @@
+"""Bring what files say of functions into the store, as `controlplane.mappings` does with mappings.
+
+A file is heeded when it asks for something new: with each part the store keeps a mark of what a file asked for last.
+So a change by the API outlasts restarts. A part, or a function, that is taken out of a node's files goes when the node
+reads them again; not at a restart, since nodes of one fleet may have different files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from controlplane.mappings import mark_of
+from model.errors import ConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from model.function_config import FunctionPart, FunctionTable
+    from statemgr.function_view import FunctionView
+    from statemgr.stores import FunctionConfigs
+
+    Wishes = Mapping[str, Mapping[FunctionPart, bytes]]
+
+log = structlog.get_logger(__name__)
+
+_TRIES = 20
+_NOTHING: Mapping[FunctionPart, bytes] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class PartChange:
+    """One part of a function that is to be put. `applied` is the mark to be kept with it."""
+
+    function: str
+    part: FunctionPart
+    document: bytes | None
+    applied: str
+
+
+def plan_parts(present: FunctionTable, wishes: Wishes, before: Wishes | None = None) -> list[PartChange]:
+    """Return what has to be put so that the store has what files say; `before` is what they said until now."""
+    changes = []
+    for function, parts in wishes.items():
+        for part, document in parts.items():
+            stored = present.functions.get(function, {}).get(part)
+            if stored is None or stored.applied != mark_of(document):
+                changes.append(PartChange(function, part, document, mark_of(document)))
+    for function, parts in (before or {}).items():
+        gone = sorted(parts.keys() - wishes.get(function, _NOTHING).keys())
+        changes += [PartChange(function, part, None, "") for part in gone if present.document(function, part)]
+    return changes
+
+
+def lost_parts(present: FunctionTable, known: FunctionTable) -> list[PartChange]:
+    """Return what a store that forgot everything is to be told again."""
+    return [
+        PartChange(function, part, stored.document, stored.applied)
+        for function, parts in known.functions.items()
+        for part, stored in parts.items()
+        if part not in present.functions.get(function, {})
+    ]
+
+
+async def apply_parts(
+    store: FunctionConfigs, plan: Callable[[FunctionTable], Sequence[PartChange]], *, by: str = "file"
+) -> None:
+    """Put what a plan asks for. Several nodes may do so with the same files at once.
+
+    Raises `StoreUnavailableError`, or `ConflictError` when somebody else keeps changing functions.
+    """
+    conflicts = 0
+    while True:
+        table = await store.functions()
+        changes = plan(table)
+        if not changes:
+            return
+        change = changes[0]
+        try:
+            await store.put_part(
+                change.function, change.part, change.document, applied=change.applied, seen=table.revision
+            )
+        except ConflictError:
+            conflicts += 1
+            if conflicts == _TRIES:
+                raise
+        else:
+            log_part_change(change.function, change.part, by=by)
+
+
+def log_part_change(function: str, part: FunctionPart, *, by: str) -> None:
+    """Log that somebody changed what is said of a function: the audit trail."""
+    log.info("function.changed", function=function, part=str(part), by=by)
+
+
+class FunctionFiles:
+    """What one node's files say of functions, in the store; and the node's view of all of it.
+
+    `wishes` returns what the present files say.
+    """
+
+    def __init__(self, store: FunctionConfigs, view: FunctionView, wishes: Callable[[], Wishes]) -> None:
+        self._store = store
+        self._view = view
+        self._wishes = wishes
+
+    async def take_up(self, *, before: Wishes | None = None) -> None:
+        """Put what the files say, where it is new; what they said `before` and say no more goes. Raises as apply."""
+        for function in (before or {}).keys() - self._wishes().keys():
+            await self._store.forget_function(function)
+        await apply_parts(self._store, lambda table: plan_parts(table, self._wishes(), before))
+        await self.read()
+
+    async def read(self) -> None:
+        """Read what is in the store. Raises `StoreUnavailableError`."""
+        await self._view.read()
+
+    async def publish_again(self) -> None:
+        """Give a store that forgot everything what this node knows."""
+        known = self._view.table
+        await apply_parts(self._store, lambda table: lost_parts(table, known), by="node")
+        await self.take_up()
