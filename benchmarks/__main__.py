@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks import filtering
 from benchmarks.bench import Bench, Options
 from benchmarks.commands import Commands
+from benchmarks.counting import CountingCost
 from benchmarks.deliveries import Deliveries
 from benchmarks.growth import Growth
 from benchmarks.idle import IdleShards
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _SOURCES = (Kafka(), Kinesis(), Sqs())
 CASES: tuple[Case, ...] = (
     *filtering.cases(),
-    Commands(), Sandbox(), InvokeOverHttp(),
+    Commands(), Sandbox(), InvokeOverHttp(), CountingCost(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)],
     Growth(), IdleShards(), TakeOver(3), TakeOver(10),
 )  # fmt: skip

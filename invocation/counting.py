@@ -65,7 +65,6 @@ class Counting:
         self._wanted = asyncio.Event()
         self._waiting: dict[Pool, list[asyncio.Future[bool]]] = {}
         self._returning: list[asyncio.Future[None]] = []
-        self._gone: frozenset[Pool] = frozenset()  # whose functions have nothing reserved any more, says the store
         self._fell_back = False
         self._limits: Mapping[str, int] = {}  # of functions, as looked at last
         self._reserved_of_account = 0
@@ -85,8 +84,7 @@ class Counting:
         pool = self._pool(function)
         answer = self._take(pool)
         if answer is Answer.ASK:
-            pool, taken = await self._asked(pool)
-            answer = Answer.TAKEN if taken else Answer.REFUSED
+            answer = Answer.TAKEN if await self._wait(pool) else Answer.REFUSED
         if answer is Answer.REFUSED:
             refusal = throttled(own_limit=pool != UNRESERVED)
             self.throttles[function, refusal.reason or ""] += 1
@@ -123,10 +121,9 @@ class Counting:
     def _pool(self, function: str) -> Pool:
         limits = self._reserved()
         if limits is not self._limits:
-            self._limits, self._gone = limits, frozenset()
+            self._limits = limits
             self._reserved_of_account = sum(limits.values())
-        pool = Pool(function)
-        return pool if function in limits and pool not in self._gone else UNRESERVED
+        return Pool(function) if function in limits else UNRESERVED
 
     def _take(self, pool: Pool) -> Answer:
         if pool == UNRESERVED:
@@ -142,15 +139,8 @@ class Counting:
             self._wanted.set()
         return scarce
 
-    async def _asked(self, pool: Pool) -> tuple[Pool, bool]:
-        """Wait for the store's answer. A function whose reservation is gone takes of the shared pool."""
-        taken = await self._wait(pool)
-        if not taken and pool in self._gone:
-            pool = UNRESERVED
-            taken = await self._wait(pool)
-        return pool, taken
-
     async def _wait(self, pool: Pool) -> bool:
+        """Wait for a slot that the store grants, or does not."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(pool, []).append(future)
         self._wanted.set()
@@ -197,9 +187,6 @@ class Counting:
             self._tell_fallback(str(exc) or "no answer in time")
         else:
             self._grants.answered(wishes, reply, trusted_until=asked_at + self._ttl_s * (1 - _MARGIN))
-            self._gone = frozenset(
-                wish.pool for wish, grant in zip(wishes, reply.grants, strict=True) if grant.limit is None
-            )
             self._tell_fallback("")
         finally:
             for pool, futures in waiting.items():

@@ -5,8 +5,8 @@ a moment ago and some more, and of what is free in the fleet no more than its pa
 nothing, and every slot goes back as soon as its invocation has ended: so the limit is exact, and all of it is of use to
 whoever needs it.
 
-What a node holds it trusts for a while. When that is over and the store does not answer, it has its *fallback share* of
-each limit; the shares of all nodes together are the limit.
+What a node holds it trusts for a while. When that is over, for the others too, and the store does not answer, it has
+its *fallback share* of each limit; the shares of all nodes together are the limit.
 
 `now` is seconds of one clock that counts suspends too, here and in `trusted_until`.
 """
@@ -34,6 +34,13 @@ LOOK_S = 0.25
 AGAIN_S = 0.25
 """How long after a failed call the next one is made."""
 
+_CALLS = 5
+"""A node that holds nothing calls the store so often within the TTL."""
+
+_OTHERS = 0.3
+"""The part of the TTL by which others may trust their slots for longer than this node: they called after it, by the
+time between two calls at most, and a store that is away for one is away for all. More than 1 / _CALLS."""
+
 _HEADROOM = 8
 """One more slot for so many in use is kept to hand."""
 
@@ -53,6 +60,7 @@ class _Slots:
     in_use: int = 0
     held: int = 0
     spare: int = 0  # how many of those that are free in the fleet may be kept to hand
+    unknown: bool = False  # the store knows no limit
     peak: int = 0  # the most in use at once since `peak_at`
     peak_before: int = 0  # the same for the time before
     peak_at: float = 0.0
@@ -108,17 +116,23 @@ class Grants:
 
     def in_fallback(self, now: float) -> bool:
         """Tell whether the shares hold."""
-        return self._failing and self._trusted_until is not None and now >= self._trusted_until
+        until = self._trusted_until
+        return self._failing and until is not None and now >= until + _OTHERS * self._ttl_s
 
     def take(self, pool: Pool, limit: int, now: float) -> Answer:
-        """Take a slot, if there is one. `limit` is the pool's, as it is known here."""
+        """Take a slot, if there is one. `limit` is the pool's, as it is known here.
+
+        Where the store knows of no limit it has forgotten, or was told that there is none any more: until everybody has
+        heard of that, each has his share.
+        """
         slots = self._pools.get(pool)
         trusted = self._trusted_until is not None and now < self._trusted_until
         if slots is not None and trusted and slots.in_use < slots.held:
             return self._taken(slots, now)
-        if not self._failing:
+        unknown = slots is not None and slots.unknown
+        if not self._failing and not unknown:
             return Answer.ASK
-        if not trusted and self._trusted_until is not None:
+        if unknown or self.in_fallback(now):
             slots = slots or self._pools.setdefault(pool, _Slots())
             if slots.in_use < share(limit, holders=self.holders, rank=self.rank):
                 return self._taken(slots, now)
@@ -135,7 +149,8 @@ class Grants:
         """Return when to call the store, unasked. It has to hear of this node in any case."""
         if self._failing:
             return self._called_at + AGAIN_S
-        return self._called_at + (min(LOOK_S, self._ttl_s / 5) if self._pools else self._ttl_s / 5)
+        beat_s = self._ttl_s / _CALLS
+        return self._called_at + (min(LOOK_S, beat_s) if self._pools else beat_s)
 
     def wishes(self, waiting: Mapping[Pool, int], now: float) -> list[PoolWish]:
         """Return what to tell the store. What is given back is not used any more from here on."""
@@ -156,13 +171,15 @@ class Grants:
         """Take over what the store granted. A pool of which nothing was held or used lately is forgotten."""
         self._failing = False
         self._trusted_until = trusted_until
-        self.holders, self.rank = reply.holders, reply.rank
+        if reply.calm or reply.holders >= self.holders:
+            self.holders, self.rank = reply.holders, reply.rank
         for wish, grant in zip(wishes, reply.grants, strict=True):
             slots = self._pools[wish.pool]
             slots.held = grant.held
+            slots.unknown = grant.limit is None
             free = max(0, (grant.limit or 0) - grant.others - slots.in_use)
             slots.spare = free if reply.holders == 1 else free // (2 * reply.holders)
-            if not (slots.held or slots.in_use or slots.recently):
+            if not (slots.held or slots.in_use or slots.recently or wish.need):
                 del self._pools[wish.pool]
 
     def failed(self) -> None:

@@ -41,7 +41,7 @@ class PoolWish:
 
 @dataclass(frozen=True, slots=True)
 class PoolGrant:
-    """What a holder has of one pool from now on, and the others have. `limit` None: nothing is reserved any more."""
+    """What a holder has of one pool from now on, and the others have. `limit` None: nothing is reserved."""
 
     limit: int | None
     held: int
@@ -50,11 +50,15 @@ class PoolGrant:
 
 @dataclass(frozen=True, slots=True)
 class CountReply:
-    """The answers, in the order of the wishes. Of `holders` live holders this one is number `rank`, from 0 on."""
+    """The answers, in the order of the wishes. Of `holders` live holders this one is number `rank`, from 0 on.
+
+    As long as it is not `calm`, after a silence, the store may not have heard of all of them.
+    """
 
     grants: Sequence[PoolGrant]
     holders: int
     rank: int
+    calm: bool = True
 
 
 def share(limit: int, *, holders: int, rank: int) -> int:

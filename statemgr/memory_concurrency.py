@@ -41,7 +41,7 @@ class MemoryConcurrency:
         part = (holders, rank) if now < self._calm else None
         live = sorted(self._holders)
         grants = [self._grant(holder, wish, account, part) for wish in wishes]
-        return CountReply(grants, len(live), live.index(holder))
+        return CountReply(grants, len(live), live.index(holder), calm=part is None)
 
     async def stop_counting(self, holder: str, pools: Sequence[Pool]) -> None:
         """See `ConcurrencyStore.stop_counting`."""

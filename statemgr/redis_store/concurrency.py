@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from statemgr.redis_store.script import RunScript
 
 _COUNT, _STOP_COUNTING = Script("count", common=False), Script("stop_counting", common=False)
-_FIRST = 2  # where the pools' answers begin
+_FIRST = 3  # where the pools' answers begin
 
 
 class RedisConcurrency:
@@ -40,7 +40,7 @@ class RedisConcurrency:
             PoolGrant(None if limit < 0 else limit, held, others)
             for limit, held, others in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
         ]
-        return CountReply(grants, reply[0], reply[1])
+        return CountReply(grants, reply[0], reply[1], calm=bool(reply[2]))
 
     async def stop_counting(self, holder: str, pools: Sequence[Pool]) -> None:
         """See `ConcurrencyStore.stop_counting`."""

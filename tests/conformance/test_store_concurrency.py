@@ -47,8 +47,8 @@ async def limited(store: Store) -> Store:
 async def test_all_together_hold_no_more_than_the_limit(limited: Store) -> None:
     """Holders get what they need until the limit is reached, and the next one what was given back."""
     assert (await count(limited, "a", wish(need=4))).grants == [PoolGrant(7, 4, 0)]
-    assert await count(limited, "b", wish(need=4)) == CountReply([PoolGrant(7, 3, 4)], 2, 1)
-    assert await count(limited, "a", wish(4, 4, need=1)) == CountReply([PoolGrant(7, 4, 3)], 2, 0)
+    assert await count(limited, "b", wish(need=4)) == CountReply([PoolGrant(7, 3, 4)], 2, 1, calm=False)
+    assert await count(limited, "a", wish(4, 4, need=1)) == CountReply([PoolGrant(7, 4, 3)], 2, 0, calm=False)
     assert (await count(limited, "b", wish(1, 1))).grants == [PoolGrant(7, 1, 4)]
     assert (await count(limited, "a", wish(4, 4, need=9))).grants == [PoolGrant(7, 6, 1)]
 
@@ -69,7 +69,7 @@ async def test_a_stopped_holder_holds_nothing(limited: Store) -> None:
     """Whoever says that he stops gives back what he held, and counts no more."""
     await count(limited, "a", wish(need=7))
     await limited.concurrency.stop_counting("a", [BILLING])
-    assert await count(limited, "b", wish(need=7)) == CountReply([PoolGrant(7, 7, 0)], 1, 0)
+    assert await count(limited, "b", wish(need=7)) == CountReply([PoolGrant(7, 7, 0)], 1, 0, calm=False)
     await limited.concurrency.stop_counting("nobody", [])
 
 
@@ -111,13 +111,14 @@ async def test_a_pool_that_is_no_more_grants_nothing(limited: Store) -> None:
 async def test_after_a_silence_nobody_gets_more_than_his_share(lab: StoreLab, limited: Store) -> None:
     """When nobody could count for a while, others may be at work on their shares: for a TTL only the own is granted."""
     first = await count(limited, "a", wish(1, 1, need=7), ttl_s=TTL_S, holders=2, rank=0)
-    assert first.grants == [PoolGrant(7, 4, 0)]
+    assert first == CountReply([PoolGrant(7, 4, 0)], 1, 0, calm=False)
     late = await count(limited, "b", wish(3, 3, need=1), ttl_s=TTL_S, holders=2, rank=1)
     assert late.grants == [PoolGrant(7, 3, 4)]
     async with asyncio.timeout(30):
         while late.grants[0].held < 7:
             await lab.pass_time(TTL_S / 5)
             late = await count(limited, "a", wish(1, 1, need=7), ttl_s=TTL_S, holders=2, rank=0)
+            assert late.calm is (late.grants[0].held > 4)
 
 
 async def test_a_lost_memory_is_a_silence(lab: StoreLab, limited: Store) -> None:

@@ -221,7 +221,7 @@ async def test_without_the_store_each_node_has_its_share() -> None:
             await settled(6.0)
             with capture_logs() as logs:
                 rig.away = True
-                await settled(6.0)
+                await settled(8.0)
                 assert [node.in_fallback for node in (ann, bob)] == [True, True]
                 tasks = rig.start(ann, 9) + rig.start(bob, 9)
                 await settled()
@@ -255,14 +255,36 @@ async def test_a_store_that_hangs_keeps_nobody_waiting_for_long() -> None:
 
 
 async def test_a_lifted_reservation_moves_the_function_to_the_shared_pool() -> None:
-    """A node that has not heard of it is told by the store, and its function takes of the shared pool."""
+    """As soon as a node has heard of it; until then it keeps to its share."""
     async with fleet() as rig:
-        await rig.reserve("billing", 1)
+        await rig.reserve("billing", 4)
         async with rig.node() as node:
             await rig.store.functions.put_part("billing", FunctionPart.CONCURRENCY, None)
-            rig.start(node, 5)
+            rig.start(node, 9)
             await settled()
-            assert node.running["billing"] == 5
+            assert node.running["billing"] == 4
+            await rig.functions.read()
+            rig.start(node, 9)
+            await settled()
+            assert node.running["billing"] == 13
+
+
+async def test_a_store_that_forgot_the_reservations_opens_no_gates() -> None:
+    """Until a node has told it again, each has its share of what was reserved."""
+    async with fleet() as rig:
+        await rig.reserve("billing", 7)
+        async with rig.node() as ann, rig.node() as bob:
+            await settled(6.0)
+            rig.store.wipe()
+            rig.start(ann, 9)
+            rig.start(bob, 9)
+            await settled()
+            assert sorted((ann.running["billing"], bob.running["billing"])) == [3, 4]
+            await rig.reserve("billing", 7)
+            await settled(1.0)
+            rig.start(ann, 9)
+            await settled()
+            assert ann.running["billing"] + bob.running["billing"] == 7
 
 
 async def test_a_node_that_stops_leaves_nothing_behind() -> None:

@@ -91,13 +91,16 @@ def test_a_store_that_fails_leaves_what_is_trusted_and_then_the_share() -> None:
     told(grants, 0.0, PoolGrant(7, 1, 0), waiting=1, holders=3)
     grants.failed()
     assert [grants.take(BILLING, 7, 1.0) for _ in range(2)] == [Answer.TAKEN, Answer.REFUSED]
-    assert not grants.in_fallback(1.0)
-    assert grants.in_fallback(TTL_S)
-    assert [grants.take(BILLING, 7, TTL_S) for _ in range(3)] == [Answer.TAKEN, Answer.TAKEN, Answer.REFUSED]
-    assert not grants.give(BILLING, TTL_S)
-    told(grants, TTL_S + 1, PoolGrant(7, 2, 5), holders=3)
-    assert not grants.in_fallback(TTL_S + 1)
-    assert grants.take(BILLING, 7, TTL_S + 1) is Answer.ASK
+    grants.give(BILLING, 1.0)
+    late = 1.3 * TTL_S + 0.1
+    assert not grants.in_fallback(late - 0.2)
+    assert grants.take(BILLING, 7, late - 0.2) is Answer.REFUSED  # others may trust theirs still
+    assert grants.in_fallback(late)
+    assert [grants.take(BILLING, 7, late) for _ in range(4)] == 3 * [Answer.TAKEN] + [Answer.REFUSED]
+    assert not grants.give(BILLING, late)
+    told(grants, late + 1, PoolGrant(7, 2, 5), holders=3)
+    assert not grants.in_fallback(late + 1)
+    assert grants.take(BILLING, 7, late + 1) is Answer.ASK
 
 
 def test_without_any_answer_ever_there_is_nothing() -> None:
@@ -113,6 +116,19 @@ def test_a_node_that_slept_asks_before_it_falls_back() -> None:
     grants = Grants(ttl_s=TTL_S)
     told(grants, 0.0, PoolGrant(7, 7, 0), waiting=7)
     assert grants.take(BILLING, 7, 3600.0) is Answer.ASK
+
+
+def test_the_share_stays_while_the_store_gets_to_know_everybody() -> None:
+    """A store that has just come back counts fewer nodes than there are; that makes nobody's share larger."""
+    grants = Grants(ttl_s=TTL_S)
+    told(grants, 0.0, PoolGrant(7, 0, 0), holders=3)
+    for reply, holders in (
+        (CountReply([], 1, 0, calm=False), 3),
+        (CountReply([], 4, 2, calm=False), 4),
+        (CountReply([], 2, 1), 2),
+    ):
+        grants.answered([], reply, trusted_until=TTL_S)
+        assert grants.holders == holders
 
 
 def test_the_store_hears_of_a_node_in_any_case() -> None:

@@ -1,6 +1,6 @@
 -- KEYS: reserved concurrency, counting, holders, then one for each pool. ARGV: holder, ttl_us, account concurrency,
 -- holders and rank as the holder knew them last, then per pool: its function or "" for the shared one, in use, keep,
--- need, extra. Reply: live holders, rank, then per pool: limit (-1: nothing is reserved), held, held by others.
+-- need, extra. Reply: live holders, rank, 1 if calm, then per pool: limit (-1: nothing is reserved), held, held by others.
 --
 -- When nobody has counted for a while, holders may be at work on their fallback shares without this being known here.
 -- Until each had the time to come and say so, nobody gets more than its share.
@@ -34,7 +34,7 @@ local function limit_of(name)
   return math.max(0, account - reserved)
 end
 
-local reply = {holders, rank}
+local reply = {holders, rank, now >= calm and 1 or 0}
 for i = 4, #KEYS do
   local at = 6 + (i - 4) * 5
   local in_use, keep = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
