@@ -172,6 +172,7 @@ class Counting:
         asked_at = self._clock()
         counts = {pool: sum(not future.done() for future in futures) for pool, futures in waiting.items()}
         wishes = self._grants.wishes(counts, asked_at)
+        holders, rank = self._grants.told
         try:
             async with asyncio.timeout(min(_CALL_S, self._ttl_s / 3)):
                 reply = await self._store.count(
@@ -179,8 +180,8 @@ class Counting:
                     wishes,
                     ttl_s=self._ttl_s,
                     account=self._account(),
-                    holders=self._grants.holders,
-                    rank=self._grants.rank,
+                    holders=holders,
+                    rank=rank,
                 )
         except (StoreUnavailableError, TimeoutError) as exc:
             self._grants.failed()

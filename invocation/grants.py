@@ -97,7 +97,16 @@ class Grants:
         self._trusted_until: float | None = None
         self._failing = False
         self._called_at = -math.inf
+        self._fresh = True  # has never been on a share, nor heard of one
         self.holders, self.rank = 1, 0
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """The number of holders, and the rank among them, by which the store tells this one's share.
+
+        One that has just started is on no share, and a store that has just started need not spare any for it.
+        """
+        return (1, 0) if self._fresh else (self.holders, self.rank)
 
     def in_use(self, pool: Pool) -> int:
         """Return how many slots of a pool are in use here."""
@@ -171,6 +180,7 @@ class Grants:
         """Take over what the store granted. A pool of which nothing was held or used lately is forgotten."""
         self._failing = False
         self._trusted_until = trusted_until
+        self._fresh = self._fresh and not reply.calm
         if reply.calm or reply.holders >= self.holders:
             self.holders, self.rank = reply.holders, reply.rank
         for wish, grant in zip(wishes, reply.grants, strict=True):
@@ -184,7 +194,7 @@ class Grants:
 
     def failed(self) -> None:
         """Take note that the store did not answer. What it was told may hold or not; the next call tells it again."""
-        self._failing = True
+        self._failing, self._fresh = True, False
 
     def _taken(self, slots: _Slots, now: float) -> Answer:
         slots.in_use += 1

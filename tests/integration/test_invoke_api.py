@@ -262,3 +262,42 @@ async def test_a_node_without_the_role(redis_url: str, tmp_path: Path) -> None:
     """It invokes nothing for others."""
     async with invoke_rig(tmp_path, redis_url, {}, arguments=["--role", "pollers,statemgr"]) as rig:
         assert code_of(await refusal(rig, "local", 1)) == ("404", 404)
+
+
+async def test_concurrency_is_that_of_the_fleet(redis_url: str, tmp_path: Path) -> None:
+    """Two nodes share a function's reserved concurrency, which the API of either changes for both."""
+    go = asyncio.Event()
+    (tmp_path / "other").mkdir()
+    async with ScriptedServer() as url:
+        functions = {"url": {"url": url.url, "concurrency": 1}}
+        async with (
+            invoke_rig(tmp_path, redis_url, functions) as ann,
+            invoke_rig(tmp_path / "other", redis_url, functions) as bob,
+            asyncio.TaskGroup() as tasks,
+        ):
+            url.then(answer_when(go, 200, b"[1]"))
+            running = tasks.create_task(ann.invoke("url", 1))
+            await eventually(lambda: url.requests, "the function is called")
+            throttled = await refusal(bob, "url", 1)
+            assert throttled.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
+            go.set()
+            assert (await running)["Payload"] == b"[1]"
+            assert (await bob.invoke("url", 1))["StatusCode"] == 200
+
+            change = bob.client.put_function_concurrency
+            await asyncio.to_thread(change, FunctionName="url", ReservedConcurrentExecutions=0)
+
+            async def stopped() -> bool:
+                try:
+                    return not await ann.invoke("url", 1)
+                except ClientError as error:
+                    return code_of(error) == ("TooManyRequestsException", 429)
+
+            await eventually(stopped, "the other node has heard of it")
+            reason = throttled.response["Reason"]
+            refused = f'esm_concurrency_throttles_total{{function="url",reason="{reason}"}}'
+            metrics = await ann.node.metrics()
+            assert metrics[refused] >= 1
+            assert metrics['esm_function_reserved_concurrency{function="url"}'] == 0
+            assert metrics['esm_function_concurrency{function="url"}'] == 0
+            assert metrics["esm_concurrency_fallback"] == 0

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from model.errors import StoreUnavailableError
+from model.function_config import FunctionPart
 from model.lease import Member
 from node.embedded_redis import EmbeddedRedis
 from statemgr.redis_store import wakes
@@ -69,6 +70,11 @@ async def test_every_call_reports_a_server_that_is_gone(own_redis: EmbeddedRedis
         store.mappings(),
         store.set_wanted(lease.key.mapping, [], tracker=tracker),
         store.remove_mapping(lease.key.mapping, tracker=tracker),
+        store.functions.functions(),
+        store.functions.put_part("f", FunctionPart.CONCURRENCY, b"7"),
+        store.functions.forget_function("f"),
+        store.concurrency.count("holder", [], ttl_s=LONG_S, account=1000, holders=1, rank=0),
+        store.concurrency.stop_counting("holder", []),
         store.ping(),
     ]
     for call in calls:

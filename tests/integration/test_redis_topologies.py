@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from model.concurrency import UNRESERVED, Pool, PoolWish
 from model.errors import StoreUnavailableError
+from model.function_config import FunctionPart
 from model.ids import FencingToken, NodeId
 from model.lease import Member
 from model.progress import SaveResult
@@ -41,7 +43,7 @@ TIMEOUT_S = 5.0
 
 
 async def walk_the_main_path(store: Store, other: Store) -> None:
-    """Use every operation through two clients: mappings, membership, leases, progress, fencing, wakes, removal."""
+    """Use every operation through two clients: mappings, membership, leases, progress, fencing, wakes, functions."""
     async with asyncio.timeout(60), listen(other) as wakes:
         await anext(wakes)
         tracker = await track(store, ANN)
@@ -65,7 +67,22 @@ async def walk_the_main_path(store: Store, other: Store) -> None:
         await other.leave(BOB)
         assert (await other.tick(Member(ANN), ttl_s=LONG_S)).member
         assert not (await other.tick(Member(BOB), ttl_s=LONG_S)).member
+        await use_the_functions(store, other)
         await other.ping()
+
+
+async def use_the_functions(store: Store, other: Store) -> None:
+    """Say something of a function, and count on it."""
+    billing = Pool("billing")
+    await store.functions.put_part(billing, FunctionPart.CONCURRENCY, b"7")
+    assert (await other.functions.functions()).reserved() == {billing: 7}
+    for client, holder, granted in ((store, "a", 5), (other, "b", 2)):
+        wishes = [PoolWish(billing, 0, 0, 5), PoolWish(UNRESERVED, 0, 0, 1)]
+        reply = await client.concurrency.count(holder, wishes, ttl_s=LONG_S, account=1000, holders=1, rank=0)
+        assert [(grant.limit, grant.held) for grant in reply.grants] == [(7, granted), (993, 1)]
+    await store.concurrency.stop_counting("a", [billing, UNRESERVED])
+    await other.functions.forget_function(billing)
+    assert (await store.functions.functions()).functions == {}
 
 
 async def until_it_works(call: Callable[[], Awaitable[object]], *, within_s: float = 30) -> None:

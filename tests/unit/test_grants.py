@@ -131,6 +131,18 @@ def test_the_share_stays_while_the_store_gets_to_know_everybody() -> None:
         assert grants.holders == holders
 
 
+def test_a_node_that_has_just_started_is_on_no_share() -> None:
+    """The store is told of a share only by those that may be at work on one: so a fresh fleet has the whole limit."""
+    grants = Grants(ttl_s=TTL_S)
+    grants.answered([], CountReply([], 2, 1, calm=False), trusted_until=TTL_S)
+    assert grants.told == (1, 0)
+    calm, failed = Grants(ttl_s=TTL_S), Grants(ttl_s=TTL_S)
+    calm.answered([], CountReply([], 2, 1), trusted_until=TTL_S)
+    failed.answered([], CountReply([], 2, 1, calm=False), trusted_until=TTL_S)
+    failed.failed()
+    assert (calm.told, failed.told) == ((2, 1), (2, 1))
+
+
 def test_the_store_hears_of_a_node_in_any_case() -> None:
     """Slots in hand are looked after often, an idle node says that it is there, a store that fails is tried again."""
     grants = Grants(ttl_s=TTL_S)
@@ -193,9 +205,10 @@ class Fleet(RuleBasedStateMachine):
         wishes = node.wishes({BILLING: waiting} if waiting else {}, self.now)
         reply = None
         if lost != "there":
+            holders, rank = node.told
             reply = self.runner.run(
                 self.store.concurrency.count(
-                    f"node-{index}", wishes, ttl_s=TTL_S, account=1000, holders=node.holders, rank=node.rank
+                    f"node-{index}", wishes, ttl_s=TTL_S, account=1000, holders=holders, rank=rank
                 )
             )
         self.coming[index] = (wishes, None if lost else reply, waiting, self.now)
