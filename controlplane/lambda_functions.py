@@ -7,6 +7,7 @@ HTTP (`node.lambda_functions_api`), and what only a node knows (`FunctionSurroun
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -19,7 +20,6 @@ from model.function_config import FunctionPart
 from model.function_rules import (
     CONCURRENCY,
     EVENT_INVOKE,
-    NOTHING_GIVEN,
     destinations,
     document_of,
     event_invoke_problem,
@@ -39,6 +39,7 @@ _TRIES = 20
 _LATEST = "$LATEST"
 _RESERVED = "ReservedConcurrentExecutions"
 _MOST_ITEMS = 50
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _GB = 1024**3
 _UNQUALIFIED_ONLY = (
     "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
@@ -173,8 +174,8 @@ class LambdaFunctions:
         """Return the settings of a function's versions: of `$LATEST`, the only one there is, if it has any."""
         name = self._latest(function_name, None)
         checker = Checker(AwsVoice())
-        number = int(most) if most is not None and most.lstrip("-").isdigit() and len(most) < _MOST_ITEMS else most
         if most:
+            number = int(most) if _NUMBER.fullmatch(most) else most
             checker.check(Integer(1, _MOST_ITEMS), number, ("MaxItems",))
         if checker.problems:
             raise invalid(checker.problems)
@@ -185,15 +186,13 @@ class LambdaFunctions:
     def _checked(self, name: str, wish: Mapping[str, Any]) -> dict[str, Any]:
         members = {key: value for key, value in wish.items() if key not in ("FunctionName", "Qualifier")}
         checker = Checker(AwsVoice())
-        given = checker.table(EVENT_INVOKE, members, ())
+        given: Any = checker.table(EVENT_INVOKE, members, ())
         if checker.problems:
             raise invalid(checker.problems)
-        if not isinstance(given, dict) or not given:
-            raise refused("InvalidParameterValueException", NOTHING_GIVEN)
         problem = event_invoke_problem(given, function=name, exists=self._around.is_known)
         if problem is not None:
             raise refused("InvalidParameterValueException", problem)
-        return given
+        return dict(given)
 
     def _present(self, table: FunctionTable, name: str) -> StoredPart:
         stored = table.functions.get(name, {}).get(FunctionPart.EVENT_INVOKE)

@@ -113,11 +113,6 @@ class Grants:
         slots = self._pools.get(pool)
         return 0 if slots is None else slots.in_use
 
-    def held(self, pool: Pool) -> int:
-        """Return how many slots of a pool are in use or to hand."""
-        slots = self._pools.get(pool)
-        return 0 if slots is None else max(slots.held, slots.in_use)
-
     @property
     def pools(self) -> Sequence[Pool]:
         """The pools of which anything is held, or was lately."""

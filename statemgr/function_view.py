@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from model.function_config import FunctionTable
@@ -19,16 +20,18 @@ class FunctionView:
     def __init__(self, store: FunctionConfigs) -> None:
         self._store = store
         self._read = False
+        self._reading = asyncio.Lock()  # an answer that was overtaken must not replace a newer one
         self.table = FunctionTable()
         self.reserved: Mapping[str, int] = {}
         """The concurrency reserved for functions; another mapping when anything has changed."""
 
     async def read(self) -> None:
         """Read the table anew. Raises `StoreUnavailableError`, and the copy stays as it is."""
-        table = await self._store.functions()
-        if table != self.table:
-            self.table, self.reserved = table, table.reserved()
-        self._read = True
+        async with self._reading:
+            table = await self._store.functions()
+            if table != self.table:
+                self.table, self.reserved = table, table.reserved()
+            self._read = True
 
     async def function_config(self, function: str) -> FunctionConfig:
         """Return what holds for a function. Raises `StoreUnavailableError` only when nothing was ever read."""

@@ -13,11 +13,14 @@ import promql_parser as promql
 import pytest
 import yaml
 
+from config.settings import Settings
+from node.function_side import FunctionSide
 from node.invoke_metrics import InvokeMeters
 from node.sandboxing import SandboxCollector
 from node.telemetry import NodeCollector
 from node.watchdog import LoopLag
 from pollers.counters import Meters
+from statemgr.memory_store import MemoryStore
 from tests.support.deploy_files import DEPLOY
 from tests.unit.test_telemetry import Leasing
 
@@ -44,6 +47,7 @@ def told() -> dict[str, set[str]]:
         NodeCollector(Meters(), leasing=Leasing(), loop_lag=LoopLag(), labels=lambda _mapping: None),
         SandboxCollector(workers),
         InvokeMeters(),
+        FunctionSide(Settings(), MemoryStore()),
     ):
         for family in collector.collect():
             labels = set(getattr(family, "_labelnames", ()))
