@@ -26,10 +26,14 @@ class FunctionView:
         """The concurrency reserved for functions; another mapping when anything has changed."""
 
     async def read(self) -> None:
-        """Read the table anew. Raises `StoreUnavailableError`, and the copy stays as it is."""
+        """Read the table anew. Raises `StoreUnavailableError`, and the copy stays as it is.
+
+        It also stays where the store has forgotten everything.
+        """
         async with self._reading:
             table = await self._store.functions()
-            if table != self.table:
+            forgotten = not table.revision and self.table.revision  # whoever knows more will tell the store again
+            if table != self.table and not forgotten:
                 self.table, self.reserved = table, table.reserved()
             self._read = True
 

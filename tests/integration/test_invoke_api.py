@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+import redis
 from botocore.exceptions import ClientError
 
 from node.embedded_redis import EmbeddedRedis
@@ -28,6 +29,7 @@ ARN = "arn:aws:lambda:us-east-1:000000000000:function:local"
 RESULTS = ("ok", "error", "throttled", "refused", "failed")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 NOT_FOUND = {"x-amzn-ErrorType": "ResourceNotFoundException"}
+RESERVED = "esmd:{default}:reserved_concurrency"
 LARGEST = 6 * 1024 * 1024
 
 
@@ -265,14 +267,15 @@ async def test_a_node_without_the_role(redis_url: str, tmp_path: Path) -> None:
 
 
 async def test_concurrency_is_that_of_the_fleet(redis_url: str, tmp_path: Path) -> None:
-    """Two nodes share a function's reserved concurrency, which the API of either changes for both."""
+    """Two nodes share a function's reserved concurrency; what the API of either says of it outlasts a lost Redis."""
     go = asyncio.Event()
     (tmp_path / "other").mkdir()
     async with ScriptedServer() as url:
         functions = {"url": {"url": url.url, "concurrency": 1}}
+        leasing = {"ttl": 3}  # by which a Redis that forgot everything is noticed
         async with (
-            invoke_rig(tmp_path, redis_url, functions) as ann,
-            invoke_rig(tmp_path / "other", redis_url, functions) as bob,
+            invoke_rig(tmp_path, redis_url, functions, leasing=leasing) as ann,
+            invoke_rig(tmp_path / "other", redis_url, functions, leasing=leasing) as bob,
             asyncio.TaskGroup() as tasks,
         ):
             url.then(answer_when(go, 200, b"[1]"))
@@ -293,11 +296,21 @@ async def test_concurrency_is_that_of_the_fleet(redis_url: str, tmp_path: Path) 
                 except ClientError as error:
                     return code_of(error) == ("TooManyRequestsException", 429)
 
-            await eventually(stopped, "the other node has heard of it")
+            await eventually(stopped, "the other node is held to it")
             reason = throttled.response["Reason"]
             refused = f'esm_concurrency_throttles_total{{function="url",reason="{reason}"}}'
             metrics = await ann.node.metrics()
             assert metrics[refused] >= 1
-            assert metrics['esm_function_reserved_concurrency{function="url"}'] == 0
             assert metrics['esm_function_concurrency{function="url"}'] == 0
             assert metrics["esm_concurrency_fallback"] == 0
+
+            async def heard() -> bool:
+                series = 'esm_function_reserved_concurrency{function="url"}'
+                return {(await rig.node.metrics())[series] for rig in (ann, bob)} == {0}
+
+            await eventually(heard, "both nodes know it by themselves")
+            store = redis.Redis.from_url(redis_url)
+            store.flushall()
+            await eventually(lambda: store.hgetall(RESERVED) == {b"local": b"1", b"url": b"0"}, "Redis is told again")
+            store.close()
+            assert await stopped()

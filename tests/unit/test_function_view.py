@@ -38,3 +38,17 @@ async def test_an_unreachable_store_leaves_the_view_as_it_was(monkeypatch: pytes
     assert await known.function_config("billing") == FunctionConfig(7)
     with pytest.raises(StoreUnavailableError):
         await unknown.function_config("billing")
+
+
+async def test_a_store_that_forgot_everything_takes_nothing_from_the_view() -> None:
+    """What the node knows is what the store is told again; what the store then says is what holds."""
+    store = MemoryStore()
+    await store.functions.put_part("billing", FunctionPart.CONCURRENCY, b"7")
+    view = FunctionView(store.functions)
+    await view.read()
+    store.wipe()
+    await view.read()
+    assert view.reserved == {"billing": 7}
+    await store.functions.put_part("thumbs", FunctionPart.CONCURRENCY, b"1")
+    await view.read()
+    assert view.reserved == {"thumbs": 1}
