@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def worker_manager(
-    settings: Settings, resolver: SecretResolver, *, limits: Callable[[], Mapping[str, int]], nodes: int = 1
+    settings: Settings, resolver: SecretResolver, *, limits: Callable[[], Mapping[str, int]] = dict, nodes: int = 1
 ) -> AsyncIterator[WorkerManager]:
     """Give what runs functions on this node, one of so many on this machine; `limits` says how often at most.
 
