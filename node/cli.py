@@ -29,6 +29,7 @@ SUMMARIES = {
     "apply": "Make the changes to mappings that the files ask for.",
     "demo": "See it work: everything embedded, events flowing, no network.",
     "status": "Show mappings, shards, owners, checkpoints and lag.",
+    "top": "Watch nodes, mappings and shards live.",
     "explain": "Say why a mapping is where it is.",
     "mappings": "List, enable, disable or delete mappings.",
     "seek": "Move a mapping's position.",

@@ -2,7 +2,8 @@
 
 Without configured credentials only programs of this machine may: the surface listens on loopback, and requests that a
 web page elsewhere makes a local browser send are refused by their Host and Origin headers. With credentials every
-request but the two probes must present one.
+request but the two probes must present one. Paths that are public (the console's page, without what it shows) may be
+loaded by anybody who may talk to the node at all, also by following a link on another site.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from node.options import is_loopback
 from node.signature import MISSING, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aiohttp.typedefs import Handler, Middleware
 
@@ -29,9 +30,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """For orchestrators, which carry no credentials; they tell nothing worth protecting."""
 
+_FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
 CALLER: web.RequestKey[str] = web.RequestKey("caller", str)
 """Who has proved himself, for logs."""
+
+MAY_CHANGE: web.RequestKey[bool] = web.RequestKey("may_change", bool)
+"""Whether he may do more than read. Not there where nobody has to prove himself: then everybody may."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _INVOKING = re.compile(
@@ -51,18 +56,23 @@ class Credentials(Protocol):
         """Return who it is from; None, or why, when that is not proved."""
 
 
-def guard(credentials: Sequence[Credentials]) -> Middleware:
+def guard(credentials: Sequence[Credentials], *, public: Collection[str] = ()) -> Middleware:
     """Return the middleware that lets through only who may. No credentials: loopback only."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        open_page = request.path in public and request.method in _READING
         if not credentials:
             if not _addressed_as_loopback(request):
                 return refusal(403, "this node is reached as 127.0.0.1, ::1 or localhost only; for others set `auth`")
-        elif request.path not in OPEN_PATHS and (refused := await _refused(credentials, request)) is not None:
-            return refused
-        if not _same_origin(request):
+        elif not (open_page or request.path in OPEN_PATHS):
+            refused = await _refused(credentials, request)
+            if refused is not None:
+                return refused
+        if not open_page and not _same_origin(request):
             return refusal(403, "requests from other web sites are refused")
+        if not credentials and _from_a_form(request):
+            return refusal(415, "forms of web pages are refused: send Content-Type: application/json")
         return await handler(request)
 
     return middleware
@@ -82,7 +92,7 @@ async def _refused(credentials: Sequence[Credentials], request: web.Request) -> 
         return answer
     if caller.read_only and (request.method not in _READING or _INVOKING.match(request.path)):
         return refusal(_FORBIDDEN, "this token may only read")
-    request[CALLER] = caller.name
+    request[CALLER], request[MAY_CHANGE] = caller.name, not caller.read_only
     return None
 
 
@@ -123,6 +133,19 @@ def _same_origin(request: web.Request) -> bool:
         return urlsplit(origin).netloc.lower() == request.headers.get(hdrs.HOST, "").lower() != ""
     except ValueError:
         return False
+
+
+def _from_a_form(request: web.Request) -> bool:
+    """Whether a form of some web page, nobody knows of which site, may have sent this.
+
+    Browsers of today say where a request comes from, and that has been judged; old ones do not. `curl -d` sends a
+    form's content type too, but no browser's name. A page's script cannot send another type across sites without
+    asking first, and is never answered.
+    """
+    if request.method in _READING or request.content_type not in _FORM_TYPES:
+        return False
+    told = hdrs.ORIGIN in request.headers or "Sec-Fetch-Site" in request.headers
+    return not told and request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
 
 
 def _hostname(url: str) -> str | None:

@@ -23,7 +23,7 @@ from node.options import ListenAddress
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from aiohttp.typedefs import Handler
 
@@ -63,12 +63,13 @@ class Surface:
     credentials: Sequence[Credentials] = ()
     apps: Mapping[str, web.Application] = field(default_factory=dict)  # by path prefix, such as /console
     routes: Sequence[web.AbstractRouteDef] = ()  # with paths of their own, such as the Lambda API's
+    public: Collection[str] = ()  # paths that may be loaded without credentials
 
 
 def application(surface: Surface) -> web.Application:
     """Build the application."""
     app = web.Application(
-        middlewares=[_errors, guard(surface.credentials), audit],
+        middlewares=[_errors, guard(surface.credentials, public=surface.public), audit],
         client_max_size=MAX_EVENT_BYTES,
     )
     status = _Shared(surface.status)

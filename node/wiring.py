@@ -26,6 +26,8 @@ from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
 from model.progress import ShardState
 from node import collector
+from node.console_api import ConsoleApi
+from node.console_feed import Feed, reading
 from node.credentials import Access
 from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
@@ -239,6 +241,7 @@ class Node:
                 self._engine.catalogue, self._engine.runtimes, self._store, redriving, self._redrives
             )
             self._seeks = Seeks(self._engine.runtimes, self._store)
+            self._feed = Feed(reading(self._engine.catalogue, self._meters, self._status))
             async with shutdown.starting():
                 await self._bring_up()
             self._leasing = self._engine.leasing
@@ -250,6 +253,7 @@ class Node:
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
                     tasks.create_task(self._workers.run(), name="worker manager"),
                     tasks.create_task(self._functions.counting.run(), name="counting"),
+                    tasks.create_task(self._feed.run(), name="console"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                     tasks.create_task(access.run(), name="follow credentials"),
                 ]
@@ -261,6 +265,7 @@ class Node:
                 await shutdown.drain.wait()
                 self._draining = True
                 self._redrives.stop()
+                self._feed.stop()
                 async with asyncio.TaskGroup() as draining:
                     draining.create_task(self._room.drain(settings.drain_timeout_s))
                     draining.create_task(self._engine.drain(settings.drain_timeout_s))
@@ -281,6 +286,8 @@ class Node:
         telemetry.registry.register(SandboxCollector(self._workers))
         telemetry.registry.register(self._invoke_meters)
         telemetry.registry.register(self._functions)
+        console = ConsoleApi(self._feed)
+        telemetry.gauge("esm_console_followers", "Consoles that look at this node.", lambda: self._feed.followers)
         return Surface(
             alive=lambda: self._watchdog.alive,
             ready=self._ready,
@@ -291,9 +298,11 @@ class Node:
                 *MappingApi(
                     explain=self._explain, redrives=self._redrives, replays=self._replays, seeks=self._seeks
                 ).routes(),
+                *console.routes(),
                 *self._front_end(guarded=bool(access.methods)),
                 *self._control_plane(trusted=bool(access.methods)),
             ],
+            public=console.public_paths,
         )
 
     def _front_end(self, *, guarded: bool) -> Sequence[web.AbstractRouteDef]:
