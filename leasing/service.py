@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 _TAKEN_AT_ONCE = 500  # shards in one store call
 _IN_A_THREAD = 2_000  # shards from which on an assignment would hold up the event loop
+_SOON_S = 0.01  # a clock may not tell shorter times apart
 _AGAIN_S = 1.0  # how soon to look again for a shard that could not be taken
 _COOL_DOWN_S = (1.0, 60.0)  # before taking a shard again that its host gave up: the first time, and at most
 _LEAVE_S = 1.0
@@ -292,8 +293,8 @@ class LeasingService:
         self.balanced = self.awaited == 0 and not session.ended()
         if not missing:
             return None
-        # Nobody tells when a reservation or a pause is over.
-        return min(_AGAIN_S, max(0.0, self._hold_off_until - self._clock()) or _AGAIN_S)
+        left_s = self._hold_off_until - self._clock()  # nobody tells when a reservation or a pause is over
+        return _AGAIN_S if left_s <= 0 else min(_AGAIN_S, max(_SOON_S, left_s))
 
     async def _plan(self, session: Session, snapshot: FleetSnapshot) -> Plan:
         held = [key for key in self._held if key not in self._hand_over]
