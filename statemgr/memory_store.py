@@ -17,6 +17,7 @@ from model.ids import TRACKER, FencingToken, ShardKey
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
 from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
 from statemgr.memory_concurrency import MemoryConcurrency
+from statemgr.memory_event_queue import MemoryEventQueue
 from statemgr.memory_functions import MemoryFunctions
 from statemgr.memory_tables import (
     Reservation,
@@ -70,6 +71,7 @@ class MemoryStore:
         self._tokens: dict[ShardKey, int] = {}
         self._progress: dict[ShardKey, ShardProgress] = {}
         self._parked: dict[ShardKey, ParkedRecords] = {}
+        self.events = MemoryEventQueue(self._clock, self._wanted, self._snapshot_changed, self._token_of)
 
     # Membership and leases
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.lease import FleetSnapshot, Lease, Member, TickReply, WantedShard
     from model.mapping import MappingRecord, MappingState
     from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
+    from statemgr.event_queue import EventQueue
 
 
 class LeaseStore(Protocol):
@@ -238,6 +239,10 @@ class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
     @property
     def concurrency(self) -> ConcurrencyStore:
         """How many invocations are under way."""
+
+    @property
+    def events(self) -> EventQueue:
+        """The queue of asynchronous invocations."""
 
     async def ping(self) -> None:
         """Return when the store answers and can be written to."""

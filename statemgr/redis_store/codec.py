@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from model.async_event import ASYNC_QUEUE
 from model.ids import TRACKER, FencingToken, MappingId, NodeId, Position, ShardId, ShardKey, ShardOrigin
 from model.lease import FleetSnapshot, Holding, Member, Role, ShardKind, TickReply, WantedShard
 from model.mapping import MappingRecord, MappingState
@@ -141,7 +142,8 @@ def snapshot(reply: Sequence[Any]) -> FleetSnapshot:
 def _all_wanted(wanted_of: Sequence[bytes]) -> Iterator[WantedShard]:
     for mapping_bytes, packed in sorted(_pairs(wanted_of)):
         mapping = MappingId(mapping_bytes.decode())
-        yield WantedShard(ShardKey(mapping, TRACKER), ShardKind.TRACKER)
+        if mapping != ASYNC_QUEUE:  # nothing of it is to be discovered
+            yield WantedShard(ShardKey(mapping, TRACKER), ShardKind.TRACKER)
         for wanted in _unpack_wanted(packed):
             yield WantedShard(ShardKey(mapping, ShardId(wanted.shard)), wanted.kind, wanted.weight)
 

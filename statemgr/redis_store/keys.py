@@ -26,6 +26,14 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     counting_holders  zset  holder of slots -> when it expires, microseconds by Redis's clock
     slots:POOL  hash   holder -> slots it holds; POOL is a function with reserved concurrency, or empty
     wake       channel of empty messages: the snapshot or the mappings changed
+    events     channel of empty messages: there is an event where somebody waits for one
+    async      hash    n/PARTITION events in it, bytes of all of them, idle/PARTITION while its holder waits for some
+    async_lines:PARTITION  set of functions that have events in it
+    async:PARTITION/FUNCTION        stream of events: e the event, m msgpack [asked, request id, trace]
+    async_due:PARTITION/FUNCTION    zset of those that were taken: id -> when due, ms by Redis's clock; AWAY: never
+    async_state:PARTITION/FUNCTION  hash, cursor: up to where the stream was taken; id -> msgpack of its standing
+
+The last three keys are made inside scripts, from the second: which functions have events only Redis knows.
 """
 
 from __future__ import annotations
@@ -58,6 +66,8 @@ class Keys:
         self.reserved_concurrency = self._key("reserved_concurrency")
         self.counting = self._key("counting")
         self.counting_holders = self._key("counting_holders")
+        self.async_queue = self._key("async")
+        self.events = self._key("events")
 
     def progress(self, mapping: MappingId) -> bytes:
         """Return the key of a mapping's progress."""
@@ -70,6 +80,10 @@ class Keys:
     def slots(self, pool: Pool) -> bytes:
         """Return the key of who holds slots of a pool."""
         return self._key(f"slots:{pool}")
+
+    def async_lines(self, partition: int) -> bytes:
+        """Return the key of the functions that have events in a partition."""
+        return self._key(f"async_lines:{partition}")
 
     def _key(self, name: str) -> bytes:
         return (self._prefix + name).encode()

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Script:
-    """A script's text and its SHA-1, by which Redis remembers it."""
+    """A script's text and its SHA-1, by which Redis remembers it. `shared`: files whose functions it uses besides."""
 
-    def __init__(self, name: str, *, common: bool = True) -> None:
+    def __init__(self, name: str, *, common: bool = True, shared: tuple[str, ...] = ()) -> None:
         folder = resources.files("statemgr.redis_store") / "scripts"
-        names = ["common.lua", f"{name}.lua"] if common else [f"{name}.lua"]
+        names = [f"{file}.lua" for file in (*(("common",) if common else ()), *shared, name)]
         self.name = name
         self.text = "".join((folder / file).read_text(encoding="utf-8") for file in names).encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
@@ -27,6 +28,7 @@ from statemgr.cancelling import cancellation_kept
 from statemgr.redis_store import codec
 from statemgr.redis_store.concurrency import RedisConcurrency
 from statemgr.redis_store.connect import RedisClients, connect
+from statemgr.redis_store.event_queue import RedisEventQueue
 from statemgr.redis_store.functions import RedisFunctions
 from statemgr.redis_store.keys import DEFAULT_NAMESPACE, Keys
 from statemgr.redis_store.script import Script
@@ -71,6 +73,8 @@ class RedisStore:
         self._closed = False
         self.functions = RedisFunctions(self._fleet, self._keys)
         self.concurrency = RedisConcurrency(self._run, self._keys)
+        heard = partial(listen, clients, self._keys.events, timeout_s=timeout_s)
+        self.events = RedisEventQueue(self._run, self._keys, heard)
 
     @classmethod
     def from_url(

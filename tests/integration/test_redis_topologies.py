@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from model.async_event import NewEvent, Settled, partition_key
 from model.concurrency import UNRESERVED, Pool, PoolWish
 from model.errors import StoreUnavailableError
 from model.function_config import FunctionPart
@@ -69,6 +70,20 @@ async def walk_the_main_path(store: Store, other: Store) -> None:
         assert not (await other.tick(Member(BOB), ttl_s=LONG_S)).member
         await use_the_functions(store, other)
         await other.ping()
+        await walk_through_the_queue(store, other)
+
+
+async def walk_through_the_queue(store: Store, other: Store) -> None:
+    """Accept an event through one client, and hold its partition through the other."""
+    partition = await store.events.append(NewEvent("f", "f", "r-1", "Root=1", b"{}"), (3, 4))
+    lease = await take(other, ANN, partition_key(partition))
+    assert await other.events.resume(lease)
+    for again_s in (0.0, None):
+        found = await other.events.take(lease, limits={}, each=1, most=1, max_bytes=1)
+        assert found is not None
+        (one,) = found.events
+        assert await other.events.settle(lease, [Settled("f", one.id, one.event.size, again_s)])
+    assert (await store.events.depth()).events == 0
 
 
 async def use_the_functions(store: Store, other: Store) -> None:

@@ -1,6 +1,7 @@
 -- Comes before every script that works on the fleet as a whole (all but save and load).
 -- KEYS 1 to 10: as below. ARGV[1]: the channel that wakes the others. Times and tokens are whole numbers below 2^53,
--- which Lua's doubles hold exactly; %.0f because tostring() would round them. No script takes keys it was not given.
+-- which Lua's doubles hold exactly; %.0f because tostring() would round them. No script takes keys it was not given,
+-- but for those of the asynchronous queue (async_queue.lua).
 local META, MEMBERS, EXPIRY, MAPPINGS, NAMES, REMOVED, WANTED, WANTED_OF, HOLDINGS, RESERVED = unpack(KEYS, 1, 10)
 
 local function whole(number) return string.format('%.0f', number) end

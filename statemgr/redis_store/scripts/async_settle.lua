@@ -1,0 +1,25 @@
+-- KEYS: progress, async, lines of the partition. ARGV: shard, token, partition, then per event: line, id, its size, ms until
+-- it is due again or "" when it is done, standing. Reply: 1; 0 if stale.
+if stale(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
+write_though_full()
+local now, done, bytes = queue_ms(), 0, 0
+for i = 4, #ARGV, 5 do
+  local line, id, again = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local stream, due, state = line_keys(KEYS[3], line)
+  if again == '' then
+    if redis.call('XDEL', stream, id) == 1 then
+      done, bytes = done + 1, bytes - ARGV[i + 2] - redis.call('HSTRLEN', state, id)
+    end
+    redis.call('ZREM', due, id)
+    redis.call('HDEL', state, id)
+    -- The stream itself stays, so that no id is ever given out again.
+    if redis.call('XLEN', stream) == 0 then redis.call('SREM', KEYS[3], line) end
+  elseif redis.call('ZSCORE', due, id) then
+    redis.call('ZADD', due, now + again, id)
+    bytes = bytes + #ARGV[i + 4] - redis.call('HSTRLEN', state, id)
+    redis.call('HSET', state, id, ARGV[i + 4])
+  end
+end
+if done > 0 then redis.call('HINCRBY', KEYS[2], 'n/' .. ARGV[3], -done) end
+if bytes ~= 0 then redis.call('HINCRBY', KEYS[2], 'bytes', string.format('%.0f', bytes)) end
+return 1
