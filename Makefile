@@ -7,7 +7,7 @@ SEEDS ?= 0-1999
 BASE ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check sim lint-deploy services bench bench-compare chaos format lock clean
+.PHONY: help demo test check sim lint-deploy services bench bench-compare chaos durability format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench: $(VENV)/.dev ## Measure: the table of the documentation's performance pag
 
 bench-compare: $(VENV)/.dev ## Measure another commit and this tree in turn: BASE=main ARGS="--case kafka-100"
 	$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
+
+durability: $(VENV)/.dev ## Kill nodes and Redis in the midst of 10,000 asynchronous invocations
+	ESMD_ASYNC_EVENTS=10000 $(BIN)/python -m pytest tests/integration/test_async_durability.py $(ARGS)
 
 chaos: $(VENV)/.dev ## Put a real fleet through faults: ARGS="--seconds 300 --seed 7 --json"
 	@$(BIN)/python -m tests.chaos $(ARGS)

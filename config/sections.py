@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from config.functions import ENDPOINT
 from config.settings import (
+    AsyncInvokeSettings,
     AuthSettings,
     AwsSettings,
     EmbeddedAws,
     EmbeddedKafka,
+    EmbeddedRedis,
     EmbeddedSettings,
     InvokeSettings,
     LeasingSettings,
@@ -21,7 +23,7 @@ from invocation.settings import SandboxSettings
 from model.concurrency import DEFAULT_ACCOUNT_CONCURRENCY, LEAST_UNRESERVED
 from model.function_rules import MAX_CONCURRENCY
 from model.rules.parameters import TOPIC
-from model.rules.shapes import Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
+from model.rules.shapes import Choice, Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
 from model.secret import SecretText
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ SECTIONS: Mapping[str, Field] = {
             Field("account_concurrency", Integer(LEAST_UNRESERVED, MAX_CONCURRENCY),
                   "Invocations at one time in the whole fleet (default 1000)"),
         )), "Invoking functions"),
+        Field("async_invoke", Table((
+            Field("queue", Integer(1, 1_000_000), "MB of events that may wait, in the whole fleet (default 256)"),
+        )), "Asynchronous invocations"),
         Field("sandboxes", Table((
             Field("environments", Integer(1, 100000), "Most environments at once (default 32 for each CPU)"),
             Field("memory", Integer(128, 100_000_000), "MB of all of them (default three quarters of the machine's)"),
@@ -66,6 +71,9 @@ SECTIONS: Mapping[str, Field] = {
             Field("idle", Number(1, 604800), "Seconds an environment waits for its next event (default 300)"),
         )), "Execution environments of functions with `handler` on this node"),
         Field("embedded", Table((
+            Field("redis", Table((
+                Field("fsync", Choice(("everysec", "always")), "When its file is on the disk (default everysec)"),
+            )), "The private redis-server, where `redis` is embedded"),
             Field("kafka", Table((Field("topics", MapOf(_TOPIC, Integer(1, 1000), 1000), "Partitions by topic"),)),
                   "A Kafka broker"),
             Field("aws", Table(()), "Kinesis, SQS, SNS and S3 in one process"),
@@ -127,8 +135,11 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
     endpoint, account = invoke.get("endpoint"), invoke.get("account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY)
     built["invoke"] = InvokeSettings(endpoint.rstrip("/") if endpoint else None, account)
     built["sandboxes"] = _sandboxes(sections.get("sandboxes", {}))
+    if "queue" in sections.get("async_invoke", {}):
+        built["async_invoke"] = AsyncInvokeSettings(sections["async_invoke"]["queue"])
     embedded = sections.get("embedded", {})
     built["embedded"] = EmbeddedSettings(
+        redis=EmbeddedRedis(**embedded.get("redis", {})),
         kafka=EmbeddedKafka(embedded["kafka"].get("topics", {})) if "kafka" in embedded else None,
         aws=EmbeddedAws() if "aws" in embedded else None,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from config.functions import function_arn, listed_function, target_for
 from invocation.settings import SandboxSettings
 from model.concurrency import DEFAULT_ACCOUNT_CONCURRENCY
+from statemgr.event_queue import MAX_QUEUE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from model.function_config import FunctionPart
     from model.mapping import EventSourceMapping
     from model.secret import SecretText
+
+
+MB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,13 @@ class AwsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AsyncInvokeSettings:
+    """Asynchronous invocations: how many MB of events may wait in the whole fleet."""
+
+    queue_mb: int = MAX_QUEUE_BYTES // MB
+
+
+@dataclass(frozen=True, slots=True)
 class InvokeSettings:
     """Lambda-compatible Invoke API for functions that are not listed; invocations of all functions at one time."""
 
@@ -66,11 +77,19 @@ class EmbeddedAws:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedRedis:
+    """The private Redis. `fsync`: when what it wrote is on the disk, `everysec`, or `always` before it answers."""
+
+    fsync: str = "everysec"
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
     """Servers to start as children, for a laptop or a test."""
 
     kafka: EmbeddedKafka | None = None
     aws: EmbeddedAws | None = None
+    redis: EmbeddedRedis = field(default_factory=EmbeddedRedis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +130,7 @@ class Settings:
     drain_timeout_s: float = 30.0
     aws: AwsSettings = field(default_factory=AwsSettings)
     invoke: InvokeSettings = field(default_factory=InvokeSettings)
+    async_invoke: AsyncInvokeSettings = field(default_factory=AsyncInvokeSettings)
     functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
     function_parts: Mapping[str, Mapping[FunctionPart, bytes]] = field(default_factory=dict)  # for the whole fleet
     event_source_mappings: tuple[ConfiguredMapping, ...] = ()

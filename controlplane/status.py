@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from model.async_event import ASYNC_QUEUE
 from model.ids import TRACKER
 from model.lease import ShardKind
 from model.progress import CircuitReport, CircuitState, Ledger, ShardProgress, ShardReport, ShardState
@@ -110,12 +111,21 @@ class MappingStatus(msgspec.Struct, frozen=True):
     seeking: bool = False  # its position is being moved: nothing is read until that is done
 
 
+class AsyncInvokeStatus(msgspec.Struct, frozen=True):
+    """Events of asynchronous invocations that wait or are under way, over all functions."""
+
+    events: int = 0
+    bytes: int = 0
+    oldest_age_s: float | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole document. `node` is the one that answered."""
 
     node: str
     nodes: list[NodeStatus]
     mappings: list[MappingStatus]
+    async_invoke: AsyncInvokeStatus = AsyncInvokeStatus()
 
 
 class WithoutHolder(StrEnum):
@@ -145,7 +155,10 @@ async def read_status(
     _, records = await store.mappings()
     snapshot = await store.snapshot()
     progress = {record.id: await store.load_mapping(record.id) for record in records}
-    return assemble(node, snapshot, records, progress, live, now_s=now_s())
+    status = assemble(node, snapshot, records, progress, live, now_s=now_s())
+    depth = await store.events.depth()
+    oldest_age_s = None if depth.oldest_age_s is None else round(depth.oldest_age_s, 3)
+    return msgspec.structs.replace(status, async_invoke=AsyncInvokeStatus(depth.events, depth.size, oldest_age_s))
 
 
 def assemble(
@@ -311,7 +324,7 @@ def _shard(
 def _nodes(snapshot: FleetSnapshot) -> list[NodeStatus]:
     shards: dict[NodeId, int] = {}
     for key, holding in snapshot.holdings.items():
-        if key.shard != TRACKER:
+        if key.shard != TRACKER and key.mapping != ASYNC_QUEUE:
             shards[holding.node] = shards.get(holding.node, 0) + 1
     return [
         NodeStatus(

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from invocation.invoking import InvocationResult
 
 FUNCTION_ERROR = "X-Amz-Function-Error"
-_VERSION = "X-Amz-Executed-Version"
+EXECUTED_VERSION = "X-Amz-Executed-Version"
 _LOG = "X-Amz-Log-Result"
 _ERROR_TYPE = "x-amzn-ErrorType"
 _RETRY_AFTER = "Retry-After"
 REQUEST_ID = "x-amzn-RequestId"
-_HANDED_ON = (FUNCTION_ERROR, _VERSION, _LOG, _ERROR_TYPE, _RETRY_AFTER, REQUEST_ID)
+_HANDED_ON = (FUNCTION_ERROR, EXECUTED_VERSION, _LOG, _ERROR_TYPE, _RETRY_AFTER, REQUEST_ID)
 _UNHANDLED = "Unhandled"
 _LATEST = "$LATEST"
 _FIRST_ERROR = 400
@@ -53,7 +53,7 @@ def local_answer(came: InvocationResult | NotInvoked, *, tail: bool = False) -> 
     """Return what came of a function in a sandbox; with `tail` also the end of its log."""
     if isinstance(came, NotInvoked):
         return error_answer(came)
-    headers = {_VERSION: came.executed_version}
+    headers = {EXECUTED_VERSION: came.executed_version}
     if came.function_error is not None:
         headers[FUNCTION_ERROR] = came.function_error
     if tail:
@@ -74,10 +74,12 @@ def remote_answer(
     outcome = classify(kind, came, now=now)
     match outcome:
         case Delivered(body):
-            return Answer(200, {_VERSION: _LATEST}, body or b"null")  # as AWS does for no result
+            return Answer(200, {EXECUTED_VERSION: _LATEST}, body or b"null")  # as AWS does for no result
         case FunctionFailed():
             document = _error_document(came, outcome, timeout_s=timeout_s, request_id=request_id)
-            return Answer(200, {_VERSION: _LATEST, FUNCTION_ERROR: outcome.function_error or _UNHANDLED}, document)
+            return Answer(
+                200, {EXECUTED_VERSION: _LATEST, FUNCTION_ERROR: outcome.function_error or _UNHANDLED}, document
+            )
         case Throttled(_, retry_after_s):
             return _with_retry_after(error_answer(throttled(own_limit=True)), retry_after_s)
         case NotReached(error, retry_after_s):

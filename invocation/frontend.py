@@ -13,17 +13,16 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from invocation.classify import TargetKind
+from invocation.classify import Answer, TargetKind
 from invocation.front_answers import REQUEST_ID, error_answer, local_answer, remote_answer
 from invocation.invoke_request import not_found
-from invocation.invoking import NotInvoked, Request, throttled
+from invocation.invoking import NotInvoked, Request, out_of_service, throttled
 from invocation.local_target import LocalTarget
 from model.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from invocation.classify import Answer
     from invocation.client import RemoteTarget
     from invocation.invoke_request import InvokeHead
     from invocation.settings import FunctionSettings
@@ -34,6 +33,8 @@ MOST_CALLS = 1000
 MOST_BYTES = 256 * 1024 * 1024
 """Events at once."""
 
+_ACCEPTED = Answer(202, {})
+
 
 class Functions(Protocol):
     """What is configured."""
@@ -43,6 +44,13 @@ class Functions(Protocol):
 
     def function_arn(self, function_name: str) -> str:
         """Return the ARN of a function."""
+
+
+class Accepts(Protocol):
+    """Where asynchronous invocations are kept until they are done."""
+
+    async def accept(self, line: str, asked: str, event: bytes, *, request_id: str, trace: str) -> NotInvoked | None:
+        """Keep an event; return why it is not kept."""
 
 
 class Room:
@@ -82,15 +90,20 @@ class Room:
 
 
 class FrontEnd:
-    """Invokes functions. `functions` tells the present configuration, `target` what calls one of them."""
+    """Invokes functions. `functions` tells the present configuration, `target` what calls one of them.
+
+    Without `acceptor` asynchronous invocations are refused.
+    """
 
     def __init__(
         self,
         functions: Callable[[], Functions],
         target: Callable[[FunctionSettings], RemoteTarget | LocalTarget],
+        acceptor: Accepts | None = None,
     ) -> None:
         self._functions = functions
         self._target = target
+        self._acceptor = acceptor
 
     def find(self, head: InvokeHead) -> FunctionSettings | NotInvoked:
         """Return the function that is asked for.
@@ -120,6 +133,15 @@ class FrontEnd:
         if isinstance(came, NotInvoked):
             return error_answer(came)
         return remote_answer(target.kind, came, timeout_s=function.timeout_s, request_id=request_id, now=time.time())
+
+    async def accept(self, function: FunctionSettings, head: InvokeHead, event: bytes, request_id: str) -> Answer:
+        """Have a function invoked later. Raises nothing but CancelledError."""
+        if self._acceptor is None:
+            return error_answer(out_of_service("asynchronous invocations are not kept here"))
+        refused = await self._acceptor.accept(
+            function.name, head.function, event, request_id=request_id, trace=head.trace
+        )
+        return _ACCEPTED if refused is None else error_answer(refused)
 
 
 def _headers(kind: TargetKind, head: InvokeHead, request_id: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What an Invoke request asks for, read from its path, query, headers and body (spec sections 6.1, 6.2).
 
-Pure but for the traces that begin here. Every refusal is in AWS's words. Asynchronous invocations are refused: nothing
-here would keep them until they are done.
+Pure but for the traces that begin here. Every refusal is in AWS's words.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from invocation.invoking import NotInvoked
+from model.async_event import MAX_EVENT_BYTES as MAX_ASYNC_BYTES
 from model.rules.parameters import FUNCTION
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class InvokeHead:
     function: str  # NAME, NAME:QUALIFIER, or an ARN in part or whole
     qualified: bool
     dry_run: bool
+    later: bool  # asynchronous
     tail: bool
     context: str | None  # base64, as it came
     context_json: str | None  # one line of ASCII
@@ -63,8 +64,6 @@ def read_head(name: str, qualifier: str | None, headers: Mapping[str, str]) -> I
     own = _qualifier_of(name)
     if problem := _problem(name, qualifier, invocation_type, log_type):
         return problem
-    if invocation_type == "Event":
-        return _wrong("asynchronous invocation is not available in this version")
     if qualifier and own and qualifier != own:
         return _wrong("The derived qualifier from the function name does not match the specified qualifier.")
     context = headers.get("X-Amz-Client-Context") or None
@@ -77,6 +76,7 @@ def read_head(name: str, qualifier: str | None, headers: Mapping[str, str]) -> I
         f"{name}:{qualifier}" if qualifier and not own else name,
         qualified=bool(qualifier or own),
         dry_run=invocation_type == "DryRun",
+        later=invocation_type == "Event",
         tail=log_type == "Tail",
         context=context,
         context_json=context_json,
@@ -111,9 +111,14 @@ def read_event(body: bytes) -> bytes | NotInvoked:
     return body
 
 
-def too_large() -> NotInvoked:
+def largest(head: InvokeHead) -> int:
+    """Return the largest event, in bytes (spec section 6.1)."""
+    return MAX_ASYNC_BYTES if head.later else MAX_EVENT_BYTES
+
+
+def too_large(most: int = MAX_EVENT_BYTES) -> NotInvoked:
     """Return the answer to an event beyond the limit."""
-    why = f"Request must be smaller than {MAX_EVENT_BYTES} bytes for the InvokeFunction operation"
+    why = f"Request must be smaller than {most} bytes for the InvokeFunction operation"
     return NotInvoked(413, "RequestTooLargeException", why)
 
 

@@ -15,6 +15,7 @@ import structlog
 from controlplane.mappings import AT_REST, Desired, apply
 from leasing.clock import trust_clock
 from leasing.service import LeasingService
+from model.async_event import ASYNC_QUEUE
 from model.errors import ConflictError, UnavailableError
 from model.ids import TRACKER
 from model.lease import ALL_ROLES
@@ -45,7 +46,7 @@ class Engine:
     """One node's engine. `leasing.service.Listener`. Run `run()`; stop with `drain()`, or by cancelling it.
 
     `desired` returns the mappings that the node's own files ask for: a store that forgot them is told again. So it is
-    with what they say of functions, if that is given.
+    with what they say of functions, if that is given. `make_partition_worker` is for the asynchronous queue.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Engine:
         rng: Random | None = None,
         new_id: Callable[[], NodeId] | None = None,
         functions: FunctionFiles | None = None,
+        make_partition_worker: Callable[[HeldLease], Worker] | None = None,
     ) -> None:
         self._store = store
         self._functions = functions
+        self._make_partition_worker = make_partition_worker
         self._checkpointer = checkpointer
         self._desired = desired
         self._mappings_changed = asyncio.Event()
@@ -114,6 +117,10 @@ class Engine:
     # Workers
 
     async def _make_worker(self, lease: HeldLease) -> Worker:
+        if lease.key.mapping == ASYNC_QUEUE:
+            if self._make_partition_worker is None:
+                raise RuntimeError("this engine works on no asynchronous invocations")
+            return self._make_partition_worker(lease)
         if self.catalogue.record(lease.key.mapping) is None:
             await self.catalogue.read()
         if lease.key.shard == TRACKER:

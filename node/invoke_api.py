@@ -15,7 +15,7 @@ from aiohttp import ClientPayloadError, hdrs, web
 
 from invocation.classify import Answer
 from invocation.front_answers import REQUEST_ID, error_answer
-from invocation.invoke_request import MAX_EVENT_BYTES, read_event, read_head, too_large
+from invocation.invoke_request import MAX_EVENT_BYTES, largest, read_event, read_head, too_large
 from invocation.invoking import NotInvoked, out_of_service, throttled
 
 if TYPE_CHECKING:
@@ -73,39 +73,42 @@ class InvokeApi:
     ) -> Answer:
         """Invoke the function, if there is room for its event."""
         length = request.content_length
-        if length is not None and length > MAX_EVENT_BYTES:
-            return error_answer(too_large())
+        most = largest(head)
+        if length is not None and length > most:
+            return error_answer(too_large(most))
         if self._room.closed:
             return error_answer(out_of_service("the node is stopping"))
         known = length is not None and hdrs.CONTENT_ENCODING not in request.headers
-        size = length if known and length is not None else MAX_EVENT_BYTES
+        size = length if known and length is not None else most
         if not self._room.enter(size):
             return error_answer(throttled(own_limit=False))
         try:
-            body = await read_body(request, self._body_limit_s)
+            body = await read_body(request, self._body_limit_s, most)
             event = body if isinstance(body, NotInvoked) else read_event(body)
             if isinstance(event, NotInvoked):
                 return error_answer(event)
             if head.dry_run:
                 return _DRY_RUN
-            return await self._front_end.invoke(function, head, event, request_id)
+            act = self._front_end.accept if head.later else self._front_end.invoke
+            return await act(function, head, event, request_id)
         finally:
             self._room.leave(size)
 
 
-async def read_body(request: web.Request, limit_s: float) -> bytes | NotInvoked:
-    """Return the body, or why it is not taken."""
+async def read_body(request: web.Request, limit_s: float, most: int = MAX_EVENT_BYTES) -> bytes | NotInvoked:
+    """Return the body, of so many bytes at most, or why it is not taken."""
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(limit_s):
             async for part in request.content.iter_any():
                 size += len(part)
-                if size > MAX_EVENT_BYTES:
-                    return too_large()
+                if size > most:
+                    return too_large(most)
                 parts.append(part)
             if not parts:  # none, or read by who checked the signature
-                return await request.read()
+                body = await request.read()
+                return body if len(body) <= most else too_large(most)
     except TimeoutError:
         why = f"the event did not come within {limit_s:g} s"
         return NotInvoked(408, "RequestTimeoutException", why)

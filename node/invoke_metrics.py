@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from invocation.classify import Answer
 
-_OK, _THROTTLED, _FIRST_OF_SERVICE = 200, 429, 500
+_OK, _ACCEPTED, _THROTTLED, _FIRST_OF_SERVICE = 200, 202, 429, 500
 
 
 class Result(StrEnum):
     """What an invocation came to."""
 
     OK = "ok"
+    ACCEPTED = "accepted"  # to be invoked later
     ERROR = "error"  # of the function
     THROTTLED = "throttled"
     REFUSED = "refused"  # the request cannot be taken from anybody
@@ -80,6 +81,8 @@ class InvokeMeters(Collector):
 def _result(answer: Answer) -> Result:
     if answer.status == _OK:
         return Result.ERROR if FUNCTION_ERROR in answer.headers else Result.OK
+    if answer.status == _ACCEPTED:
+        return Result.ACCEPTED
     if answer.status == _THROTTLED:
         return Result.THROTTLED
     return Result.FAILED if answer.status >= _FIRST_OF_SERVICE else Result.REFUSED

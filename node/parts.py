@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from invocation.sandboxes import check_function
 from invocation.settings import LONGEST_TIMEOUT_S, HandlerFunction, known_timeout_s
@@ -53,9 +53,12 @@ if TYPE_CHECKING:
     from pollers.checkpointer import Checkpointer
     from pollers.counters import Counters, Meters
     from pollers.destinations.aws_clients import AwsClients
+    from pollers.destinations.kafka import Messages
     from pollers.filtering import RecordView
     from pollers.ports import BatchInfo, Destination, Envelope, Source
     from pollers.queue_ports import QueueFacts
+
+_Told = TypeVar("_Told")
 
 
 class Parts:
@@ -226,19 +229,53 @@ class Parts:
             case service:
                 raise RefusedError(f"{service} is no on-failure destination")
 
+    def result_topic(self, name: str, function: str, documents: Messages[_Told]) -> KafkaDestination[_Told]:
+        """Return a Kafka topic as a destination of a function's asynchronous invocations.
+
+        It is on the embedded broker, or on the cluster that the function's Kafka mapping reads, or else some Kafka
+        mapping of these files. Raises `RefusedError` when there is none.
+        """
+        embedded, topic = self.settings.embedded.kafka, name.removeprefix(KAFKA_SCHEME)
+        if self._embedded_kafka is not None and embedded is not None and topic in embedded.topics:
+
+            async def no_options() -> dict[str, Any]:
+                return {}
+
+            servers = (self._embedded_kafka,)
+            return KafkaDestination(name, documents, bootstrap_servers=servers, connect_options=no_options)
+        readers = [mapping for mapping in self.settings.mappings if isinstance(mapping.source, KafkaTopic)]
+        readers.sort(key=lambda mapping: self._listed_name(mapping.function_name) != function)
+        if not readers:
+            raise RefusedError(f"{name}: no Kafka mapping of this node says which cluster that is")
+        return self._topic_of_cluster(readers[0], name, documents)
+
+    def _listed_name(self, function_name: str) -> str | None:
+        listed = self.settings.listed_function(function_name)
+        return None if listed is None else listed.name
+
     def _kafka_destination(
         self, mapping: EventSourceMapping, name: str, envelope: Envelope, function_arn: str
     ) -> Destination:
         source = mapping.source
         if not isinstance(source, KafkaTopic):
             raise RefusedError(f"{name} is a destination for Kafka sources only")
+        documents = TopicDocuments(function_arn=function_arn, envelope=envelope, record_info=KafkaBatchInfo(source))
+        return self._topic_of_cluster(mapping, name, documents)
+
+    def _topic_of_cluster(
+        self, mapping: EventSourceMapping, name: str, documents: Messages[_Told]
+    ) -> KafkaDestination[_Told]:
+        """Return a topic of the cluster that a Kafka mapping reads."""
+        source = mapping.source
+        if not isinstance(source, KafkaTopic):
+            raise RefusedError(f"{mapping.name} reads no Kafka")
 
         async def connect_options() -> dict[str, Any]:
             return (await resolve_security(source, self._resolver)).options()
 
         return KafkaDestination(
             name,
-            TopicDocuments(function_arn=function_arn, envelope=envelope, record_info=KafkaBatchInfo(source)),
+            documents,
             bootstrap_servers=self.embedded_servers(mapping) or source.bootstrap_servers,
             connect_options=connect_options,
         )

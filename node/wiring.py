@@ -18,7 +18,8 @@ from controlplane.lambda_mappings import LambdaMappings
 from controlplane.mappings import AT_REST, Desired, apply
 from controlplane.status import present_shards, read_status
 from invocation.client import Targets
-from invocation.frontend import FrontEnd, Room
+from invocation.frontend import Room
+from model.async_event import ASYNC_QUEUE
 from model.errors import ConflictError, SourceRefusedError, UnavailableError
 from model.ids import TRACKER, NodeId
 from model.lease import Role
@@ -26,6 +27,7 @@ from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
 from model.progress import ShardState
 from node import collector
+from node.async_queue import AsyncQueue
 from node.console_api import ConsoleApi
 from node.console_feed import Feed, reading
 from node.credentials import Access
@@ -159,7 +161,8 @@ async def _embedded_aws(settings: Settings, servers: AsyncExitStack) -> str | No
 
 async def _store(settings: Settings, resolver: SecretResolver, servers: AsyncExitStack) -> Store:
     if settings.redis_url is None:
-        redis = await servers.enter_async_context(EmbeddedRedis(settings.data_dir / "redis"))
+        fsync = {"appendfsync": settings.embedded.redis.fsync}
+        redis = await servers.enter_async_context(EmbeddedRedis(settings.data_dir / "redis", settings=fsync))
         url = redis.url
         log.info("embedded.redis", url=without_credentials(url), data_dir=str(settings.data_dir))
     else:
@@ -221,6 +224,7 @@ class Node:
                 embedded_kafka=self._embedded_kafka,
                 embedded_aws=self._embedded_aws,
             )
+            self._events = AsyncQueue(self._store, self._parts, self._functions.view, self._aws)
             self._engine = Engine(
                 self._store,
                 checkpointer,
@@ -232,6 +236,7 @@ class Node:
                 hand_over_s=settings.drain_timeout_s,
                 desired=self._desired,
                 functions=self._functions.files,
+                make_partition_worker=self._events.worker,
             )
             redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
             self._redrives = Redrives(
@@ -254,6 +259,7 @@ class Node:
                     tasks.create_task(self._workers.run(), name="worker manager"),
                     tasks.create_task(self._functions.counting.run(), name="counting"),
                     tasks.create_task(self._feed.run(), name="console"),
+                    tasks.create_task(self._events.run(), name="asynchronous queue"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                     tasks.create_task(access.run(), name="follow credentials"),
                 ]
@@ -288,6 +294,7 @@ class Node:
         telemetry.registry.register(self._functions)
         console = ConsoleApi(self._feed)
         telemetry.gauge("esm_console_followers", "Consoles that look at this node.", lambda: self._feed.followers)
+        telemetry.registry.register(self._events.collector)
         return Surface(
             alive=lambda: self._watchdog.alive,
             ready=self._ready,
@@ -308,7 +315,7 @@ class Node:
     def _front_end(self, *, guarded: bool) -> Sequence[web.AbstractRouteDef]:
         if Role.FRONTEND not in self._options.roles:
             return ()
-        front_end = FrontEnd(lambda: self._settings, self._parts.target)
+        front_end = self._events.front_end
         urls = FunctionUrls(front_end, self._room, self._invoke_meters, guarded=guarded)
         return [*InvokeApi(front_end, self._room, self._invoke_meters).routes(), *urls.routes()]
 
@@ -328,6 +335,7 @@ class Node:
             key
             for key in self._leasing.held
             if key.shard != TRACKER
+            and key.mapping != ASYNC_QUEUE  # has no positions
             and ((view := self._meters.view(key)) is None or view.report.state is ShardState.STARTING)
         }
         return readiness(self._leasing, unread=unread, draining=self._draining)

@@ -59,6 +59,10 @@ class Allowance:
         """Note that a batch goes to the function."""
         self._not_before = now + self.spacing_s if self.spacing_s else -inf
 
+    def unused(self) -> None:
+        """Note that what began went to nobody after all."""
+        self._not_before = -inf
+
     def took(self, running: int, took_s: float) -> None:
         """Note that the function took a batch, and how long it had it; `running` counts it still."""
         self._throttles = 0

@@ -97,13 +97,13 @@ class FailureDocuments:
 
     def object_key(self, failure: Failure) -> str:
         """Return the name of the object in the bucket."""
-        at, (mapping, shard) = _moment(failure.at_ms), failure.shard
+        at, (mapping, shard) = moment(failure.at_ms), failure.shard
         return f"aws/lambda/{mapping}/{shard}/{at:%Y/%m/%d}/{at:%Y-%m-%dT%H.%M.%S}-{failure.id}"
 
     def _encode(self, failure: Failure, event: bytes, **more: object) -> bytes:
         batch = self._batch_info.of_batch(failure.shard.shard, failure.records, len(event))
         document = {**_head(failure, self._function_arn, failure.condition), self._batch_info.member: batch, **more}
-        return _encode(document)
+        return encoded(document)
 
 
 class TopicDocuments:
@@ -129,8 +129,8 @@ class TopicDocuments:
         placed = info.of_batch(failure.shard.shard, single, len(event)) | described
         return TopicMessage(
             key=record.key.encode() if isinstance(record.key, str) else record.key,
-            value=_encode({**head, info.member: described, "payload": msgspec.Raw(event)}),
-            without_payload=_encode({**head, info.member: placed, "payload": None}),
+            value=encoded({**head, info.member: described, "payload": msgspec.Raw(event)}),
+            without_payload=encoded({**head, info.member: placed, "payload": None}),
         )
 
 
@@ -167,10 +167,10 @@ def _response(failure: Failure) -> dict[str, object] | None:
 
 def timestamp(at_ms: float) -> str:
     """Return epoch milliseconds as the documents write times."""
-    return _moment(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment(at_ms: float) -> datetime:
+def moment(at_ms: float) -> datetime:
     """Return the moment, or the nearest there is: producers may write any 64-bit number."""
     try:
         return _EPOCH + timedelta(milliseconds=int(at_ms))
@@ -178,7 +178,7 @@ def _moment(at_ms: float) -> datetime:
         return datetime.max.replace(tzinfo=UTC) if at_ms > 0 else datetime.min.replace(tzinfo=UTC)
 
 
-def _encode(document: dict[str, object]) -> bytes:
+def encoded(document: dict[str, object]) -> bytes:
     """Return the JSON, without the two characters that SQS and SNS refuse: escaped, they say the same."""
     encoded = msgspec.json.encode(document)
     return encoded.replace(b"\xef\xbf\xbe", b"\\ufffe").replace(b"\xef\xbf\xbf", b"\\uffff")

@@ -231,6 +231,28 @@ ROWS: list[tuple[str, int, list[dict[str, Any]]]] = [
             graph("Throttled", "cps", (per_second("esm_function_throttles_total", "function", ""), "{{function}}")),
         ],
     ),
+    (
+        "Asynchronous invocations",
+        8,
+        [
+            graph(
+                "Received, and over",
+                "reqps",
+                (per_second("esm_async_events_received_total", "function", ""), "{{function}} received"),
+                (per_second("esm_async_events_over_total", "function, condition", ""), "{{function}} {{condition}}"),
+            ),
+            graph(
+                "Attempts",
+                "reqps",
+                (per_second("esm_async_invocations_total", "function, result", ""), "{{function}} {{result}}"),
+            ),
+            graph(
+                "Age at an attempt, p99",
+                "s",
+                (quantile(0.99, "esm_async_event_age_seconds", "function", ""), "{{function}}"),
+            ),
+        ],
+    ),
 ]
 
 

@@ -52,11 +52,21 @@ def render(document: dict[str, Any]) -> Iterable[RenderableType]:
             name, _text(", ".join(node["roles"])), str(node["shards"]), f"{node['heartbeat_age_s']:.1f} s ago"
         )
     yield nodes
+    if told := _waiting_events(document.get("async_invoke")):
+        yield _text(f"\nasynchronous invocations: {told}")
     if not document["mappings"]:
         yield _text("\nno event source mappings", "dim")
     for mapping in document["mappings"]:
         yield ""
         yield from _mapping(mapping)
+
+
+def _waiting_events(queue: dict[str, Any] | None) -> str:
+    """Say how much waits, if anything does. Older nodes do not tell."""
+    if not queue or not queue["events"]:
+        return ""
+    oldest_s = queue["oldest_age_s"] or 0.0
+    return f"{queue['events']:,} events, {queue['bytes']:,} bytes, the oldest {oldest_s:,.1f} s old"
 
 
 def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaProducer
 
-    from pollers.failure_document import Failure, TopicDocuments, TopicMessage
+    from pollers.failure_document import TopicMessage
 
 SCHEME = "kafka://"
+
+_Told_contra = TypeVar("_Told_contra", contravariant=True)
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordTooLargeError)
 _REFUSED = (
@@ -38,16 +40,24 @@ _REFUSED = (
 )
 
 
-class KafkaDestination:
-    """`pollers.ports.Destination`. `connect_options` resolves the cluster's security anew for every connection.
+class Messages(Protocol[_Told_contra]):
+    """What becomes of what is delivered."""
 
+    def messages(self, told: _Told_contra, /) -> Sequence[TopicMessage]:
+        """Return the messages for the topic."""
+
+
+class KafkaDestination(Generic[_Told_contra]):
+    """Of failures a `pollers.ports.Destination`.
+
+    `connect_options` resolves the cluster's security anew for every connection.
     All shards of a mapping share one producer. It ends with the first failure, and the next delivery makes another.
     """
 
     def __init__(
         self,
         destination: str,
-        documents: TopicDocuments,
+        documents: Messages[_Told_contra],
         *,
         bootstrap_servers: Sequence[str],
         connect_options: Callable[[], Awaitable[dict[str, Any]]],
@@ -62,7 +72,7 @@ class KafkaDestination:
     def __str__(self) -> str:
         return f"Kafka topic {self._topic}"
 
-    async def deliver(self, failure: Failure) -> None:
+    async def deliver(self, failure: _Told_contra) -> None:
         """Send the messages and wait until all replicas have them all.
 
         A message that the topic does not take for its size goes without the record's content.

@@ -24,16 +24,22 @@ class S3Destination:
 
     async def deliver(self, failure: Failure) -> None:
         """Put the object."""
-        await self._clients.call(
-            "s3",
-            "put_object",
-            str(self),
-            region=self._bucket.region,
-            Bucket=self._bucket.name,
-            Key=self._documents.object_key(failure),
-            Body=self._documents.object_body(failure),
-            ContentType="application/json",
-        )
+        key, body = self._documents.object_key(failure), self._documents.object_body(failure)
+        await put_object(self._clients, self._bucket, str(self), key, body)
 
     async def close(self) -> None:
         """Nothing of its own to close."""
+
+
+async def put_object(clients: AwsClients, bucket: Arn, what: str, key: str, body: bytes) -> None:
+    """Put a JSON document into a bucket. Raises as `AwsClients.call`."""
+    await clients.call(
+        "s3",
+        "put_object",
+        what,
+        region=bucket.region,
+        Bucket=bucket.name,
+        Key=key,
+        Body=body,
+        ContentType="application/json",
+    )

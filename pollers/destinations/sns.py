@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pollers.destinations.aws_clients import Arn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pollers.destinations.aws_clients import AwsClients
     from pollers.failure_document import Failure, FailureDocuments
 
@@ -18,21 +20,28 @@ class SnsDestination:
 
     def __init__(self, arn: str, documents: FailureDocuments, clients: AwsClients, *, payload: bool = False) -> None:
         self._arn = arn
-        self._topic = Arn.parse(arn)
         self._documents = documents
         self._clients = clients
         self._payload = payload
 
     def __str__(self) -> str:
-        return f"SNS topic {self._topic.name}"
+        return f"SNS topic {Arn.parse(self._arn).name}"
 
     async def deliver(self, failure: Failure) -> None:
         """Publish the message: with the event, if that is wanted and fits, or else without."""
         whole = self._documents.message_with_payload(failure, max_bytes=MAX_BYTES) if self._payload else None
         body = whole or self._documents.message(failure)
-        await self._clients.call(
-            "sns", "publish", str(self), region=self._topic.region, TopicArn=self._arn, Message=body.decode()
-        )
+        await publish(self._clients, self._arn, str(self), body)
 
     async def close(self) -> None:
         """Nothing of its own to close."""
+
+
+async def publish(
+    clients: AwsClients, arn: str, what: str, body: bytes, attributes: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Publish a message to a standard topic. Raises as `AwsClients.call`."""
+    more = {"MessageAttributes": attributes} if attributes else {}
+    await clients.call(
+        "sns", "publish", what, region=Arn.parse(arn).region, TopicArn=arn, Message=body.decode(), **more
+    )

@@ -9,6 +9,8 @@ from model.errors import RefusedError
 from pollers.destinations.aws_clients import Arn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pollers.destinations.aws_clients import AwsClients
     from pollers.failure_document import Failure, FailureDocuments
 
@@ -38,13 +40,20 @@ class SqsDestination:
         await self._send(self._documents.message(failure))
 
     async def _send(self, body: bytes) -> None:
-        queue = self._queue
-        # Put together, because asking for the URL would need one more permission than AWS's pollers do.
-        endpoint = await self._clients.endpoint("sqs", region=queue.region)
-        url = f"{endpoint}/{queue.account}/{queue.name}"
-        await self._clients.call(
-            "sqs", "send_message", str(self), region=queue.region, QueueUrl=url, MessageBody=body.decode()
-        )
+        await send_message(self._clients, self._queue, str(self), body)
 
     async def close(self) -> None:
         """Nothing of its own to close."""
+
+
+async def send_message(
+    clients: AwsClients, queue: Arn, what: str, body: bytes, attributes: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Send a message to a standard queue. Raises as `AwsClients.call`."""
+    # Put together, because asking for the URL would need one more permission than AWS's pollers do.
+    endpoint = await clients.endpoint("sqs", region=queue.region)
+    url = f"{endpoint}/{queue.account}/{queue.name}"
+    more = {"MessageAttributes": attributes} if attributes else {}
+    await clients.call(
+        "sqs", "send_message", what, region=queue.region, QueueUrl=url, MessageBody=body.decode(), **more
+    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.invoke_rig import InvokeRig
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:local"
-RESULTS = ("ok", "error", "throttled", "refused", "failed")
+RESULTS = ("ok", "accepted", "error", "throttled", "refused", "failed")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 NOT_FOUND = {"x-amzn-ErrorType": "ResourceNotFoundException"}
 RESERVED = "esmd:{default}:reserved_concurrency"
@@ -107,11 +107,12 @@ async def test_unknown_functions(rig: InvokeRig) -> None:
 
 
 async def test_requests_that_are_refused(rig: InvokeRig) -> None:
-    """What is no JSON, and asynchronous invocations, which nothing would keep."""
+    """What is no JSON."""
     assert code_of(await refusal(rig, "local", b"{,}")) == ("InvalidRequestContentException", 400)
-    later = await refusal(rig, "local", 1, InvocationType="Event")
-    assert code_of(later) == ("InvalidParameterValueException", 400)
-    assert "not available in this version" in later.response["Error"]["Message"]
+    assert code_of(await refusal(rig, "local", b"{,}", InvocationType="Event")) == (
+        "InvalidRequestContentException",
+        400,
+    )
 
 
 async def test_limits_of_size(rig: InvokeRig) -> None:
@@ -167,7 +168,7 @@ async def test_every_answer_is_counted(rig: InvokeRig) -> None:
     await refusal(rig, "local", b"{")
     after = await rig.node.metrics()
     grown = {result: after[name.format(result)] - before.get(name.format(result), 0) for result in RESULTS}
-    assert grown == {"ok": 1, "error": 1, "throttled": 0, "refused": 1, "failed": 0}
+    assert grown == {"ok": 1, "error": 1, "throttled": 0, "refused": 1, "failed": 0, "accepted": 0}
     durations = 'esm_frontend_duration_seconds_count{function="local"}'
     assert after[durations] - before.get(durations, 0) == 2
 

@@ -19,6 +19,7 @@ from tests.support.servers import unique_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from pollers.failure_document import Failure
     from tests.support.embedded_broker import EmbeddedBroker
     from tests.support.kafka_admin import KafkaAdmin
     from tests.support.kafka_fixtures import KafkaBroker
@@ -30,12 +31,12 @@ async def no_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def destination_of() -> AsyncIterator[Callable[[KafkaBroker, str], KafkaDestination]]:
+async def destination_of() -> AsyncIterator[Callable[[KafkaBroker, str], KafkaDestination[Failure]]]:
     """Make destinations, and close them in the end; then none of their tasks is left."""
-    made: list[KafkaDestination] = []
+    made: list[KafkaDestination[Failure]] = []
     before = asyncio.all_tasks()
 
-    def make(broker: KafkaBroker, topic: str) -> KafkaDestination:
+    def make(broker: KafkaBroker, topic: str) -> KafkaDestination[Failure]:
         made.append(
             KafkaDestination(
                 f"kafka://{topic}",
@@ -158,7 +159,7 @@ async def test_a_failed_delivery_fails_those_that_share_its_producer(
         embedded_kafka.come_up()
 
 
-async def outcome_of(destination: KafkaDestination, *, within_s: float) -> Exception | None:
+async def outcome_of(destination: KafkaDestination[Failure], *, within_s: float) -> Exception | None:
     """Try a delivery; returns its error."""
     try:
         async with asyncio.timeout(within_s):

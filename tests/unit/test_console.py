@@ -111,7 +111,8 @@ async def test_a_client_gets_the_present_document_and_those_that_follow(fleet: F
         (one, first), (other, second) = await event_of(answer), await event_of(answer)
         assert one == other == "view"
         assert second["at_ms"] > first["at_ms"]
-        assert first["status"] == {"node": "ann-1", "nodes": [], "mappings": []}
+        nothing_waits = {"events": 0, "bytes": 0, "oldest_age_s": None}
+        assert first["status"] == {"node": "ann-1", "nodes": [], "mappings": [], "async_invoke": nothing_waits}
 
 
 @pytest.mark.looptime

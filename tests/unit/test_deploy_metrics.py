@@ -14,11 +14,13 @@ import pytest
 import yaml
 
 from config.settings import Settings
+from node.async_queue import AsyncCollector
 from node.function_side import FunctionSide
 from node.invoke_metrics import InvokeMeters
 from node.sandboxing import SandboxCollector
 from node.telemetry import NodeCollector
 from node.watchdog import LoopLag
+from pollers.async_counters import AsyncMeters
 from pollers.counters import Meters
 from statemgr.memory_store import MemoryStore
 from tests.support.deploy_files import DEPLOY
@@ -48,6 +50,7 @@ def told() -> dict[str, set[str]]:
         SandboxCollector(workers),
         InvokeMeters(),
         FunctionSide(Settings(), MemoryStore()),
+        AsyncCollector(AsyncMeters()),
     ):
         for family in collector.collect():
             labels = set(getattr(family, "_labelnames", ()))

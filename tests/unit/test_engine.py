@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controlplane.mappings import Desired
+from model.async_event import NewEvent, partition_key
 from model.errors import RefusedError
 from model.ids import MappingId, NodeId
 from model.mapping import MappingRecord, MappingState
@@ -19,9 +20,11 @@ from pollers.checkpointer import Checkpointer
 from statemgr.memory_store import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from leasing.held import HeldLease
     from model.mapping import EventSourceMapping
+    from pollers.fleet import Worker
     from pollers.pump_parts import PumpParts
 
 pytestmark = pytest.mark.looptime
@@ -42,7 +45,9 @@ def no_parts(mapping: EventSourceMapping) -> PumpParts:
 
 
 @asynccontextmanager
-async def running(store: MemoryStore) -> AsyncIterator[Engine]:
+async def running(
+    store: MemoryStore, make_partition_worker: Callable[[HeldLease], Worker] | None = None
+) -> AsyncIterator[Engine]:
     """Run an engine whose files ask for one mapping."""
     loop = asyncio.get_running_loop()
     wish = Desired(MAPPING, "clicks", canonical_document(DOCUMENT))
@@ -56,6 +61,7 @@ async def running(store: MemoryStore) -> AsyncIterator[Engine]:
         desired=lambda: [wish],
         clock=loop.time,
         new_id=lambda: NodeId(f"node-{loop.time()}"),
+        make_partition_worker=make_partition_worker,
     )
     async with asyncio.TaskGroup() as tasks:
         await engine.take_up_files()
@@ -116,3 +122,44 @@ async def test_what_contradicts_another_mapping_keeps_no_other_away() -> None:
             ("clicks", mapping_id("x")),
             ("made", mapping_id("made")),
         }
+
+
+class PartitionWorker:
+    """Works on a partition until drained."""
+
+    def __init__(self, lease: HeldLease, seen: list[str]) -> None:
+        self._draining = asyncio.Event()
+        seen.append(str(lease.key))
+
+    async def run(self) -> None:
+        """Wait for the drain."""
+        await self._draining.wait()
+
+    def drain(self) -> None:
+        """End."""
+        self._draining.set()
+
+    def refresh(self) -> None:
+        """Do nothing."""
+
+    def mapping_changed(self, *, document: bool) -> None:
+        """Nobody tells a partition of mappings."""
+        raise AssertionError(document)
+
+
+async def test_a_partition_of_the_asynchronous_queue_is_leased_as_a_shard() -> None:
+    """From its first event on, and again after the store was wiped and there is another one."""
+    store = MemoryStore(asyncio.get_running_loop().time)
+    seen: list[str] = []
+    async with running(store, lambda lease: PartitionWorker(lease, seen)):
+        await asyncio.sleep(10)
+        assert seen == []
+        await store.events.append(NewEvent("f", "f", "r", "t", b"{}"), (3, 4))
+        await asyncio.sleep(10)
+        assert seen == [str(partition_key(3))]
+        store.wipe()
+        await asyncio.sleep(10)
+        await store.events.append(NewEvent("f", "f", "r", "t", b"{}"), (4, 3))
+        await asyncio.sleep(10)
+        assert seen == [str(partition_key(3)), str(partition_key(4))]
+    assert (await store.snapshot()).holdings == {}

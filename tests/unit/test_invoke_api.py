@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -14,19 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.settings import Settings
+from invocation.accepting import Acceptor
 from invocation.classify import Answer, Failure, FailureKind, TargetKind
 from invocation.frontend import FrontEnd, Room
 from invocation.invoke_request import MAX_EVENT_BYTES
 from invocation.invoking import InvocationResult, NotInvoked, Request
 from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction, RieFunction, UrlFunction
-from model.errors import RefusedError
+from model.errors import RefusedError, StoreUnavailableError
 from node.health import Readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
 from node.options import ListenAddress
 from node.serve import Surface, application, serving
 from node.telemetry import Exposition
+from statemgr.memory_store import MemoryStore
 from tests.support.node_process import eventually
 
 if TYPE_CHECKING:
@@ -98,11 +101,14 @@ class Elsewhere:
 class Rig:
     """A served front end."""
 
-    def __init__(self, functions: Functions, room: Room, client: aiohttp.ClientSession, port: int) -> None:
+    def __init__(
+        self, functions: Functions, room: Room, client: aiohttp.ClientSession, port: int, received: list[str]
+    ) -> None:
         self.functions = functions
         self.room = room
         self.client = client
         self.port = port
+        self.received = received
 
     async def invoke(self, function: str = "local", body: Any = b"1", **headers: str) -> tuple[int, str, Any]:
         """Return status, type of error and document of an answer."""
@@ -122,7 +128,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def served(*, room: Room | None = None, body_limit_s: float = 30.0) -> AsyncIterator[Rig]:
+async def served(
+    *, room: Room | None = None, body_limit_s: float = 30.0, store: MemoryStore | None = None, max_bytes: int = 1000
+) -> AsyncIterator[Rig]:
     """Serve the front end."""
 
     async def unasked() -> Any:
@@ -130,7 +138,11 @@ async def served(*, room: Room | None = None, body_limit_s: float = 30.0) -> Asy
 
     functions, room = Functions(), room or Room()
     settings = Settings(functions=FUNCTIONS)
-    api = InvokeApi(FrontEnd(lambda: settings, functions.target), room, InvokeMeters(), body_limit_s=body_limit_s)
+    received: list[str] = []
+    acceptor = None if store is None else Acceptor(store, received=received.append, max_bytes=lambda: max_bytes)
+    api = InvokeApi(
+        FrontEnd(lambda: settings, functions.target, acceptor), room, InvokeMeters(), body_limit_s=body_limit_s
+    )
     surface = Surface(
         alive=lambda: True,
         ready=Readiness,
@@ -142,7 +154,7 @@ async def served(*, room: Room | None = None, body_limit_s: float = 30.0) -> Asy
         serving(application(surface), ListenAddress("127.0.0.1", 0)) as address,
         aiohttp.ClientSession(f"http://{address}") as client,
     ):
-        yield Rig(functions, room, client, address.port)
+        yield Rig(functions, room, client, address.port, received)
     assert (room.calls, room.size) == (0, 0)
 
 
@@ -302,3 +314,55 @@ def test_nothing_breaks_it() -> None:
             breaks_nothing()
         finally:
             runner.run(serving_it.__aexit__(None, None, None))
+
+
+async def test_an_asynchronous_invocation_is_kept() -> None:
+    """It is answered with 202 and nothing else once it is in the queue; the function is not run for it."""
+    store = MemoryStore()
+    async with served(store=store) as rig:
+        assert await rig.invoke(body=b'{"a": 1}', Invocation_Type="Event") == (202, "", None)
+        assert rig.received == ["local"]
+        assert rig.functions.requests == []
+    assert (await store.events.depth()).events == 1
+
+
+async def test_an_asynchronous_invocation_that_cannot_be_kept_is_refused() -> None:
+    """With AWS's throttle where too much waits already, with an error of the service where the store is away."""
+    async with served(store=MemoryStore(), max_bytes=500) as rig:
+        assert (await rig.invoke(Invocation_Type="Event"))[0] == 202
+        status, error_type, document = await rig.invoke(Invocation_Type="Event")
+        assert (status, error_type, document["Reason"]) == (
+            429,
+            "TooManyRequestsException",
+            "ConcurrentInvocationLimitExceeded",
+        )
+        assert rig.received == ["local"]
+
+    class Away(MemoryStore):
+        @property
+        def events(self) -> Any:
+            raise StoreUnavailableError("gone")
+
+        @events.setter
+        def events(self, _queue: object) -> None: ...
+
+    async with served(store=Away()) as rig:
+        assert (await rig.invoke(Invocation_Type="Event"))[:2] == (500, "ServiceException")
+        assert rig.received == []
+
+
+async def test_nobody_accepts_what_nobody_keeps() -> None:
+    """A front end without a queue refuses asynchronous invocations."""
+    async with served() as rig:
+        assert (await rig.invoke(Invocation_Type="Event"))[:2] == (500, "ServiceException")
+
+
+async def test_an_asynchronous_event_has_a_limit_of_its_own() -> None:
+    """One byte beyond 1 MB is too large, though a synchronous one of that size is not."""
+    large = b'"' + b"x" * (1024 * 1024 - 1) + b'"'
+    async with served(store=MemoryStore(), max_bytes=10**8) as rig:
+        statuses = [
+            (await rig.invoke(body=BytesIO(body), Invocation_Type=kind))[0]
+            for body, kind in ((large, "Event"), (large[:-2] + b'"', "Event"), (large, "DryRun"))
+        ]
+    assert statuses == [413, 202, 204]

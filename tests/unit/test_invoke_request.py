@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from invocation.invoke_request import InvokeHead, read_event, read_head
+from invocation.invoke_request import InvokeHead, largest, read_event, read_head, too_large
 from invocation.invoking import NotInvoked
 
 
@@ -69,7 +69,6 @@ def test_names_and_qualifiers(name: str, qualifier: str | None, function: str) -
         (("f:1", "2"), {}, "InvalidParameterValueException", "does not match the specified qualifier"),
         (("f",), {"invocation_type": "Later"}, "ValidationException", "[RequestResponse, Event, DryRun]"),
         (("f",), {"log_type": "All"}, "ValidationException", "[None, Tail]"),
-        (("f",), {"invocation_type": "Event"}, "InvalidParameterValueException", "not available in this version"),
         (("f",), {"client_context": "e30"}, "InvalidRequestContentException", "valid Base64-encoded JSON object"),
         (("f",), {"client_context": "W10="}, "InvalidRequestContentException", "valid Base64-encoded JSON object"),
         (("f",), {"client_context": "A" * 3584}, "InvalidRequestContentException", "valid Base64-encoded JSON object"),
@@ -93,6 +92,14 @@ def test_a_client_context_fits_a_header() -> None:
     assert found.context_json.isascii()
     assert found.context_json.isprintable()
     assert json.loads(found.context_json) == context
+
+
+def test_asynchronous_invocations_have_a_limit_of_their_own() -> None:
+    """1 MB instead of 6 MB, and they are told apart from dry runs."""
+    later, now = read(invocation_type="Event"), read()
+    assert (later.later, later.dry_run, now.later) == (True, False, False)
+    assert (largest(later), largest(now)) == (1024 * 1024, 6 * 1024 * 1024)
+    assert "smaller than 1048576 bytes" in too_large(largest(later)).message
 
 
 @pytest.mark.parametrize("trace", ["", "a b", "a\udcff", "x" * 513])

@@ -16,6 +16,7 @@ from config.settings import (
     AwsSettings,
     EmbeddedAws,
     EmbeddedKafka,
+    EmbeddedRedis,
     EmbeddedSettings,
     InvokeSettings,
     LeasingSettings,
@@ -86,7 +87,8 @@ functions:
   h: {handler: app.handler, code: ., runtime: python3, timeout: 30, memory: 256, concurrency: 10, environment: {A: b},
       isolation: bubblewrap, network: true, http: true}
 sandboxes: {environments: 8, memory: 4096, lease: 600, idle: 60.5}
-embedded: {kafka: {topics: {audit: 4}}, aws: }
+embedded: {kafka: {topics: {audit: 4}}, aws: , redis: {fsync: always}}
+async_invoke: {queue: 9}
 auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
 """,
     )
@@ -126,7 +128,8 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
         ),
     }
     assert found.sandboxes == SandboxSettings(8, 4096, 600.0, 60.5)
-    assert found.embedded == EmbeddedSettings(EmbeddedKafka({"audit": 4}), EmbeddedAws())
+    assert found.embedded == EmbeddedSettings(EmbeddedKafka({"audit": 4}), EmbeddedAws(), EmbeddedRedis("always"))
+    assert found.async_invoke.queue_mb == 9
     assert found.auth is not None
     assert found.auth is not None
     assert found.auth.tokens == (SecretText("${env:T}"),)
@@ -315,7 +318,8 @@ def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None
         ({"invoke": {"endpoint": "http://user:pass@h"}}, "invoke.endpoint"), ({"invoke": {"url": "x"}}, "invoke.url"),
         ({"embedded": {"kafka": {"topics": {"a": 0}}}}, "embedded.kafka.topics.a"),
         ({"embedded": {"kafka": {"topics": ["a"]}}}, "embedded.kafka.topics"),
-        ({"embedded": {"sqs": {}}}, "embedded.sqs"),
+        ({"embedded": {"sqs": {}}}, "embedded.sqs"), ({"embedded": {"redis": {"fsync": "no"}}}, "embedded.redis.fsync"),
+        ({"async_invoke": {"queue": 0}}, "async_invoke.queue"),
         ({"auth": {}}, "auth"), ({"auth": {"tokens": []}}, "auth.tokens"), ({"auth": {"tokens": "x"}}, "auth.tokens"),
         ({"auth": {"access_keys": {"a b": "x"}}}, 'auth.access_keys["a b"]'), ({"functions": []}, "functions"),
         ({"functions": {"a b": {"url": "http://x"}}}, 'functions["a b"]'), ({"functions": {"a": 1}}, "functions.a"),

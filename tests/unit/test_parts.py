@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from node.redrive_parts import RedriveParts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
+from pollers.destinations.results import OneMessage
 from pollers.destinations.sqs import SqsDestination
 from pollers.pump_parts import PumpParts
 from pollers.queue_calls import QueueParts
@@ -186,3 +188,26 @@ def test_a_source_of_another_kind_is_a_mistake() -> None:
     other: Any = type("Mapping", (), {"source": None, "name": "orders"})
     with pytest.raises(TypeError, match="orders is no Kinesis mapping"):
         KinesisSource(other, caller)
+
+
+async def test_a_topic_for_results_is_on_the_cluster_of_the_functions_mapping(tmp_path: Path) -> None:
+    """Of another function's mapping where there is none of its own; without any, nobody knows which cluster it is."""
+    file = tmp_path / "esmd.yaml"
+    mappings = [
+        {
+            "Name": name,
+            "FunctionName": name,
+            "StartingPosition": "LATEST",
+            "Topics": [name],
+            "SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": [f"{name}.example:9092"]}},
+        }
+        for name in ("a", "b")
+    ]
+    functions = {name: {"url": "http://127.0.0.1:9/"} for name in ("a", "b", "c")}
+    file.write_text(json.dumps({"functions": functions, "event_source_mappings": mappings}))
+    async with parts_of(load([file], environ={})) as parts:
+        servers = {name: parts.result_topic("kafka://t", name, OneMessage())._servers for name in functions}
+    assert servers == {"a": ("a.example:9092",), "b": ("b.example:9092",), "c": ("a.example:9092",)}
+    async with parts_of(settings_of(tmp_path)) as parts:
+        with pytest.raises(RefusedError, match="no Kafka mapping"):
+            parts.result_topic("kafka://t", "f", OneMessage())

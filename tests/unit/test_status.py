@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.status import last_processing_result, natural_key, nothing_live, read_status
+from model.async_event import NewEvent, partition_key
 from model.ids import TRACKER, ShardId
 from model.lease import Member, Role
 from model.progress import CircuitReport, CircuitState, Ledger, ParkedKey, ShardReport, ShardState
@@ -18,6 +19,7 @@ from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, source, take, track, update
 
+NOTHING_WAITS = {"events": 0, "bytes": 0, "oldest_age_s": None}
 READING = ShardReport(ShardState.READING, lag_records=5, lag_s=1.23456, last_result="OK", remark="polled: no fan-out")
 
 
@@ -37,7 +39,8 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
     """Key by key, in order, at every level."""
     await track(store)
     status = await document(store)
-    assert list(status) == ["node", "nodes", "mappings"]
+    assert list(status) == ["node", "nodes", "mappings", "async_invoke"]
+    assert status["async_invoke"] == NOTHING_WAITS
     assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s", "zone"]
     (mapping,) = status["mappings"]
     assert list(mapping) == [
@@ -73,7 +76,17 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
 
 async def test_a_fleet_without_mappings(store: MemoryStore) -> None:
     """Nothing there is a document too."""
-    assert await document(store) == {"node": "ann-1", "nodes": [], "mappings": []}
+    assert await document(store) == {"node": "ann-1", "nodes": [], "mappings": [], "async_invoke": NOTHING_WAITS}
+
+
+async def test_asynchronous_invocations_that_wait(store: MemoryStore) -> None:
+    """Their number, bytes and greatest age; partitions are neither mappings nor shards of a node."""
+    await store.join(Member(ANN), ttl_s=LONG_S)
+    partition = await store.events.append(NewEvent("f", "f", "r-1", "Root=1", b"{}"), (1, 2))
+    await take(store, ANN, partition_key(partition))
+    status = await document(store)
+    assert status["async_invoke"] == {"events": 1, "bytes": 402, "oldest_age_s": 0.0}
+    assert (status["mappings"], status["nodes"][0]["shards"]) == ([], 0)
 
 
 async def test_what_the_holder_checkpointed_is_shown(store: MemoryStore) -> None:
