@@ -35,19 +35,29 @@ def header_value(text: str) -> str:
     return quote(text, safe=_PLAIN)
 
 
+def trace_id(batch_id: str) -> str:
+    """Return the trace that all attempts at a batch belong to, whichever node makes them: 32 hexadecimal digits."""
+    return blake2b(batch_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
 def traceparent(batch_id: str) -> str:
     """Return a W3C trace context: one trace per batch, one span per attempt, marked as sampled."""
-    trace = blake2b(batch_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-    return f"00-{trace}-{getrandbits(64) or 1:016x}-01"
+    return f"00-{trace_id(batch_id)}-{getrandbits(64) or 1:016x}-01"
+
+
+def xray_header(traceparent: str) -> str:
+    """Return a W3C trace context in the form that functions know from AWS."""
+    _, trace, span, flags = traceparent.split("-")
+    return f"Root=1-{trace[:8]}-{trace[8:]};Parent={span};Sampled={int(flags, 16) & 1}"
 
 
 def invocation_headers(invocation: Invocation) -> dict[str, str]:
-    """Return the headers for one attempt."""
+    """Return the headers for one attempt. The trace context is that of its span, if it has one."""
     return {
         "X-Esmd-Mapping": header_value(invocation.mapping),
         "X-Esmd-Shard": header_value(str(invocation.shard)),
         "X-Esmd-Fencing-Token": str(invocation.token),
         "X-Esmd-Batch-Id": header_value(invocation.batch_id),
         "X-Esmd-Attempt": str(invocation.attempt),
-        "traceparent": traceparent(invocation.batch_id),
+        "traceparent": invocation.traceparent or traceparent(invocation.batch_id),
     }

@@ -9,7 +9,7 @@ import msgspec
 
 from invocation.classify import TargetKind, classify
 from invocation.front_answers import local_answer
-from invocation.headers import invocation_headers
+from invocation.headers import invocation_headers, xray_header
 from invocation.invoking import Request
 
 if TYPE_CHECKING:
@@ -47,9 +47,3 @@ class LocalTarget:
     async def run(self, request: Request) -> InvocationResult | NotInvoked:
         """Call the function once. Raises nothing but CancelledError."""
         return await self._runner.invoke(self._settings, request)
-
-
-def xray_header(traceparent: str) -> str:
-    """Return a W3C trace context in the form that functions know from AWS."""
-    _, trace, span, flags = traceparent.split("-")
-    return f"Root=1-{trace[:8]}-{trace[8:]};Parent={span};Sampled={int(flags, 16) & 1}"

@@ -19,3 +19,4 @@ class Invocation(msgspec.Struct, frozen=True):
     token: int
     batch_id: str  # the same for every attempt at the same records
     attempt: int  # 1 for the first
+    traceparent: str | None = None  # W3C's, of the span that stands for this attempt; None: there is none

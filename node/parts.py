@@ -39,6 +39,7 @@ from pollers.sources.schedule import Schedules
 from pollers.sources.schedule_envelope import ScheduleBatchInfo, ScheduleEnvelope
 from pollers.sources.sqs_api import SqsQueue
 from pollers.sources.sqs_envelope import SqsEnvelope, SqsRecordView
+from pollers.tracing import no_traces
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from pollers.filtering import RecordView
     from pollers.ports import BatchInfo, Destination, Envelope, Source
     from pollers.queue_ports import QueueFacts
+    from pollers.tracing import Traces
 
 _Told = TypeVar("_Told")
 
@@ -78,6 +80,7 @@ class Parts:
         embedded_aws: bool = False,
         random: Random | None = None,
         now_s: Callable[[], float] = time.time,
+        traces: Traces = no_traces,
     ) -> None:
         self.settings = settings
         self._tasks = tasks
@@ -93,6 +96,7 @@ class Parts:
         self._sqs = targets.aws("sqs", version="1.0")
         self._quarantine = Quarantine()
         self._now_s = now_s  # epoch time, for schedules
+        self._traces = traces
         self._random = random or Random()  # noqa: S311 - jitter, no secret
 
     def __call__(self, mapping: EventSourceMapping) -> PumpParts | QueueParts:
@@ -116,6 +120,7 @@ class Parts:
             lanes=mapping.extensions.parallelization_factor or mapping.parallelization_factor,
             destination=self._destination(mapping, envelope),
             quarantine=self._quarantine,
+            tracing=self._traces(mapping),
         )
 
     def _queue(self, mapping: EventSourceMapping, source: SqsSource) -> QueueParts:
@@ -135,6 +140,7 @@ class Parts:
             random=self._random,
             long_poll_s=self._long_poll_s,
             function_timeout_s=None if function is None else known_timeout_s(function),
+            tracing=self._traces(mapping),
         )
 
     def _forms(self, mapping: EventSourceMapping) -> tuple[Envelope, RecordView | None]:

@@ -53,6 +53,7 @@ from node.serve import Surface, application, serving
 from node.startup import wait_for, without_credentials
 from node.telemetry import NodeCollector, Telemetry
 from node.tls import ServerTls
+from node.tracing import NodeTraces, tracing
 from node.url_api import FunctionUrls
 from node.watchdog import Watchdog
 from pollers.checkpointer import Checkpointer
@@ -128,6 +129,7 @@ async def run_node(
             access = Access(settings.auth, resolver)
             await access.read()
             tls = None if settings.tls is None else ServerTls(settings.tls)
+            traces = await servers.enter_async_context(tracing(os.environ, node=_node_name()))
         node = Node(
             options,
             store,
@@ -139,6 +141,7 @@ async def run_node(
             embedded_kafka=kafka,
             embedded_aws=local_aws is not None,
             listener=listener,
+            traces=traces,
         )
         await node.run(shutdown, access, tls)
 
@@ -190,8 +193,10 @@ class Node:
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
         listener: socket.socket | None = None,
+        traces: NodeTraces | None = None,
     ) -> None:
         self._listener = listener
+        self._traces = traces or NodeTraces()
         self._workers = workers
         self._functions = functions
         self._options = options
@@ -206,7 +211,7 @@ class Node:
         self._invoke_meters = InvokeMeters()
         self._room = Room()
         self._draining = False
-        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._name = _node_name()
 
     async def run(self, shutdown: Shutdown, access: Access, tls: ServerTls | None = None) -> None:
         """Run until asked to drain, then drain within the drain timeout."""
@@ -223,6 +228,7 @@ class Node:
                 checkpointer=checkpointer,
                 embedded_kafka=self._embedded_kafka,
                 embedded_aws=self._embedded_aws,
+                traces=self._traces.of,
             )
             self._events = AsyncQueue(self._store, self._parts, self._functions.view, self._aws)
             self._engine = Engine(
@@ -292,6 +298,7 @@ class Node:
         telemetry.registry.register(SandboxCollector(self._workers))
         telemetry.registry.register(self._invoke_meters)
         telemetry.registry.register(self._functions)
+        telemetry.registry.register(self._traces)
         console = ConsoleApi(self._feed)
         telemetry.gauge("esm_console_followers", "Consoles that look at this node.", lambda: self._feed.followers)
         telemetry.registry.register(self._events.collector)
@@ -409,6 +416,10 @@ class Node:
             self._engine.runtimes.renew()
             for record in elsewhere:
                 self._engine.fleet.mapping_changed(record.id, document=True)
+
+
+def _node_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _check_supported(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, Partly
 from pollers.caution import NoCaution
 from pollers.handing_over import Fate, drained_within
 from pollers.retrying import Discard, Invoke, Park, Retrying, unknown_lag
+from pollers.tracing import NO_TRACING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pollers.handing_over import HandingOver
     from pollers.ports import Lag, Target
     from pollers.retrying import RetryPolicy
+    from pollers.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +110,7 @@ class Delivery:
     lag: Callable[[], Lag] = unknown_lag
     handing_over: HandingOver | None = None  # None: there is no on-failure destination
     now_ms: Callable[[], float] = lambda: time.time() * 1000
+    tracing: Tracing = NO_TRACING
 
     async def deliver(self, batch: Batch, known_failures: Mapping[int, Attempts] | None = None) -> Retrying | None:
         """Return None once all records are finished; what is left when the node drains.
@@ -199,19 +202,20 @@ class Delivery:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         self.counters.invoked += len(batch.records)
-        outcome = await self.target.invoke(
-            Invocation(
-                event=event,
-                mapping=self.mapping,
-                shard=key,
-                token=self.lease.token,
-                batch_id=f"{key}:{self.exchange.name(batch)}",
-                attempt=work.attempt,
-            )
+        invocation = Invocation(
+            event=event,
+            mapping=self.mapping,
+            shard=key,
+            token=self.lease.token,
+            batch_id=f"{key}:{self.exchange.name(batch)}",
+            attempt=work.attempt,
         )
-        self.counters.durations.observe(loop.time() - began_at)
-        if isinstance(outcome, Delivered):
-            outcome = self.exchange.read(outcome, batch)
+        with self.tracing.attempt(invocation, len(batch.records)) as attempt:
+            outcome = await self.target.invoke(attempt.invocation)
+            self.counters.durations.observe(loop.time() - began_at)
+            if isinstance(outcome, Delivered):
+                outcome = self.exchange.read(outcome, batch)
+            attempt.outcome = outcome
         match outcome:
             case PartlyFailed() | FunctionFailed():
                 self.counters.failed_invoke += len(batch.records)

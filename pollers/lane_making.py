@@ -105,6 +105,7 @@ class LaneMaker:
             lag=self.standing.lag,
             handing_over=self._handing_over(),
             now_ms=lambda: parts.now_s() * 1000,
+            tracing=parts.tracing,
         )
 
     def _handing_over(self) -> HandingOver | None:

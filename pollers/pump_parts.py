@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pollers.caution import Quarantine
+from pollers.tracing import NO_TRACING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pollers.gate import Gate
     from pollers.ports import Destination, Envelope, Filter, Source, Target
     from pollers.retrying import RetryPolicy
+    from pollers.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class PumpParts:
     now_s: Callable[[], float] = time.time  # epoch time
     destination: Destination | None = None  # of records that are given up
     quarantine: Quarantine = field(default_factory=Quarantine)  # the node's
+    tracing: Tracing = NO_TRACING
 
     @property
     def gives_up(self) -> bool:

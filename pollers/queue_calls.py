@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from pollers.partial import read_response
+from pollers.tracing import NO_TRACING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pollers.gate import Gate
     from pollers.ports import Filter, Target
     from pollers.queue_ports import Message, Queue, QueueEnvelope
+    from pollers.tracing import Tracing
 
 LONG_POLL_S = 20
 
@@ -42,6 +44,7 @@ class QueueParts:
     random: Random
     function_timeout_s: float | None = None  # None: not known
     long_poll_s: int = LONG_POLL_S
+    tracing: Tracing = NO_TRACING
 
     async def close(self) -> None:
         """Close the connections: nothing of the mapping runs on this node any more."""
@@ -57,19 +60,20 @@ async def call(parts: QueueParts, lease: HeldLease, messages: Sequence[Message],
     loop = asyncio.get_running_loop()
     began_at = loop.time()
     parts.counters.invoked += len(records)
-    outcome = await parts.target.invoke(
-        Invocation(
-            event=event,
-            mapping=parts.mapping.name,
-            shard=lease.key,
-            token=lease.token,
-            batch_id=f"{lease.key.mapping}:{_digest(messages)}",
-            attempt=attempt,
-        )
+    invocation = Invocation(
+        event=event,
+        mapping=parts.mapping.name,
+        shard=lease.key,
+        token=lease.token,
+        batch_id=f"{lease.key.mapping}:{_digest(messages)}",
+        attempt=attempt,
     )
-    parts.counters.durations.observe(loop.time() - began_at)
-    if isinstance(outcome, Delivered) and parts.mapping.report_batch_item_failures:
-        outcome = read_response(outcome, [record.item_id for record in records], parts.envelope.parse_item_id)
+    with parts.tracing.attempt(invocation, len(records)) as traced:
+        outcome = await parts.target.invoke(traced.invocation)
+        parts.counters.durations.observe(loop.time() - began_at)
+        if isinstance(outcome, Delivered) and parts.mapping.report_batch_item_failures:
+            outcome = read_response(outcome, [record.item_id for record in records], parts.envelope.parse_item_id)
+        traced.outcome = outcome
     match outcome:
         case PartlyFailed() | FunctionFailed():
             parts.counters.failed_invoke += len(records)

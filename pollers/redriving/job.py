@@ -324,6 +324,7 @@ class Redrive:
             finishing=sent,
             random=parts.random,
             draining=self._stop,
+            tracing=parts.tracing,
         )
 
     async def _tell(self) -> None:

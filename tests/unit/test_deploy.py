@@ -89,7 +89,7 @@ def test_the_image_holds_what_was_locked_and_no_compiler() -> None:
     assert len(installing) == 1
     assert installing[0].stage != dockerfile()[-1].stage
     assert "--only-binary :all: --constraint requirements.lock" in installing[0].value
-    assert installing[0].value.endswith('"$(echo /wheels/esmd-*.whl)[functions]"')
+    assert installing[0].value.endswith('"$(echo /wheels/esmd-*.whl)[functions,otel]"')
     assert instruction("COPY").value == "--from=build /opt/esmd /opt/esmd"
     assert not re.search(r"apt|sudo|curl|wget|gcc|\bADD\b", "\n".join(one.value for one in dockerfile()))
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from invocation.headers import xray_header
 from invocation.invoking import InvocationResult, NotInvoked, Request, out_of_service, throttled
-from invocation.local_target import LocalTarget, xray_header
+from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction
 from model.ids import MappingId, ShardId, ShardKey
 from model.invocation import Invocation

@@ -1,0 +1,113 @@
+"""Trace contexts in records: what is one, where it is found, and how X-Ray's and W3C's forms stand to each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from invocation.headers import xray_header
+from model.mapping import SourceKind
+from pollers.trace_contexts import MOST_CONTEXTS, TraceContext, read_traceparent, read_xray, record_contexts
+
+TRACE, SPAN = "5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
+CONTEXT = TraceContext(int(TRACE, 16), int(SPAN, 16), sampled=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", CONTEXT),
+        (f"00-{TRACE}-{SPAN}-00", CONTEXT._replace(sampled=False)),
+        (f"00-{TRACE}-{SPAN}-03", CONTEXT),  # the second flag: a random trace id
+        (f" 00-{TRACE}-{SPAN}-01\n", CONTEXT),
+        (f"cc-{TRACE}-{SPAN}-01-what-will-be", CONTEXT),
+        (f"00-{TRACE}-{SPAN}-01-more", None),
+        (f"ff-{TRACE}-{SPAN}-01", None),
+        (f"00-{TRACE.upper()}-{SPAN}-01", None),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE}-{SPAN}", None),
+        ("", None),
+    ],
+)
+def test_a_traceparent_is_read_as_w3c_says(text: str, expected: TraceContext | None) -> None:
+    """Whatever is not valid is ignored, and so is what later versions add."""
+    assert expected == read_traceparent(text)
+
+
+ROOT = f"1-{TRACE[:8]}-{TRACE[8:]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"Root={ROOT};Parent={SPAN};Sampled=1", CONTEXT),
+        (f"Sampled=0; Parent={SPAN.upper()}; Root={ROOT}", CONTEXT._replace(sampled=False)),
+        (f"Self=1-00000001-{'1' * 24};Root={ROOT};Parent={SPAN};Sampled=1;Lineage=a:0", CONTEXT),
+        (f"Root={ROOT};Parent={SPAN};Sampled=?", CONTEXT._replace(sampled=False)),
+        (f"Root={ROOT}", None),  # no span to link to
+        (f"Root={ROOT};Parent={'0' * 16}", None),
+        (f"Root=2-{TRACE[:8]}-{TRACE[8:]};Parent={SPAN}", None),
+        ("no header", None),
+    ],
+)
+def test_an_xray_header_is_read_in_any_order(text: str, expected: TraceContext | None) -> None:
+    """Only one that names a span is a context."""
+    assert expected == read_xray(text)
+
+
+def test_both_forms_say_the_same() -> None:
+    """What is sent to functions as X-Ray's header is read back as the W3C context that it was made of."""
+    for flags in ("00", "01"):
+        text = f"00-{TRACE}-{SPAN}-{flags}"
+        assert read_xray(xray_header(text)) == read_traceparent(text)
+
+
+def kafka_event(*headers: list[dict[str, list[int]]]) -> bytes:
+    """Make an event of records with these headers."""
+    records = [{"topic": "t", "offset": at, "headers": given, "value": "e30="} for at, given in enumerate(headers)]
+    return json.dumps({"eventSource": "aws:kafka", "records": {"t-0": records}}).replace(": ", ":").encode()
+
+
+def text_header(name: str, text: str) -> dict[str, list[int]]:
+    """Make a header as Kafka events have it."""
+    return {name: list(memoryview(text.encode()).cast("b"))}
+
+
+def test_kafka_headers_are_looked_through() -> None:
+    """Each context counts once; headers that are none do no harm, whatever bytes they hold."""
+    here = text_header("traceparent", f"00-{TRACE}-{SPAN}-01")
+    other = text_header("traceparent", f"00-{TRACE}-{'1' * 16}-00")
+    odd = {"traceparent": [-1, -128, 0]}
+    event = kafka_event([here], [text_header("a", "b"), here], [], [odd], [other])
+    assert record_contexts(SourceKind.KAFKA, event) == [CONTEXT, (CONTEXT.trace_id, 0x1111111111111111, False)]
+    assert record_contexts(SourceKind.KAFKA, kafka_event([text_header("a", "b")])) == []
+
+
+def test_no_more_contexts_are_taken_than_a_span_may_have_links() -> None:
+    """A batch of ten thousand records has no span of ten thousand links."""
+    headers = [[text_header("traceparent", f"00-{TRACE}-{at + 1:016x}-01")] for at in range(300)]
+    found = record_contexts(SourceKind.KAFKA, kafka_event(*headers))
+    assert [context.span_id for context in found] == list(range(1, MOST_CONTEXTS + 1))
+
+
+def sqs_event(*records: dict[str, Any]) -> bytes:
+    """Make an event of messages."""
+    return json.dumps({"Records": [{"body": "{}", **record} for record in records]}).replace(": ", ":").encode()
+
+
+def test_sqs_attributes_are_looked_through() -> None:
+    """X-Ray's system attribute, and OpenTelemetry's message attribute, which is the nearer one where both are."""
+    xray = {"attributes": {"AWSTraceHeader": f"Root={ROOT};Parent={SPAN};Sampled=1"}}
+    w3c = {"messageAttributes": {"traceparent": {"stringValue": f"00-{TRACE}-{'2' * 16}-01", "dataType": "String"}}}
+    binary = {"messageAttributes": {"traceparent": {"binaryValue": "AA==", "dataType": "Binary"}}}
+    found = record_contexts(SourceKind.SQS, sqs_event(xray, {**xray, **w3c}, binary, {}))
+    assert found == [CONTEXT, (CONTEXT.trace_id, 0x2222222222222222, True)]
+
+
+@pytest.mark.parametrize("kind", [SourceKind.KINESIS, SourceKind.SCHEDULE])
+def test_other_sources_carry_no_contexts(kind: SourceKind) -> None:
+    """What looks like one in their events is the producer's own data."""
+    assert record_contexts(kind, kafka_event([text_header("traceparent", f"00-{TRACE}-{SPAN}-01")])) == []
