@@ -1,8 +1,8 @@
 """The trace contexts that producers put into their records, found in the event that the function gets. Pure.
 
 W3C's `traceparent` in Kafka headers and SQS message attributes, X-Ray's header in the SQS system attribute
-`AWSTraceHeader`. Kinesis records carry nothing of the kind. Looking for them costs a decoding of the event, so it is
-done only for batches whose span is recorded.
+`AWSTraceHeader`. Kinesis records carry nothing of the kind. They are looked for only in batches whose span is recorded,
+and in the event's text: to decode it would cost several times as much.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from model.mapping import SourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 MOST_CONTEXTS = 128
 """The most contexts taken from one batch: OpenTelemetry's default limit of links a span."""
@@ -24,6 +22,7 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 _ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
 _PARENT = re.compile(r"[0-9a-f]{16}")
 _SAMPLED = 1
+_BACKSLASH = ord("\\")
 
 
 class TraceContext(NamedTuple):
@@ -34,64 +33,30 @@ class TraceContext(NamedTuple):
     sampled: bool
 
 
-class _KafkaRecord(msgspec.Struct):
-    headers: list[dict[str, list[int]]] = []
-
-
-class _KafkaEvent(msgspec.Struct):
-    records: dict[str, list[_KafkaRecord]] = {}
-
-
-class _Attribute(msgspec.Struct):
-    stringValue: str | None = None  # noqa: N815  # AWS's names, here and below
-
-
-class _SqsRecord(msgspec.Struct):
-    attributes: dict[str, str] = {}
-    messageAttributes: dict[str, _Attribute] = {}  # noqa: N815
-
-
-class _SqsEvent(msgspec.Struct):
-    Records: list[_SqsRecord] = []
-
-
-_kafka_event = msgspec.json.Decoder(_KafkaEvent).decode
-_sqs_event = msgspec.json.Decoder(_SqsEvent).decode
-
-
 def record_contexts(kind: SourceKind, event: bytes) -> list[TraceContext]:
-    """Return the contexts in the records of an event, each once, in order, `MOST_CONTEXTS` at most."""
-    if kind is SourceKind.KAFKA and b'"traceparent"' in event:
-        return _first_ones(_in_kafka(event))
-    if kind is SourceKind.SQS and (b'"AWSTraceHeader"' in event or b'"traceparent"' in event):
-        return _first_ones(_in_sqs(event))
-    return []
-
-
-def _first_ones(found: Iterable[TraceContext | None]) -> list[TraceContext]:
+    """Return the contexts in the records of an event, each once, `MOST_CONTEXTS` at most."""
     contexts: dict[TraceContext, None] = {}
-    for context in found:
-        if context is not None:
-            contexts[context] = None
-            if len(contexts) == MOST_CONTEXTS:
-                break
+    for pattern, read in _CARRIERS.get(kind, ()):
+        for value in _values(pattern, event):
+            context = read(value)
+            if context is not None:
+                contexts[context] = None
+                if len(contexts) == MOST_CONTEXTS:
+                    return list(contexts)
     return list(contexts)
 
 
-def _in_kafka(event: bytes) -> Iterator[TraceContext | None]:
-    for records in _kafka_event(event).records.values():
-        for record in records:
-            for header in record.headers:
-                if (signed := header.get("traceparent")) is not None:
-                    yield read_traceparent(bytes([byte & 0xFF for byte in signed]).decode("latin-1"))
+def _values(pattern: re.Pattern[bytes], event: bytes) -> Iterator[bytes]:
+    """Find what is under a name, each value once.
 
-
-def _in_sqs(event: bytes) -> Iterator[TraceContext | None]:
-    for record in _sqs_event(event).Records:
-        if (given := record.messageAttributes.get("traceparent")) is not None:
-            yield read_traceparent(given.stringValue or "")
-        elif (header := record.attributes.get("AWSTraceHeader")) is not None:
-            yield read_xray(header)
+    Inside of a JSON string the quotes around a name would be escaped, so whatever matches is the event's own.
+    """
+    seen: set[bytes] = set()
+    for found in pattern.finditer(event):
+        value = found[1]
+        if value not in seen and event[found.start() - 1] != _BACKSLASH:
+            seen.add(value)
+            yield value
 
 
 def read_traceparent(text: str) -> TraceContext | None:
@@ -115,3 +80,20 @@ def read_xray(text: str) -> TraceContext | None:
 def _context(trace: str, span: str, *, sampled: bool) -> TraceContext | None:
     trace_id, span_id = int(trace, 16), int(span, 16)
     return TraceContext(trace_id, span_id, sampled) if trace_id and span_id else None
+
+
+def _read_bytes(signed: bytes) -> TraceContext | None:
+    """Read a header's value as Kafka events have it: signed numbers."""
+    return read_traceparent(bytes([int(byte) & 0xFF for byte in signed.split(b",") if byte]).decode("latin-1"))
+
+
+_CARRIERS: dict[SourceKind, list[tuple[re.Pattern[bytes], Callable[[bytes], TraceContext | None]]]] = {
+    SourceKind.KAFKA: [(re.compile(rb'"traceparent":\[([-\d,]*)\]'), _read_bytes)],
+    SourceKind.SQS: [
+        (re.compile(rb'"AWSTraceHeader":"([^"\\]*)"'), lambda text: read_xray(text.decode())),
+        (
+            re.compile(rb'"traceparent":\{[^{}]*"stringValue":"([^"\\]*)"'),
+            lambda text: read_traceparent(text.decode()),
+        ),
+    ],
+}

@@ -68,7 +68,12 @@ def test_both_forms_say_the_same() -> None:
 def kafka_event(*headers: list[dict[str, list[int]]]) -> bytes:
     """Make an event of records with these headers."""
     records = [{"topic": "t", "offset": at, "headers": given, "value": "e30="} for at, given in enumerate(headers)]
-    return json.dumps({"eventSource": "aws:kafka", "records": {"t-0": records}}).replace(": ", ":").encode()
+    return (
+        json.dumps({"eventSource": "aws:kafka", "records": {"t-0": records}})
+        .replace(": ", ":")
+        .replace(", ", ",")
+        .encode()
+    )
 
 
 def text_header(name: str, text: str) -> dict[str, list[int]]:
@@ -95,16 +100,30 @@ def test_no_more_contexts_are_taken_than_a_span_may_have_links() -> None:
 
 def sqs_event(*records: dict[str, Any]) -> bytes:
     """Make an event of messages."""
-    return json.dumps({"Records": [{"body": "{}", **record} for record in records]}).replace(": ", ":").encode()
+    return (
+        json.dumps({"Records": [{"body": "{}", **record} for record in records]})
+        .replace(": ", ":")
+        .replace(", ", ",")
+        .encode()
+    )
 
 
 def test_sqs_attributes_are_looked_through() -> None:
-    """X-Ray's system attribute, and OpenTelemetry's message attribute, which is the nearer one where both are."""
+    """X-Ray's system attribute, and OpenTelemetry's message attribute; both, where a message has both."""
     xray = {"attributes": {"AWSTraceHeader": f"Root={ROOT};Parent={SPAN};Sampled=1"}}
     w3c = {"messageAttributes": {"traceparent": {"stringValue": f"00-{TRACE}-{'2' * 16}-01", "dataType": "String"}}}
     binary = {"messageAttributes": {"traceparent": {"binaryValue": "AA==", "dataType": "Binary"}}}
     found = record_contexts(SourceKind.SQS, sqs_event(xray, {**xray, **w3c}, binary, {}))
     assert found == [CONTEXT, (CONTEXT.trace_id, 0x2222222222222222, True)]
+
+
+def test_what_producers_write_into_their_data_is_no_context() -> None:
+    """Bodies and names that look like a carrier are text, and its quotes escaped."""
+    text = f"00-{TRACE}-{SPAN}-01"
+    body = json.dumps({"attributes": {"AWSTraceHeader": f"Root={ROOT};Parent={SPAN}"}}).replace(": ", ":")
+    named = {"messageAttributes": {'x"traceparent': {"stringValue": text, "dataType": "String"}}}
+    assert record_contexts(SourceKind.SQS, sqs_event({"body": body}, named)) == []
+    assert record_contexts(SourceKind.KAFKA, kafka_event([text_header('x"traceparent', text)])) == []
 
 
 @pytest.mark.parametrize("kind", [SourceKind.KINESIS, SourceKind.SCHEDULE])
