@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from config.load import load
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from _pytest.mark import ParameterSet
-
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
 
 
-def yaml_blocks() -> Iterable[ParameterSet]:
-    """Find the complete configurations shown in the README and in docs/configuration.md."""
-    found = []
-    for page in (ROOT / "README.md", ROOT / "docs/configuration.md"):
-        for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)):
-            if "event_source_mappings:" in block:
-                found.append(pytest.param(block, id=f"{page.name}-{number}"))
-    return found
-
-
-@pytest.mark.parametrize("block", yaml_blocks())
-def test_every_configuration_shown_is_valid(block: str, tmp_path: Path) -> None:
-    """What a reader copies works."""
-    file = tmp_path / "shown.yaml"
-    file.write_text(block)
-    assert load([file], environ={}).event_source_mappings
+def anchors(page: Path) -> set[str]:
+    """Return what a page's headings can be linked by, as GitHub makes it of their words."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: Counter[str] = Counter()
+    made = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        made.add(f"{slug}-{found[slug]}" if found[slug] else slug)
+        found[slug] += 1
+    return made
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    """No link within the repository is broken."""
-    prose = re.sub(r"`[^`\n]*`", "", page.read_text())
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", prose)
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    """No link to a page, or to a heading of one, is broken."""
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    broken = []
+    for link in re.findall(r"\]\((?!https?://)([^) ]+)", prose):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
 
 
 def test_the_file_map_names_only_what_exists() -> None:
