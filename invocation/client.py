@@ -19,7 +19,7 @@ from invocation.aws_json import AwsJson
 from invocation.classify import Answer, Failure, FailureKind, TargetKind, classify, head_decides
 from invocation.container_pool import ContainerPool
 from invocation.counted import CountedRunner, CountedTarget
-from invocation.headers import OURS, invocation_headers, xray_header
+from invocation.headers import OURS, invocation_headers
 from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, UrlFunction
 from invocation.signing import AwsCredentials, AwsSigner, LocalSigner
@@ -198,9 +198,7 @@ class RieTarget:
 
 
 async def _classified(target: UrlTarget | LambdaTarget | RieTarget, invocation: Invocation) -> Outcome:
-    headers = invocation_headers(invocation)
-    if invocation.traceparent is not None and target.kind is not TargetKind.URL:
-        headers["X-Amzn-Trace-Id"] = xray_header(invocation.traceparent)
+    headers = invocation_headers(invocation, xray=target.kind is not TargetKind.URL)
     came = await target.call(invocation.event, headers)
     return classify(target.kind, came, now=time.time())
 

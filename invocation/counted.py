@@ -63,7 +63,8 @@ class CountedTarget:
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Call the function once and classify what came back: no room is the throttling it always is."""
-        came = await self.call(invocation.event, invocation_headers(invocation))
+        headers = invocation_headers(invocation, xray=self.kind is not TargetKind.URL)
+        came = await self.call(invocation.event, headers)
         if isinstance(came, NotInvoked):
             return classify(TargetKind.LOCAL, error_answer(came))
         return classify(self.kind, came, now=time.time())

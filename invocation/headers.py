@@ -51,9 +51,12 @@ def xray_header(traceparent: str) -> str:
     return f"Root=1-{trace[:8]}-{trace[8:]};Parent={span};Sampled={int(flags, 16) & 1}"
 
 
-def invocation_headers(invocation: Invocation) -> dict[str, str]:
-    """Return the headers for one attempt. The trace context is that of its span, if it has one."""
-    return {
+def invocation_headers(invocation: Invocation, *, xray: bool = False) -> dict[str, str]:
+    """Return the headers for one attempt. The trace context is that of its span, if it has one.
+
+    `xray`: where functions are called as in AWS, a span's context goes along in AWS's form too.
+    """
+    headers = {
         "X-Esmd-Mapping": header_value(invocation.mapping),
         "X-Esmd-Shard": header_value(str(invocation.shard)),
         "X-Esmd-Fencing-Token": str(invocation.token),
@@ -61,3 +64,6 @@ def invocation_headers(invocation: Invocation) -> dict[str, str]:
         "X-Esmd-Attempt": str(invocation.attempt),
         "traceparent": invocation.traceparent or traceparent(invocation.batch_id),
     }
+    if xray and invocation.traceparent is not None:
+        headers["X-Amzn-Trace-Id"] = xray_header(invocation.traceparent)
+    return headers

@@ -54,17 +54,17 @@ def start(exporters: Sequence[str], environ: Mapping[str, str], *, node: str, co
     resource = {"service.instance.id": node, "service.version": version("esmd")}
     if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         resource["service.name"] = "esmd"
-    ids = BatchIds()
+    ids, words = BatchIds(), LastWords()
     try:
-        made = [_exporter(name) for name in exporters]
+        made = [WatchedExporter(_exporter(name), counts, words) for name in exporters]
         provider = TracerProvider(resource=Resource.create(resource), id_generator=ids, shutdown_on_exit=False)
-        words = LastWords()
         for exporter in made:
-            provider.add_span_processor(BatchSpanProcessor(WatchedExporter(exporter, counts, words)))
+            provider.add_span_processor(BatchSpanProcessor(exporter))
     except TracesUnavailableError:
         raise
     except Exception as exc:  # exporters are plug-ins and read their own settings
         raise TracesUnavailableError(f"{type(exc).__name__}: {exc}") from exc
+    words.begin()
     return Spans(provider, ids, counts, words)
 
 
@@ -99,6 +99,9 @@ class LastWords(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.text = ""
+
+    def begin(self) -> None:
+        """Take the lines from now on. What was said of settings before went where all lines go."""
         for name in _WORDS:
             logging.getLogger(name).addHandler(self)
             logging.getLogger(name).propagate = False
