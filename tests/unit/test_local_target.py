@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from invocation.headers import xray_header
@@ -97,3 +98,12 @@ def test_a_trace_context_becomes_an_x_ray_header() -> None:
     context = "00-0123456789abcdef0123456789abcdef-fedcba9876543210-01"
     expected = "Root=1-01234567-89abcdef0123456789abcdef;Parent=fedcba9876543210;Sampled=1"
     assert xray_header(context) == expected
+
+
+async def test_a_function_gets_the_span_of_its_attempt() -> None:
+    """Where attempts are traced, the runtime's trace id names the attempt's own span."""
+    runner = Runner(OUTCOMES[0][0])
+    context = "00-0123456789abcdef0123456789abcdef-fedcba9876543210-00"
+    await LocalTarget(FUNCTION, runner).invoke(msgspec.structs.replace(INVOCATION, traceparent=context))
+    assert runner.request is not None
+    assert runner.request.trace == xray_header(context)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from invocation.headers import xray_header
+from invocation.headers import invocation_headers, xray_header
 from model.mapping import SourceKind
 from pollers.trace_contexts import MOST_CONTEXTS, TraceContext, read_traceparent, read_xray, record_contexts
+from tests.support.targets import invocation
 
 TRACE, SPAN = "5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 CONTEXT = TraceContext(int(TRACE, 16), int(SPAN, 16), sampled=True)
@@ -63,6 +65,16 @@ def test_both_forms_say_the_same() -> None:
     for flags in ("00", "01"):
         text = f"00-{TRACE}-{SPAN}-{flags}"
         assert read_xray(xray_header(text)) == read_traceparent(text)
+
+
+@pytest.mark.parametrize("xray", [False, True])
+def test_a_span_is_told_in_aws_form_where_functions_are_called_so(*, xray: bool) -> None:
+    """And only for an attempt that has a span: what nobody records is no context to join."""
+    context = f"00-{TRACE}-{SPAN}-01"
+    headers = invocation_headers(msgspec.structs.replace(invocation(), traceparent=context), xray=xray)
+    assert headers["traceparent"] == context
+    assert headers.get("X-Amzn-Trace-Id") == (f"Root={ROOT};Parent={SPAN};Sampled=1" if xray else None)
+    assert "X-Amzn-Trace-Id" not in invocation_headers(invocation(), xray=xray)
 
 
 def kafka_event(*headers: list[dict[str, list[int]]]) -> bytes:
