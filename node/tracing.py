@@ -97,7 +97,7 @@ def wanted_exporters(environ: Mapping[str, str]) -> list[str]:
 async def tracing(environ: Mapping[str, str], *, node: str) -> AsyncIterator[NodeTraces]:
     """Give what traces this node, if the environment asks for that. A node works also where traces cannot be made.
 
-    At the end spans that are still here are sent, within `FLUSH_S`.
+    At the end spans that are still here are sent, within `FLUSH_S`; after a cancellation nothing is waited for.
     """
     exporters = wanted_exporters(environ)
     if not exporters:
@@ -112,10 +112,14 @@ async def tracing(environ: Mapping[str, str], *, node: str) -> AsyncIterator[Nod
         yield NodeTraces()
         return
     log.info("traces.on", exporters=exporters)
+    limit_s = FLUSH_S
     try:
         yield NodeTraces(sending.traces, counts)
+    except asyncio.CancelledError:
+        limit_s = 0.0  # a second signal: stop at once
+        raise
     finally:
-        await sending.finish(FLUSH_S)
+        await sending.finish(limit_s)
 
 
 def _start(exporters: Sequence[str], environ: Mapping[str, str], node: str, counts: SpanCounts) -> Sending:

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -211,8 +211,11 @@ async def test_an_exporter_that_fails_is_told_of_once_and_again_when_it_works(mo
     assert said[1]["lost"] == 2
 
 
-async def test_the_end_does_not_wait_for_a_collector_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that has drained ends within seconds, and says that spans are lost."""
+@pytest.mark.parametrize(("flush_s", "cancelled"), [(0.2, False), (60.0, True)])
+async def test_the_end_does_not_wait_for_a_collector_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, flush_s: float, *, cancelled: bool
+) -> None:
+    """A node that has drained waits for so long; one that is to stop at once does not; both say that spans are lost."""
     let_go = threading.Event()
 
     class Hanging(Exporter):
@@ -220,13 +223,16 @@ async def test_the_end_does_not_wait_for_a_collector_that_hangs(monkeypatch: pyt
             let_go.wait(60)
             return super().export(spans)
 
-    monkeypatch.setattr("node.tracing.FLUSH_S", 0.2)
-    with capture_logs() as lines:
-        began_at = asyncio.get_running_loop().time()
+    monkeypatch.setattr("node.tracing.FLUSH_S", flush_s)
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    with capture_logs() as lines, suppress(asyncio.CancelledError):
         async with traced(monkeypatch, Hanging()) as traces:
             with traces.of(parse_mapping(document("S"))).attempt(invocation(), 1) as attempt:
                 attempt.outcome = Delivered()
-        took_s = asyncio.get_running_loop().time() - began_at
+            if cancelled:
+                raise asyncio.CancelledError
+    took_s = loop.time() - began_at
     let_go.set()
     assert took_s < 5
     assert lines[-1]["event"] == "traces.cut_off"
