@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-PROMISED = {"seek", "--async"}
-"""What docs/contract.md names for versions to come. Nobody else may."""
-
 _COMMANDS = frozenset(esmd.list_commands(click.Context(esmd)))
 UNKNOWN = click.Command("unknown")
 _OTHERS = ("ini",)  # languages of blocks that nothing here can read
@@ -170,7 +167,7 @@ def test_commands_named_in_prose_exist(page: Path) -> None:
             continue
         known = {option for one in command.params for option in [*one.opts, *one.secondary_opts]} | {"--help"}
         absent |= {word for word in names if word.startswith("--")} - known
-    assert absent <= (PROMISED if page.name == "contract.md" else set())
+    assert not absent
 
 
 @of("console")
