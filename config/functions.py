@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, UrlFunction
 from model.concurrency import LEAST_UNRESERVED
+from model.definition_rules import environment_problems
 from model.function_config import FunctionPart
 from model.function_rules import PART_FIELDS, event_invoke_problem, part_documents
 from model.rules.checking import INVALID
@@ -37,10 +38,6 @@ _TIMEOUT = Field("timeout", Number(0.1, 900), "Seconds one invocation may take")
 _HTTP = Field("http", Boolean(), "Whether it has a URL: /functions/NAME/url/ on nodes (default false)")
 _VALUE = Text(0, 8192, secret=True)
 _HEADER = Text(0, 8192, secret=True, pattern=text(r"[^\r\n\0]*", "one line").pattern, means="one line of text")
-
-_ENVIRONMENT_BYTES = 4096
-_RESERVED = frozenset({"_HANDLER", "_X_AMZN_TRACE_ID", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV"})
-_RESERVED_PREFIXES = ("AWS_LAMBDA_", "LAMBDA_")
 
 KINDS: Mapping[str, Table] = {
     "url": Table((
@@ -112,11 +109,8 @@ def parse_function(
 def _check_handler(given: dict[str, Any], checker: Checker, at: Place) -> None:
     """Note what joins several fields of a `handler` function."""
     variables = given.get("environment", {})
-    for name in variables:
-        if name.startswith(_RESERVED_PREFIXES) or name in _RESERVED:
-            checker.report((*at, "environment", name), "is set by the node and cannot be configured")
-    if sum(len(name) + len(value) for name, value in variables.items()) > _ENVIRONMENT_BYTES:
-        checker.report((*at, "environment"), "holds more than 4 KB")  # spec section 8
+    for variable, rule in environment_problems(variables):
+        checker.report((*at, "environment", *(() if variable is None else (variable,))), rule)
     if given.get("network") is False and given.get("isolation", "process") != Isolation.BUBBLEWRAP:
         checker.report((*at, "network"), "can be kept from a function with `isolation: bubblewrap` only")
 

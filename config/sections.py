@@ -11,6 +11,7 @@ from config.settings import (
     AsyncInvokeSettings,
     AuthSettings,
     AwsSettings,
+    ControlPlaneSettings,
     EmbeddedAws,
     EmbeddedKafka,
     EmbeddedRedis,
@@ -19,11 +20,11 @@ from config.settings import (
     LeasingSettings,
     TlsSettings,
 )
-from invocation.settings import SandboxSettings
+from invocation.settings import Isolation, SandboxSettings
 from model.concurrency import DEFAULT_ACCOUNT_CONCURRENCY, LEAST_UNRESERVED
 from model.function_rules import MAX_CONCURRENCY
 from model.rules.parameters import TOPIC
-from model.rules.shapes import Choice, Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
+from model.rules.shapes import Boolean, Choice, Either, Field, Integer, ListOf, MapOf, Number, Table, Text, text
 from model.secret import SecretText
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ SECTIONS: Mapping[str, Field] = {
         Field("async_invoke", Table((
             Field("queue", Integer(1, 1_000_000), "MB of events that may wait, in the whole fleet (default 256)"),
         )), "Asynchronous invocations"),
+        Field("control_plane", Table((
+            Field("create_functions", Boolean(), "May callers of the Lambda API bring code that runs (default false)"),
+            Field("isolation", Choice(("process", "bubblewrap")), "How much such functions are kept apart"),
+            Field("network", Boolean(), "With bubblewrap: may they use the network (default false)"),
+        )), "Functions made by the Lambda API"),
         Field("sandboxes", Table((
             Field("environments", Integer(1, 100000), "Most environments at once (default 32 for each CPU)"),
             Field("memory", Integer(128, 100_000_000), "MB of all of them (default three quarters of the machine's)"),
@@ -134,6 +140,12 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
     invoke = sections.get("invoke", {})
     endpoint, account = invoke.get("endpoint"), invoke.get("account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY)
     built["invoke"] = InvokeSettings(endpoint.rstrip("/") if endpoint else None, account)
+    plane = sections.get("control_plane", {})
+    built["control_plane"] = ControlPlaneSettings(
+        create_functions=plane.get("create_functions", False),
+        isolation=Isolation(plane.get("isolation", Isolation.PROCESS)),
+        network=plane.get("network", False),
+    )
     built["sandboxes"] = _sandboxes(sections.get("sandboxes", {}))
     if "queue" in sections.get("async_invoke", {}):
         built["async_invoke"] = AsyncInvokeSettings(sections["async_invoke"]["queue"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.functions import function_arn, listed_function, target_for
-from invocation.settings import SandboxSettings
+from invocation.settings import Isolation, SandboxSettings
 from model.concurrency import DEFAULT_ACCOUNT_CONCURRENCY
 from statemgr.event_queue import MAX_QUEUE_BYTES
 
@@ -62,6 +62,15 @@ class InvokeSettings:
 
     endpoint: str | None = None
     account_concurrency: int = DEFAULT_ACCOUNT_CONCURRENCY
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneSettings:
+    """Whether callers of the Lambda API may make functions, and how strictly such functions are kept apart."""
+
+    create_functions: bool = False
+    isolation: Isolation = Isolation.PROCESS
+    network: bool = False  # with bubblewrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,7 @@ class Settings:
     functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
     function_parts: Mapping[str, Mapping[FunctionPart, bytes]] = field(default_factory=dict)  # for the whole fleet
     event_source_mappings: tuple[ConfiguredMapping, ...] = ()
+    control_plane: ControlPlaneSettings = field(default_factory=ControlPlaneSettings)
     sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     auth: AuthSettings | None = None

@@ -14,11 +14,12 @@ import structlog
 
 from controlplane.mappings import mark_of
 from model.errors import ConflictError
+from model.function_definition import definition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from model.function_config import FunctionPart, FunctionTable
+    from model.function_config import FunctionPart, FunctionTable, StoredPart
     from statemgr.function_view import FunctionView
     from statemgr.stores import FunctionConfigs
 
@@ -90,6 +91,29 @@ async def apply_parts(
             log_part_change(change.function, change.part, by=by)
 
 
+async def put_decided(
+    store: FunctionConfigs,
+    function: str,
+    part: FunctionPart,
+    decide: Callable[[FunctionTable], bytes | None],
+    *,
+    by: str,
+) -> StoredPart:
+    """Put what is decided on the present table, and on no other; return it as stored.
+
+    Raises what `decide` raises, `StoreUnavailableError`, or `ConflictError` when others keep changing functions.
+    """
+    for _ in range(_TRIES):
+        table = await store.functions()
+        try:
+            stored = await store.put_part(function, part, decide(table), seen=table.revision)
+        except ConflictError:
+            continue
+        log_part_change(function, part, by=by)
+        return stored
+    raise ConflictError("The functions are being changed by others. Try again.")
+
+
 def log_part_change(function: str, part: FunctionPart, *, by: str) -> None:
     """Log that somebody changed what is said of a function: the audit trail."""
     log.info("function.changed", function=function, part=str(part), by=by)
@@ -109,7 +133,8 @@ class FunctionFiles:
     async def take_up(self, *, before: Wishes | None = None) -> None:
         """Put what the files say, where it is new; what they said `before` and say no more goes. Raises as apply."""
         for function in (before or {}).keys() - self._wishes().keys():
-            await self._store.forget_function(function)
+            if definition_of(self._view.table, function) is None:  # else the API's, which the file had in its shadow
+                await self._store.forget_function(function)
         await apply_parts(self._store, lambda table: plan_parts(table, self._wishes(), before))
         await self.read()
 

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from model.problem import Problem
 
 _STATUSES = {
+    "AccessDeniedException": 403,
     "ResourceNotFoundException": 404,
     "ResourceConflictException": 409,
+    "PreconditionFailedException": 412,
+    "RequestEntityTooLargeException": 413,
     "TooManyRequestsException": 429,
     "ServiceException": 500,
 }

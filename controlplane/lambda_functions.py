@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from controlplane.function_parts import log_part_change
+from controlplane.function_parts import put_decided
 from controlplane.lambda_errors import invalid, refused
 from model.concurrency import LEAST_UNRESERVED, unreserved
+from model.definition_rules import MAX_ALL_CODE_BYTES, MAX_ARCHIVE_BYTES, MAX_CODE_BYTES
 from model.errors import ConflictError
 from model.function_config import FunctionPart
+from model.function_definition import code_sizes
 from model.function_rules import (
     CONCURRENCY,
     EVENT_INVOKE,
@@ -35,12 +37,10 @@ if TYPE_CHECKING:
     from model.function_config import FunctionTable, StoredPart
     from statemgr.stores import FunctionConfigs
 
-_TRIES = 20
 _LATEST = "$LATEST"
 _RESERVED = "ReservedConcurrentExecutions"
 _MOST_ITEMS = 50
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
-_GB = 1024**3
 _UNQUALIFIED_ONLY = (
     "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
     "Please specify either a function name or an unqualified function ARN."
@@ -116,18 +116,22 @@ class LambdaFunctions:
             await self._change(name, FunctionPart.CONCURRENCY, lambda _: None, by=by)
 
     async def account_settings(self) -> dict[str, Any]:
-        """Return the limits of the account. Code is in folders here, and its size nobody's concern."""
+        """Return the limits of the account, and what is used. The code of files' functions is nobody's concern."""
         account = self._around.account_concurrency
-        reserved = sum((await self._store.functions()).reserved().values())
+        table = await self._store.functions()
+        reserved = sum(table.reserved().values())
         return {
             "AccountLimit": {
-                "TotalCodeSize": 75 * _GB,
-                "CodeSizeUnzipped": 262_144_000,
-                "CodeSizeZipped": 52_428_800,
+                "TotalCodeSize": MAX_ALL_CODE_BYTES,
+                "CodeSizeUnzipped": MAX_CODE_BYTES,
+                "CodeSizeZipped": MAX_ARCHIVE_BYTES,
                 "ConcurrentExecutions": account,
                 "UnreservedConcurrentExecutions": unreserved(account, reserved),
             },
-            "AccountUsage": {"TotalCodeSize": 0, "FunctionCount": self._around.function_count},
+            "AccountUsage": {
+                "TotalCodeSize": sum(code_sizes(table).values()),
+                "FunctionCount": self._around.function_count,
+            },
         }
 
     # Asynchronous invocation
@@ -216,15 +220,10 @@ class LambdaFunctions:
         self, name: str, part: FunctionPart, decide: Callable[[FunctionTable], bytes | None], *, by: str
     ) -> StoredPart:
         """Put what is decided on the present table, and on no other."""
-        for _ in range(_TRIES):
-            table = await self._store.functions()
-            try:
-                stored = await self._store.put_part(name, part, decide(table), seen=table.revision)
-            except ConflictError:
-                continue
-            log_part_change(name, part, by=by)
-            return stored
-        raise refused("ResourceConflictException", "The functions are being changed by others. Try again.")
+        try:
+            return await put_decided(self._store, name, part, decide, by=by)
+        except ConflictError as exc:
+            raise refused("ResourceConflictException", str(exc)) from exc
 
     def _unqualified(self, function_name: str) -> str:
         """Return the listed function's name. Raises `ApiError` for none, and for a version of one."""

@@ -63,7 +63,7 @@ def read_request(query: Mapping[str, str]) -> ListRequest:
     if checker.problems:
         raise invalid(checker.problems)
     marker = query.get("Marker")
-    after = _name_of(marker) if marker else None
+    after = read_marker(marker) if marker else None
     return ListRequest(query.get("EventSourceArn") or None, function, after, min(int(most), PAGE))
 
 
@@ -79,14 +79,16 @@ def page_of(records: Sequence[MappingRecord], request: ListRequest) -> tuple[lis
     """Return the page asked for of records in the order of names, and the marker of the next one."""
     rest = [record for record in records if request.after is None or record.name > request.after]
     here = rest[: request.most]
-    return here, _marker(here[-1].name) if len(rest) > len(here) else None
+    return here, write_marker(here[-1].name) if len(rest) > len(here) else None
 
 
-def _marker(name: str) -> str:
+def write_marker(name: str) -> str:
+    """Return the marker of what comes after a name."""
     return base64.urlsafe_b64encode(name.encode()).decode()
 
 
-def _name_of(marker: str) -> str:
+def read_marker(marker: str) -> str:
+    """Return the name that a marker stands for. Raises `ApiError`."""
     try:
         return base64.b64decode(marker.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as exc:

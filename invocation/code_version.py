@@ -9,7 +9,8 @@ from hashlib import blake2b
 _MOST_FILES = 20_000
 """Beyond that a change may go unnoticed until the node is told to reload."""
 
-_SKIPPED = frozenset({"__pycache__", ".git"})
+SKIPPED = frozenset({"__pycache__", ".git"})
+"""Folders that are no code of a function."""
 
 
 def code_version(folder: str) -> str:
@@ -20,7 +21,7 @@ def code_version(folder: str) -> str:
     digest = blake2b(digest_size=16)
     seen = 0
     for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        folders[:] = sorted(name for name in folders if name not in SKIPPED)
         for name in sorted(files):
             seen += 1
             if seen > _MOST_FILES:

@@ -33,6 +33,10 @@ class LocalTarget:
         self._settings = settings
         self._runner = runner
 
+    def change(self, settings: HandlerFunction) -> None:
+        """Call the function as it is now, from the next call on."""
+        self._settings = settings
+
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Call the function once and classify what came back.
 

@@ -53,6 +53,7 @@ class FunctionPart(StrEnum):
     CONCURRENCY = "concurrency"  # a whole number
     EVENT_INVOKE = "event_invoke"  # an object with AWS's names: only what was given
     DEAD_LETTER = "dead_letter"  # an ARN
+    DEFINITION = "definition"  # a function that the API made: `model.function_definition`
 
 
 @dataclass(frozen=True, slots=True)

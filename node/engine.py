@@ -8,6 +8,7 @@ files again) is `node.wiring`'s.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +17,7 @@ from controlplane.mappings import AT_REST, Desired, apply
 from leasing.clock import trust_clock
 from leasing.service import LeasingService
 from model.async_event import ASYNC_QUEUE
-from model.errors import ConflictError, UnavailableError
+from model.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
 from model.ids import TRACKER
 from model.lease import ALL_ROLES
 from model.mapping import MappingState
@@ -113,6 +114,18 @@ class Engine:
         if self._functions is not None:
             await self._functions.take_up()
         await self.catalogue.read()
+
+    def renew(self, differs: Callable[[str], bool]) -> None:
+        """Have the mappings whose FunctionName `differs` work with parts made anew."""
+        elsewhere = []
+        for record in self.catalogue:
+            with contextlib.suppress(NotFoundError, RefusedError):  # another version's document: nobody works on it
+                if differs(self.catalogue.mapping(record.id).function_name):
+                    elsewhere.append(record.id)
+        if elsewhere:
+            self.runtimes.renew()
+        for mapping in elsewhere:
+            self.fleet.mapping_changed(mapping, document=True)
 
     # Workers
 

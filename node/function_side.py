@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from controlplane.function_parts import FunctionFiles
+from controlplane.lambda_definitions import LambdaDefinitions
 from controlplane.lambda_functions import LambdaFunctions
 from invocation.counting import Counting
 from leasing.clock import trust_clock
+from node.lambda_definitions_api import LambdaDefinitionsApi
 from node.lambda_functions_api import LambdaFunctionsApi
+from node.uploaded_functions import UploadedFunctions
 from statemgr.function_view import FunctionView
 
 if TYPE_CHECKING:
@@ -25,13 +30,15 @@ if TYPE_CHECKING:
 
 
 class FunctionSide(Collector):
-    """The parts, and their metrics. `settings` may be replaced when the configuration is read again."""
+    """The parts, and their metrics. `settings` are those that hold, `files_settings` what of them files say."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        self.settings = settings
+        self.settings = self.files_settings = settings
         self._store = store
         self.view = FunctionView(store.functions)
         self.files = FunctionFiles(store.functions, self.view, lambda: self.settings.function_parts)
+        self.uploaded = UploadedFunctions(lambda: self.files_settings, store.code, self.view)
+        self.definitions = LambdaDefinitions(store.functions, store.code, self.uploaded)
         self.counting = Counting(
             store.concurrency,
             reserved=lambda: self.view.reserved,
@@ -40,14 +47,29 @@ class FunctionSide(Collector):
             clock=trust_clock,
         )
 
-    async def reload(self, settings: Settings) -> None:
-        """Have other settings hold. Raises as `FunctionFiles.take_up`."""
-        before, self.settings = self.settings, settings
+    def take(self, files: Settings) -> Settings:
+        """Have files' settings hold; return them with the functions that the API made. Those of files go first."""
+        self.files_settings = files
+        self.settings = replace(files, functions={**self.uploaded.functions, **files.functions})
+        return self.settings
+
+    async def reload(self, *, before: Settings) -> None:
+        """Do what the present files' settings say that those before did not. Raises as `FunctionFiles.take_up`."""
         await self.files.take_up(before=before.function_parts)
+        await self.uploaded.follow()
+
+    async def run(self) -> None:
+        """Count invocations, and follow the functions of the API, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.counting.run(), name="counting")
+            tasks.create_task(self.uploaded.run(self.definitions.sweep), name="functions of the API")
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the Lambda API's operations on functions, for `node.serve.Surface`."""
-        return LambdaFunctionsApi(LambdaFunctions(self._store.functions, self)).routes()
+        return [
+            *LambdaDefinitionsApi(self.definitions).routes(),
+            *LambdaFunctionsApi(LambdaFunctions(self._store.functions, self)).routes(),
+        ]
 
     # `controlplane.lambda_functions.FunctionSurroundings`
 
@@ -103,4 +125,4 @@ class FunctionSide(Collector):
             "esm_concurrency_fallback", "1 while the store is away, and each node has its share of the limits."
         )
         fallback.add_metric([], self.counting.in_fallback)
-        return running, reserved, throttles, fallback
+        return running, reserved, throttles, fallback, self.uploaded.metric()

@@ -115,19 +115,21 @@ def _tagged(request: web.Request) -> str:
     return form["id"]
 
 
-def answering(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def answering(
+    operation: Operation, *, limit_s: float = _LIMIT_S
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Turn an operation into a handler that answers as AWS's clients expect, also when it fails."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            async with asyncio.timeout(_LIMIT_S):
+            async with asyncio.timeout(limit_s):
                 status, document = await operation(request)
         except ApiError as error:
             return _error(error)
         except UnavailableError as error:
             return _error(unavailable(str(error)))
         except TimeoutError:
-            return _error(unavailable(f"no answer within {_LIMIT_S:g} s"))
+            return _error(unavailable(f"no answer within {limit_s:g} s"))
         except web.HTTPException:
             raise
         except Exception:  # a supervision point: one request must not take the node down

@@ -6,6 +6,7 @@ import time
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from invocation.local_target import LocalTarget
 from invocation.sandboxes import check_function
 from invocation.settings import LONGEST_TIMEOUT_S, HandlerFunction, known_timeout_s
 from model.errors import RefusedError
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from invocation.client import InvokeTarget, RemoteTarget, Targets
-    from invocation.local_target import LocalTarget
     from invocation.settings import FunctionSettings
     from model.mapping import EventSourceMapping
     from model.secret import SecretResolver
@@ -64,7 +64,7 @@ _Told = TypeVar("_Told")
 
 
 class Parts:
-    """Makes the parts of mappings for one node. `settings` may be replaced when the configuration is read again."""
+    """Makes the parts of mappings for one node. `take` other settings when the configuration is read again."""
 
     def __init__(
         self,
@@ -298,11 +298,32 @@ class Parts:
         return self.target(function)
 
     def target(self, function: FunctionSettings) -> RemoteTarget | LocalTarget:
-        """Return the one target of a function, whoever calls it: an emulator's container takes one call at a time."""
+        """Return the one target of a function, whoever calls it: an emulator's container takes one call at a time.
+
+        That of a handler stays the one it is, and follows `take`: who asks with a function from before is not heeded.
+        """
         made = self._made.get(function.name)
+        if made is not None and isinstance(made[1], LocalTarget) and isinstance(function, HandlerFunction):
+            return made[1]
         if made is None or made[0] != function:
             made = self._made[function.name] = (function, self._targets.make(function))
         return made[1]
+
+    def take(self, settings: Settings) -> None:
+        """Have other settings hold: handlers are called as they are now from the next call on, under way or not."""
+        self.settings = settings
+        for name, (before, target) in list(self._made.items()):
+            now = settings.functions.get(name)
+            if isinstance(target, LocalTarget) and isinstance(now, HandlerFunction) and now != before:
+                target.change(now)
+                self._made[name] = (now, target)
+
+
+def works_alike(one: FunctionSettings | None, other: FunctionSettings | None) -> bool:
+    """Whether a mapping goes on undisturbed when its function becomes another one."""
+    if isinstance(one, HandlerFunction) and isinstance(other, HandlerFunction):
+        return (one.name, one.timeout_s) == (other.name, other.timeout_s)
+    return one == other
 
 
 def _batch_info(mapping: EventSourceMapping, envelope: Envelope) -> BatchInfo:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
-    from aiohttp.typedefs import Handler
+    from aiohttp.typedefs import Handler, Middleware
 
     from controlplane.status import Status
     from node.health import Readiness
@@ -61,6 +61,7 @@ class Surface:
     metrics: Callable[[str], Exposition]  # given the Accept header
     status: Callable[[], Awaitable[Status]]
     credentials: Sequence[Credentials] = ()
+    before: Sequence[Middleware] = ()  # what sees requests before anybody asks who is calling
     apps: Mapping[str, web.Application] = field(default_factory=dict)  # by path prefix, such as /console
     routes: Sequence[web.AbstractRouteDef] = ()  # with paths of their own, such as the Lambda API's
     public: Collection[str] = ()  # paths that may be loaded without credentials
@@ -69,7 +70,7 @@ class Surface:
 def application(surface: Surface) -> web.Application:
     """Build the application."""
     app = web.Application(
-        middlewares=[_errors, guard(surface.credentials, public=surface.public), audit],
+        middlewares=[_errors, *surface.before, guard(surface.credentials, public=surface.public), audit],
         client_max_size=MAX_EVENT_BYTES,
     )
     status = _Shared(surface.status)

@@ -31,18 +31,16 @@ from node.async_queue import AsyncQueue
 from node.console_api import ConsoleApi
 from node.console_feed import Feed, reading
 from node.credentials import Access
-from node.embedded_aws import EmbeddedAws
-from node.embedded_kafka import EmbeddedKafka
-from node.embedded_redis import EmbeddedRedis
 from node.engine import Engine
 from node.function_side import FunctionSide
 from node.health import Readiness, readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
 from node.lambda_api import LambdaApi
+from node.lambda_definitions_api import upload_room
 from node.lambda_surroundings import NodeSurroundings
 from node.mapping_api import MappingApi
-from node.parts import Parts, unsupported_settings
+from node.parts import Parts, unsupported_settings, works_alike
 from node.plan_api import PlanApi
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
@@ -50,7 +48,8 @@ from node.replay import Replays
 from node.sandboxing import SandboxCollector, worker_manager
 from node.seek import Seeks
 from node.serve import Surface, application, serving
-from node.startup import wait_for, without_credentials
+from node.servers import open_store, start_aws, start_kafka
+from node.startup import wait_for
 from node.telemetry import NodeCollector, Telemetry
 from node.tls import ServerTls
 from node.tracing import NodeTraces, tracing
@@ -59,7 +58,6 @@ from node.watchdog import Watchdog
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
-from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,9 +101,9 @@ async def run_node(
     resolver = Secrets()
     async with AsyncExitStack() as servers:
         async with shutdown.starting():
-            kafka = embedded_kafka or await _embedded_kafka(settings, servers)
-            local_aws = embedded_aws or await _embedded_aws(settings, servers)
-            store = await _store(settings, resolver, servers)
+            kafka = embedded_kafka or await start_kafka(settings, servers)
+            local_aws = embedded_aws or await start_aws(settings, servers)
+            store = await open_store(settings, resolver, servers)
             region, endpoint_url = settings.aws.region, settings.aws.endpoint_url
             if endpoint_url is not None:
                 local_aws = None  # its owner says which one this node is to use
@@ -144,37 +142,6 @@ async def run_node(
             traces=traces,
         )
         await node.run(shutdown, access, tls)
-
-
-async def _embedded_kafka(settings: Settings, servers: AsyncExitStack) -> str | None:
-    if settings.embedded.kafka is None:
-        return None
-    kafka = await servers.enter_async_context(EmbeddedKafka(settings.embedded.kafka.topics))
-    log.info("embedded.kafka", servers=kafka.bootstrap_servers, topics=dict(settings.embedded.kafka.topics))
-    return kafka.bootstrap_servers
-
-
-async def _embedded_aws(settings: Settings, servers: AsyncExitStack) -> str | None:
-    if settings.embedded.aws is None:
-        return None
-    aws = await servers.enter_async_context(EmbeddedAws(account_id=settings.aws.account_id))
-    log.info("embedded.aws", endpoint_url=aws.endpoint_url)
-    return aws.endpoint_url
-
-
-async def _store(settings: Settings, resolver: SecretResolver, servers: AsyncExitStack) -> Store:
-    if settings.redis_url is None:
-        fsync = {"appendfsync": settings.embedded.redis.fsync}
-        redis = await servers.enter_async_context(EmbeddedRedis(settings.data_dir / "redis", settings=fsync))
-        url = redis.url
-        log.info("embedded.redis", url=without_credentials(url), data_dir=str(settings.data_dir))
-    else:
-        url = await resolver.resolve(settings.redis_url)
-    # A heartbeat that hangs must fail early enough to be tried again within the trust window.
-    store = RedisStore.from_url(url, timeout_s=min(2.0, settings.leasing.ttl_s / 5))
-    servers.push_async_callback(store.aclose)
-    await wait_for(f"Redis at {without_credentials(url)}", store.ping)
-    return store
 
 
 class Node:
@@ -244,6 +211,7 @@ class Node:
                 functions=self._functions.files,
                 make_partition_worker=self._events.worker,
             )
+            self._functions.uploaded.changed = self._functions_changed
             redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
             self._redrives = Redrives(
                 self._engine.catalogue, self._engine.runtimes, self._store, redriving, present=self._present_shards
@@ -263,9 +231,9 @@ class Node:
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
                     tasks.create_task(self._workers.run(), name="worker manager"),
-                    tasks.create_task(self._functions.counting.run(), name="counting"),
                     tasks.create_task(self._feed.run(), name="console"),
                     tasks.create_task(self._events.run(), name="asynchronous queue"),
+                    tasks.create_task(self._functions.run(), name="functions"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                     tasks.create_task(access.run(), name="follow credentials"),
                 ]
@@ -308,6 +276,7 @@ class Node:
             metrics=telemetry.exposition,
             status=self._status,
             credentials=access.methods,
+            before=[upload_room(lambda: self._functions.uploaded.creating)],
             routes=[
                 *MappingApi(
                     explain=self._explain, redrives=self._redrives, replays=self._replays, seeks=self._seeks
@@ -332,8 +301,8 @@ class Node:
             self._store, around, live=self._meters.view, node=lambda: self._leasing.node or NodeId(self._name)
         )
         return [
-            *LambdaApi(mappings).routes(),
             *self._functions.routes(),
+            *LambdaApi(mappings).routes(),
             *PlanApi(self._store, around).routes(),
         ]
 
@@ -365,6 +334,7 @@ class Node:
     async def _bring_up(self) -> None:
         """Put the files' mappings into the store and wait for their brokers."""
         await self._engine.take_up_files()
+        await self._functions.uploaded.follow()
         names = {configured.mapping.name for configured in self._settings.event_source_mappings}
         strangers = [record.name for record in self._engine.catalogue if record.name not in names]
         if strangers:
@@ -402,20 +372,26 @@ class Node:
                 log.error("reload.failed", error=str(exc))  # noqa: TRY400
 
     async def _reload(self, settings: Settings) -> None:
-        before, self._settings, self._parts.settings = self._settings, settings, settings
+        files, before = self._functions.files_settings, self._take(settings)
         gone = {c.mapping.name for c in before.event_source_mappings} - {
             c.mapping.name for c in settings.event_source_mappings
         }
         changes = await apply(self._store, self._desired(), gone=gone)
-        await self._functions.reload(settings)
+        await self._functions.reload(before=files)
         log.info("reload.done", changes=[f"{change.kind} {change.record.name}" for change in changes])
-        catalogue = self._engine.catalogue
-        functions = [(record, catalogue.mapping(record.id).function_name) for record in catalogue]
-        elsewhere = [record for record, name in functions if before.target_for(name) != settings.target_for(name)]
-        if elsewhere:
-            self._engine.runtimes.renew()
-            for record in elsewhere:
-                self._engine.fleet.mapping_changed(record.id, document=True)
+        self._renew_targets(before)
+
+    def _take(self, files: Settings) -> Settings:
+        """Have files' settings hold, with the functions that the API made; return those before."""
+        before, self._settings = self._settings, self._functions.take(files)
+        self._parts.take(self._settings)
+        return before
+
+    def _functions_changed(self) -> None:
+        self._renew_targets(self._take(self._functions.files_settings))
+
+    def _renew_targets(self, before: Settings) -> None:
+        self._engine.renew(lambda name: not works_alike(before.target_for(name), self._settings.target_for(name)))
 
 
 def _node_name() -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from model.function_config import FunctionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from model.function_config import FunctionConfig
     from statemgr.stores import FunctionConfigs
@@ -22,6 +22,8 @@ class FunctionView:
         self._read = False
         self._reading = asyncio.Lock()  # an answer that was overtaken must not replace a newer one
         self.table = FunctionTable()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the table is another one."""
         self.reserved: Mapping[str, int] = {}
         """The concurrency reserved for functions; another mapping when anything has changed."""
 
@@ -35,6 +37,7 @@ class FunctionView:
             forgotten = not table.revision and self.table.revision  # whoever knows more will tell the store again
             if table != self.table and not forgotten:
                 self.table, self.reserved = table, table.reserved()
+                self.changed()
             self._read = True
 
     async def function_config(self, function: str) -> FunctionConfig:

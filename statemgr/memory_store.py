@@ -16,6 +16,7 @@ from model.errors import ConflictError
 from model.ids import TRACKER, FencingToken, ShardKey
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
 from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
+from statemgr.memory_code import MemoryCode
 from statemgr.memory_concurrency import MemoryConcurrency
 from statemgr.memory_event_queue import MemoryEventQueue
 from statemgr.memory_functions import MemoryFunctions
@@ -48,6 +49,7 @@ class MemoryStore:
         self._clock = clock
         self._listeners: dict[asyncio.Event, None] = {}  # in order, so that a simulation runs alike each time
         self.functions = MemoryFunctions(clock, raised=self._raised, changed=self._mappings_changed)
+        self.code = MemoryCode(clock)
         self.concurrency = MemoryConcurrency(clock, reserved=self.functions.reserved)
         self._forget()
 
@@ -55,6 +57,7 @@ class MemoryStore:
         """Forget everything, as a Redis does that restarts without its files. Nobody is woken."""
         self._forget()
         self.functions.wipe()
+        self.code.wipe()
         self.concurrency.wipe()
 
     def _forget(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from model.ids import TRACKER, ShardKey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from model.concurrency import CountReply, Pool, PoolWish
     from model.function_config import FunctionPart, FunctionTable, StoredPart
@@ -208,6 +208,25 @@ class FunctionConfigs(Protocol):
         """Remove all parts of a function. No error if there are none."""
 
 
+class CodeStore(Protocol):
+    """The archives of functions that the API made, each under its SHA-256 in hexadecimal.
+
+    Which of them are used, the functions' definitions say (`model.function_definition`).
+    """
+
+    async def put_code(self, digest: str, archive: bytes) -> None:
+        """Keep an archive. What is there already is not sent again."""
+
+    async def code(self, digest: str) -> bytes | None:
+        """Return an archive; None when it is not there, or not all of it."""
+
+    async def digests(self) -> Collection[str]:
+        """Return the archives that are there."""
+
+    async def keep_only(self, digests: Collection[str], *, older_than_s: float) -> None:
+        """Drop all other archives that nobody has put for so long: whoever puts one is about to use it."""
+
+
 class ConcurrencyStore(Protocol):
     """Who holds how many slots of which pool (`model.concurrency`). Limits are those of `FunctionConfigs`."""
 
@@ -235,6 +254,10 @@ class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
     @property
     def functions(self) -> FunctionConfigs:
         """What is said of functions."""
+
+    @property
+    def code(self) -> CodeStore:
+        """The code of functions that the API made."""
 
     @property
     def concurrency(self) -> ConcurrencyStore:

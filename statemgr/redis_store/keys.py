@@ -25,6 +25,8 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     counting   hash    last_us (when anybody counted slots last), calm_us (until when only shares are granted)
     counting_holders  zset  holder of slots -> when it expires, microseconds by Redis's clock
     slots:POOL  hash   holder -> slots it holds; POOL is a function with reserved concurrency, or empty
+    codes      hash    SHA-256 of an archive of code -> "NOTED_US 1", without the 1 while pieces are missing
+    code:SHA256  hash  number -> piece of the archive
     wake       channel of empty messages: the snapshot or the mappings changed
     events     channel of empty messages: there is an event where somebody waits for one
     async      hash    n/PARTITION events in it, bytes of all of them, idle/PARTITION while its holder waits for some
@@ -64,6 +66,7 @@ class Keys:
         self.wake = self._key("wake")
         self.functions = self._key("functions")
         self.reserved_concurrency = self._key("reserved_concurrency")
+        self.codes = self._key("codes")
         self.counting = self._key("counting")
         self.counting_holders = self._key("counting_holders")
         self.async_queue = self._key("async")
@@ -76,6 +79,10 @@ class Keys:
     def parked(self, shard: ShardKey) -> bytes:
         """Return the key of a shard's parking lot."""
         return self._key(f"parked:{shard}")
+
+    def code(self, digest: str) -> bytes:
+        """Return the key of an archive."""
+        return self._key(f"code:{digest}")
 
     def slots(self, pool: Pool) -> bytes:
         """Return the key of who holds slots of a pool."""

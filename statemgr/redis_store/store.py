@@ -26,6 +26,7 @@ from model.lease import Lease
 from model.progress import SaveResult
 from statemgr.cancelling import cancellation_kept
 from statemgr.redis_store import codec
+from statemgr.redis_store.code import RedisCode
 from statemgr.redis_store.concurrency import RedisConcurrency
 from statemgr.redis_store.connect import RedisClients, connect
 from statemgr.redis_store.event_queue import RedisEventQueue
@@ -72,6 +73,7 @@ class RedisStore:
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._closed = False
         self.functions = RedisFunctions(self._fleet, self._keys)
+        self.code = RedisCode(self._fleet, self._call, self._keys)
         self.concurrency = RedisConcurrency(self._run, self._keys)
         heard = partial(listen, clients, self._keys.events, timeout_s=timeout_s)
         self.events = RedisEventQueue(self._run, self._keys, heard)

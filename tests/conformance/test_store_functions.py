@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from statemgr.stores import Store
     from tests.support.store_labs import StoreLab
 
-CONCURRENCY, EVENT_INVOKE, DEAD_LETTER = FunctionPart
+CONCURRENCY, EVENT_INVOKE, DEAD_LETTER, _ = FunctionPart
 EVENTS = '{"MaximumRetryAttempts":1,"DestinationConfig":{"OnFailure":{"Destination":"arn:ü"}}}'.encode()
 
 

@@ -11,7 +11,7 @@ from model.function_config import FunctionConfig, FunctionPart
 from statemgr.function_view import FunctionView
 from statemgr.memory_store import MemoryStore
 
-CONCURRENCY, _, DEAD_LETTER = FunctionPart
+CONCURRENCY, _, DEAD_LETTER, _ = FunctionPart
 
 
 class Node:

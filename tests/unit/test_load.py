@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from config.load import load
 from config.settings import (
     AwsSettings,
+    ControlPlaneSettings,
     EmbeddedAws,
     EmbeddedKafka,
     EmbeddedRedis,
@@ -86,6 +87,7 @@ functions:
   r: {rie: ["http://127.0.0.1:8080/", "http://[::1]:8081"], timeout: 9}
   h: {handler: app.handler, code: ., runtime: python3, timeout: 30, memory: 256, concurrency: 10, environment: {A: b},
       isolation: bubblewrap, network: true, http: true}
+control_plane: {create_functions: true, isolation: bubblewrap}
 sandboxes: {environments: 8, memory: 4096, lease: 600, idle: 60.5}
 embedded: {kafka: {topics: {audit: 4}}, aws: , redis: {fsync: always}}
 async_invoke: {queue: 9}
@@ -127,6 +129,7 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
             http=True,
         ),
     }
+    assert found.control_plane == ControlPlaneSettings(create_functions=True, isolation=Isolation.BUBBLEWRAP)
     assert found.sandboxes == SandboxSettings(8, 4096, 600.0, 60.5)
     assert found.embedded == EmbeddedSettings(EmbeddedKafka({"audit": 4}), EmbeddedAws(), EmbeddedRedis("always"))
     assert found.async_invoke.queue_mb == 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,9 +13,12 @@ from structlog.testing import capture_logs
 
 from config.load import load
 from invocation.client import Targets
+from invocation.invoking import NotInvoked, Request, throttled
+from invocation.local_target import LocalTarget
+from invocation.settings import HandlerFunction
 from invocation.signing import LocalSigner
 from model.errors import RefusedError
-from node.parts import Parts, unsupported_settings
+from node.parts import Parts, unsupported_settings, works_alike
 from node.redrive_parts import RedriveParts
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
@@ -51,10 +55,10 @@ def settings_of(folder: Path, arn: str = STREAM, more: str = "ParallelizationFac
 
 
 @asynccontextmanager
-async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
+async def parts_of(settings: Settings, runner: Any = None) -> AsyncIterator[Parts]:
     """Make what chooses a node's parts."""
     resolver: Any = None
-    async with asyncio.TaskGroup() as tasks, Targets(resolver) as targets:
+    async with asyncio.TaskGroup() as tasks, Targets(resolver, runner=runner) as targets:
         yield Parts(
             settings,
             tasks=tasks,
@@ -211,3 +215,31 @@ async def test_a_topic_for_results_is_on_the_cluster_of_the_functions_mapping(tm
     async with parts_of(settings_of(tmp_path)) as parts:
         with pytest.raises(RefusedError, match="no Kafka mapping"):
             parts.result_topic("kafka://t", "f", OneMessage())
+
+
+async def test_a_handler_is_called_as_it_is_now(tmp_path: Path) -> None:
+    """Its one target follows new settings; who asks with those from before gets the same one, and changes nothing."""
+
+    class Runner:
+        def __init__(self) -> None:
+            self.ran: list[HandlerFunction] = []
+
+        async def invoke(self, function: HandlerFunction, request: Request) -> NotInvoked:
+            del request
+            self.ran.append(function)
+            return throttled(own_limit=True)
+
+    before = HandlerFunction("f", "app.handler", "before")
+    after, longer = replace(before, code="after"), replace(before, timeout_s=9.0)
+    settings = replace(settings_of(tmp_path), functions={"f": before})
+    runner = Runner()
+    async with parts_of(settings, runner) as make:
+        target = make.target(before)
+        make.take(replace(settings, functions={"f": after}))
+        assert make.target(before) is make.target(after) is target
+        assert isinstance(target, LocalTarget)
+        await target.run(Request(b"{}", "id", None, ""))
+    assert runner.ran == [after]
+    assert works_alike(before, after)
+    assert not works_alike(before, longer)
+    assert not works_alike(before, None)
