@@ -1,11 +1,16 @@
-"""The row of growth: what a record costs when the same load is spread over more shards."""
+"""The row of growth: what a record costs when the same load is spread over more shards.
+
+All shards are being read before the load begins, so that opening them, which is another row's, does not count.
+"""
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import Deliveries
+from benchmarks.deliveries import wait_for
 from benchmarks.kafka import Kafka
+from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
 
 if TYPE_CHECKING:
@@ -15,10 +20,12 @@ if TYPE_CHECKING:
 
 _SHARDS = (1, 100, 1000)
 _BATCH = 100
+_FROM, _TO = 0.05, 0.95  # of the load, what is measured
+_LIMIT_S = 120.0
 
 
 class Growth:
-    """One node on the same backlog in 1, 100 and 1,000 partitions, in turn. `benchmarks.bench.Case`."""
+    """One node under the same load in 1, 100 and 1,000 partitions, in turn. `benchmarks.bench.Case`."""
 
     name = "growth"
 
@@ -26,15 +33,12 @@ class Growth:
         """Measure, and compare with the one shard, round by round."""
         options = bench.options
         counts = (1, 10) if options.quick else _SHARDS
-        records = 5_000 if options.quick else int(Kafka.per_s * (options.seconds + 1))
-        cases = {shards: Deliveries(Kafka(partitions=shards), _BATCH, filtered=False) for shards in counts}
+        records = 5_000 if options.quick else int(Kafka.per_s * options.seconds)
         found: dict[int, list[float]] = {shards: [] for shards in counts}
         for number in range(options.rounds):
             for shards in counts if number % 2 == 0 else reversed(counts):
-                case = cases[shards]
-                sample = case.node(bench, case.source.backlog(bench, records))
-                found[shards].append(sample.records_per_cpu_s)
-                bench.say(f"{self.name}: {shards} shards: {sample.records_per_cpu_s:,.0f} records per CPU-second")
+                found[shards].append(self._measure(bench, shards, records))
+                bench.say(f"{self.name}: {shards} shards: {found[shards][-1]:,.0f} records per CPU-second")
         first, *more = counts
         ratios = {
             shards: [many / one for one, many in zip(found[first], found[shards], strict=True)] for shards in more
@@ -46,3 +50,26 @@ class Growth:
                 *(Figure.of(f"{shards} shards to {first}", "", of) for shards, of in ratios.items()),
             ),
         )
+
+    def _measure(self, bench: Bench, shards: int, records: int) -> float:
+        """Return the records that a node brings in a second of its CPU."""
+        source = Kafka(partitions=shards)
+        feed = source.empty(bench)
+        mapping = {**feed.mapping, "BatchSize": _BATCH}
+        with (
+            bench.redis() as redis,
+            bench.sink() as sink,
+            bench.node(mapping, redis=redis, sink=sink.url) as node,
+        ):
+            wait_for(lambda: len(node.held()) >= shards and node.ready(), f"{shards} shards", within_s=_LIMIT_S)
+            load = [*feed.floor, "--records", str(records), "--partitions", str(shards)]
+            with bench.child(source.load_module, load, measured=False) as sending:
+                wait_for(lambda: sink.counts().records >= records * _FROM, "the load", within_s=_LIMIT_S)
+                before, begun = node.child.usage(), sink.counts().records
+                wait_for(lambda: sink.counts().records >= records * _TO, "all of the load", within_s=_LIMIT_S)
+                used, arrived = node.child.usage().since(before), sink.counts().records - begun
+                wait_for(lambda: sending.process.poll() is not None, "the end of the load", within_s=_LIMIT_S)
+                if sending.process.returncode:
+                    raise BenchmarkFailedError(f"{source.load_module} ended with {sending.process.returncode}")
+            node.child.end(signal.SIGKILL)
+            return arrived / max(used.cpu_s, 0.01)
