@@ -26,11 +26,12 @@ from benchmarks.results import Figure, Row, percentile
 from config.secrets import Secrets
 from invocation.classify import Answer
 from invocation.invoking import InvocationResult, Request
-from invocation.roster import Capacity, Terms
+from invocation.roster import Terms
 from invocation.sandboxes import Sandboxes
 from invocation.settings import HandlerFunction
 from invocation.transport import Transport
 from invocation.worker_manager import WorkerManager
+from model.placement import Capacity
 from node import logs
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import msgspec
 from model.async_event import ASYNC_QUEUE
 from model.ids import TRACKER
 from model.lease import ShardKind
+from model.placement import decode_offers
 from model.progress import CircuitReport, CircuitState, Ledger, ShardProgress, ShardReport, ShardState
 from model.schedule import utc_text
 from statemgr.lineage import is_done
@@ -28,12 +29,22 @@ if TYPE_CHECKING:
     from model.ids import MappingId, NodeId, ShardId, ShardKey
     from model.lease import FleetSnapshot, Holding
     from model.mapping import MappingRecord
+    from model.placement import Offer
     from statemgr.stores import Store
 
 _SEVERITY = [CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN]
 
 NOTHING_PROCESSED = "No records processed"
 OK = "OK"
+
+
+class EnvironmentsStatus(msgspec.Struct, frozen=True):
+    """What a node offers to run for others: execution environments there are, room for more, idle ones by function."""
+
+    running: int
+    free: int
+    free_memory_mb: int
+    warm: dict[str, int]
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -44,6 +55,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     shards: int
     heartbeat_age_s: float
     zone: str = ""
+    environments: EnvironmentsStatus | None = None  # None: it offers nothing
 
 
 class LedgerStatus(msgspec.Struct, frozen=True):
@@ -155,7 +167,8 @@ async def read_status(
     _, records = await store.mappings()
     snapshot = await store.snapshot()
     progress = {record.id: await store.load_mapping(record.id) for record in records}
-    status = assemble(node, snapshot, records, progress, live, now_s=now_s())
+    offers = decode_offers(await store.placement.offers())
+    status = assemble(node, snapshot, records, progress, live, offers=offers, now_s=now_s())
     depth = await store.events.depth()
     oldest_age_s = None if depth.oldest_age_s is None else round(depth.oldest_age_s, 3)
     return msgspec.structs.replace(status, async_invoke=AsyncInvokeStatus(depth.events, depth.size, oldest_age_s))
@@ -168,6 +181,7 @@ def assemble(
     progress: Mapping[MappingId, Mapping[ShardKey, ShardProgress]],
     live: LiveShards = nothing_live,
     *,
+    offers: Mapping[NodeId, Offer] | None = None,
     now_s: float,
 ) -> Status:
     """Put the document together."""
@@ -180,7 +194,7 @@ def assemble(
         mine = wanted.get(record.id, set())
         shards = present_shards(node, snapshot, mine, progress.get(record.id, {}), live)
         mappings.append(mapping_status(record, shards, mine, snapshot.holdings, now_s=now_s))
-    return Status(str(node), _nodes(snapshot), mappings)
+    return Status(str(node), _nodes(snapshot, offers or {}), mappings)
 
 
 def present_shards(
@@ -321,7 +335,13 @@ def _shard(
     )
 
 
-def _nodes(snapshot: FleetSnapshot) -> list[NodeStatus]:
+def _environments(offer: Offer | None) -> EnvironmentsStatus | None:
+    if offer is None:
+        return None
+    return EnvironmentsStatus(offer.environments, offer.free.environments, offer.free.memory_mb, offer.warm)
+
+
+def _nodes(snapshot: FleetSnapshot, offers: Mapping[NodeId, Offer]) -> list[NodeStatus]:
     shards: dict[NodeId, int] = {}
     for key, holding in snapshot.holdings.items():
         if key.shard != TRACKER and key.mapping != ASYNC_QUEUE:
@@ -333,6 +353,7 @@ def _nodes(snapshot: FleetSnapshot) -> list[NodeStatus]:
             shards=shards.get(member.node, 0),
             heartbeat_age_s=round(max(0.0, member.heartbeat_age_s), 3),
             zone=member.zone,
+            environments=_environments(offers.get(member.node)),
         )
         for member in sorted(snapshot.members, key=lambda member: member.node)
     ]

@@ -35,8 +35,15 @@ class Origin(NamedTuple):
 class Dialler:
     """Makes connections. `gone` is told of each that has ended."""
 
-    def __init__(self, gone: Callable[[Connection], None], ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        gone: Callable[[Connection], None],
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        connect_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
         self._gone = gone
+        self._connect_s = connect_s
         self._ssl_context = ssl_context
         self._names: dict[Origin, tuple[float, Sequence[AddrInfoType]]] = {}
 
@@ -44,7 +51,7 @@ class Dialler:
         """Return a new connection. Raises nothing but CancelledError."""
         sock: socket.socket | None = None
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self._connect_s):
                 loop = asyncio.get_running_loop()
                 found = await self._addresses(origin)
                 sock = await start_connection(found, happy_eyeballs_delay=_SECOND_FAMILY_S, loop=loop)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from model.placement import Capacity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -31,14 +33,6 @@ class State(Enum):
     IDLE = auto()
     BUSY = auto()
     ENDING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """How much there may be at once."""
-
-    environments: int
-    memory_mb: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +146,31 @@ class Roster(Generic[E]):
         for seat in self._all:
             found[seat.function][seat.state] += 1
         return found
+
+    def free(self) -> Capacity:
+        """Return how much room there is; none where a smaller capacity than before is exceeded."""
+        used_mb = sum(seat.memory_mb for seat in self._all)
+        return Capacity(
+            max(0, self._capacity.environments - len(self._all)), max(0, self._capacity.memory_mb - used_mb)
+        )
+
+    def idle(self) -> Capacity:
+        """Return what would be free besides, if all idle environments ended."""
+        idle = [seat for group in self._groups.values() for seat in group.idle]
+        return Capacity(len(idle), sum(seat.memory_mb for seat in idle))
+
+    def warm(self) -> dict[str, int]:
+        """Return how many warm environments wait, by function; functions that have none are left out."""
+        counts = {name: sum(1 for _ in self._ready(group)) for name, group in self._groups.items() if group.idle}
+        return {name: count for name, count in counts.items() if count}
+
+    def is_warm(self, name: str) -> bool:
+        """Whether a warm environment of a function waits."""
+        group = self._groups.get(name)
+        return group is not None and next(self._ready(group), None) is not None
+
+    def _ready(self, group: _Group[E]) -> Iterator[Seat[E]]:
+        return (seat for seat in group.idle if seat.version == group.version and self._warm(seat.environment))
 
     def function(self, name: str, *, version: int, memory_mb: int) -> None:
         """Take note of what a function is now. Environments of another version are not used any more."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from invocation.isolation import Facts, Place, sandbox
-from invocation.roster import Capacity
 from invocation.runtimes import runtime_command
 from invocation.sandbox_users import SandboxUsers, processes_of, reachable
 from invocation.settings import Isolation
 from invocation.worker import INIT_S, Environment, EnvironmentSettings
 from model.errors import RefusedError, UnavailableError
+from model.placement import Capacity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from invocation.classify import Answer, Failure, FailureKind
-from invocation.dialing import Dialler, Origin
+from invocation.dialing import CONNECT_TIMEOUT_S, Dialler, Origin
 from model.record import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
@@ -87,10 +87,16 @@ class Transport:
     bound what is in flight.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, stale_s: float = _STALE_S) -> None:
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        stale_s: float = _STALE_S,
+        connect_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
         self._stale_s = stale_s
         self._closed = True
-        self._dialler = Dialler(self._gone, ssl_context)
+        self._dialler = Dialler(self._gone, ssl_context, connect_s=connect_s)
         self._routes: dict[URL, _Route] = {}
         self._idle: dict[Origin, list[Connection]] = {}
         self._connections: set[Connection] = set()

@@ -17,6 +17,7 @@ import structlog
 from invocation.code_version import code_version
 from invocation.function_log import LineBudget
 from invocation.invoking import InvocationResult, NotInvoked, out_of_service, throttled
+from invocation.placement import Headroom
 from invocation.roster import Full, Reuse, Roster, Seat, Start, State, Terms
 from invocation.sandbox_counters import SandboxCounters
 from invocation.sandbox_process import memory_of
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from invocation.invoking import Request
-    from invocation.roster import Capacity
     from invocation.settings import HandlerFunction
     from invocation.worker import Environment
+    from model.placement import Capacity
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -76,6 +77,14 @@ class WorkerManager:
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         """Return how many environments each function has, by what they are doing."""
         return self._roster.counts()
+
+    def headroom(self) -> Headroom:
+        """Return what there is room for, and what waits."""
+        return Headroom(len(self._roster), self._roster.free(), self._roster.idle(), self._roster.warm())
+
+    def is_warm(self, function: HandlerFunction) -> bool:
+        """Whether a warm environment of the function as it is configured now waits."""
+        return self._functions.get(function.name) == function and self._roster.is_warm(function.name)
 
     async def invoke(self, function: HandlerFunction, request: Request) -> InvocationResult | NotInvoked:
         """Invoke a function once. Raises nothing but CancelledError, after which the function does not run any more."""

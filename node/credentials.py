@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 from aiohttp import ClientPayloadError, hdrs, web
 
+from invocation.forwarding import PATH
 from model.errors import EsmdError, RefusedError
 from node.signature import SCHEME, UNKNOWN_KEY, Refusal, SignedRequest, forged, read_claim, stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from config.settings import AuthSettings
     from model.secret import SecretResolver
@@ -106,6 +107,31 @@ class SignedRequests:
         path, _, query = request.raw_path.partition("?")
         signed = SignedRequest(request.method, path, query, headers, body_hash)
         return forged(claim, signed, secret) or Caller(f"access key {claim.access_key}")
+
+
+class FleetNodes:
+    """Other nodes of the fleet, which run functions here: by the secret that all have from the store.
+
+    It is good for that alone, and no other credential is good for it. `secret` returns it, and reads it again if asked
+    to: a store that forgot it has another one.
+    """
+
+    def __init__(self, secret: Callable[..., Awaitable[str | None]]) -> None:
+        self._secret = secret
+
+    def claimed(self, request: web.Request) -> bool:
+        """Whether the request is for nodes."""
+        return request.path.startswith(PATH)
+
+    async def caller(self, request: web.Request) -> Caller | Refusal | None:
+        """Compare with the secret, in a time that tells nothing about it."""
+        scheme, _, presented = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        for renew in (False, True):
+            secret = await self._secret(renew=renew)
+            same = secret is not None and hmac.compare_digest(_digest(presented), _digest(secret))
+            if same and scheme.lower() == "bearer":
+                return Caller("node")
+        return None
 
 
 class Access:

@@ -40,7 +40,7 @@ MAY_CHANGE: web.RequestKey[bool] = web.RequestKey("may_change", bool)
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _INVOKING = re.compile(
-    r"/functions/|/\d{4}-\d\d-\d\d/functions/[^/]+/invo"
+    r"/functions/|/esmd/v1/environments/|/\d{4}-\d\d-\d\d/functions/[^/]+/invo"
 )  # what calls a function changes nothing of ours
 _STATUSES = {"RequestTooLargeException": 413}
 _FORBIDDEN = 403

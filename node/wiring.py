@@ -30,8 +30,9 @@ from node import collector
 from node.async_queue import AsyncQueue
 from node.console_api import ConsoleApi
 from node.console_feed import Feed, reading
-from node.credentials import Access
+from node.credentials import Access, FleetNodes
 from node.engine import Engine
+from node.environments_api import EnvironmentsApi
 from node.function_side import FunctionSide
 from node.health import Readiness, readiness
 from node.invoke_api import InvokeApi
@@ -41,6 +42,7 @@ from node.lambda_definitions_api import upload_room
 from node.lambda_surroundings import NodeSurroundings
 from node.mapping_api import MappingApi
 from node.parts import Parts, unsupported_settings, works_alike
+from node.placement import Placement
 from node.plan_api import PlanApi
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
@@ -111,13 +113,16 @@ async def run_node(
             workers = await servers.enter_async_context(
                 worker_manager(settings, resolver, limits=lambda: functions.view.reserved, nodes=options.process_count)
             )
+            placement = await servers.enter_async_context(
+                Placement(store.placement, workers, lambda: functions.settings.functions)
+            )
             targets = await servers.enter_async_context(
                 Targets(
                     resolver,
                     region=region,
                     aws_endpoint_url=endpoint_url,
                     embedded_aws=local_aws,
-                    runner=workers,
+                    runner=placement.placing,
                     counter=functions.counting,
                 )
             )
@@ -136,6 +141,7 @@ async def run_node(
             aws,
             workers=workers,
             functions=functions,
+            placement=placement,
             embedded_kafka=kafka,
             embedded_aws=local_aws is not None,
             listener=listener,
@@ -157,6 +163,7 @@ class Node:
         *,
         workers: WorkerManager,
         functions: FunctionSide,
+        placement: Placement,
         embedded_kafka: str | None = None,
         embedded_aws: bool = False,
         listener: socket.socket | None = None,
@@ -166,6 +173,7 @@ class Node:
         self._traces = traces or NodeTraces()
         self._workers = workers
         self._functions = functions
+        self._placement = placement
         self._options = options
         self._settings = options.settings
         self._store = store
@@ -228,12 +236,20 @@ class Node:
             app, context = application(self._surface(access)), None if tls is None else tls.context
             async with serving(app, self._options.listen, context, listener=self._listener) as address:
                 self._leasing.address = str(address)
+                self._placement.joined(
+                    self._leasing,
+                    address,
+                    roles=self._options.roles,
+                    tls=tls is not None,
+                    guarded=bool(access.methods),
+                )
                 background = [
                     tasks.create_task(self._watchdog.run(), name="watchdog"),
                     tasks.create_task(self._workers.run(), name="worker manager"),
                     tasks.create_task(self._feed.run(), name="console"),
                     tasks.create_task(self._events.run(), name="asynchronous queue"),
                     tasks.create_task(self._functions.run(), name="functions"),
+                    tasks.create_task(self._placement.run(), name="placement"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
                     tasks.create_task(access.run(), name="follow credentials"),
                 ]
@@ -247,6 +263,7 @@ class Node:
                 self._redrives.stop()
                 self._feed.stop()
                 async with asyncio.TaskGroup() as draining:
+                    draining.create_task(self._placement.withdraw())
                     draining.create_task(self._room.drain(settings.drain_timeout_s))
                     draining.create_task(self._engine.drain(settings.drain_timeout_s))
                 await engine
@@ -270,18 +287,20 @@ class Node:
         console = ConsoleApi(self._feed)
         telemetry.gauge("esm_console_followers", "Consoles that look at this node.", lambda: self._feed.followers)
         telemetry.registry.register(self._events.collector)
+        telemetry.registry.register(self._placement)
         return Surface(
             alive=lambda: self._watchdog.alive,
             ready=self._ready,
             metrics=telemetry.exposition,
             status=self._status,
-            credentials=access.methods,
             before=[upload_room(lambda: self._functions.uploaded.creating)],
+            credentials=(FleetNodes(self._placement.secret), *access.methods) if access.methods else (),
             routes=[
                 *MappingApi(
                     explain=self._explain, redrives=self._redrives, replays=self._replays, seeks=self._seeks
                 ).routes(),
                 *console.routes(),
+                *EnvironmentsApi(self._placement, self._workers, self._room).routes(),
                 *self._front_end(guarded=bool(access.methods)),
                 *self._control_plane(trusted=bool(access.methods)),
             ],

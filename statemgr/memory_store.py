@@ -20,6 +20,7 @@ from statemgr.memory_code import MemoryCode
 from statemgr.memory_concurrency import MemoryConcurrency
 from statemgr.memory_event_queue import MemoryEventQueue
 from statemgr.memory_functions import MemoryFunctions
+from statemgr.memory_placement import MemoryPlacement
 from statemgr.memory_tables import (
     Reservation,
     Session,
@@ -51,6 +52,7 @@ class MemoryStore:
         self.functions = MemoryFunctions(clock, raised=self._raised, changed=self._mappings_changed)
         self.code = MemoryCode(clock)
         self.concurrency = MemoryConcurrency(clock, reserved=self.functions.reserved)
+        self.placement = MemoryPlacement(self._members)
         self._forget()
 
     def wipe(self) -> None:
@@ -59,6 +61,7 @@ class MemoryStore:
         self.functions.wipe()
         self.code.wipe()
         self.concurrency.wipe()
+        self.placement.wipe()
 
     def _forget(self) -> None:
         self._incarnation = uuid.uuid4().hex
@@ -75,6 +78,10 @@ class MemoryStore:
         self._progress: dict[ShardKey, ShardProgress] = {}
         self._parked: dict[ShardKey, ParkedRecords] = {}
         self.events = MemoryEventQueue(self._clock, self._wanted, self._snapshot_changed, self._token_of)
+
+    def _members(self) -> Mapping[NodeId, Session]:
+        self._reap()
+        return self._sessions
 
     # Membership and leases
 

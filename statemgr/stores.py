@@ -248,6 +248,22 @@ class ConcurrencyStore(Protocol):
         """Forget a holder and what it holds of these pools. No error if it is unknown."""
 
 
+class PlacementStore(Protocol):
+    """What nodes offer to run for others (`model.placement`), and what they prove themselves to each other with."""
+
+    async def offer(self, node: NodeId, document: bytes | None) -> None:
+        """Replace what a node offers; None: nothing. It stands as long as the node is a member, of others nothing does.
+
+        Wakes nobody: who has a use for offers reads them.
+        """
+
+    async def offers(self) -> Mapping[NodeId, bytes]:
+        """Read what present members offer."""
+
+    async def fleet_secret(self, proposed: str) -> str:
+        """Return the fleet's secret; where there is none, `proposed` is it from now on. One for all who ask at once."""
+
+
 class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
     """All of it: what `statemgr.memory_store` and `statemgr.redis_store` provide."""
 
@@ -266,6 +282,10 @@ class Store(LeaseStore, ProgressStore, MappingStore, Protocol):
     @property
     def events(self) -> EventQueue:
         """The queue of asynchronous invocations."""
+
+    @property
+    def placement(self) -> PlacementStore:
+        """What nodes offer each other."""
 
     async def ping(self) -> None:
         """Return when the store answers and can be written to."""

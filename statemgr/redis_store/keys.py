@@ -27,6 +27,8 @@ members, wanted shards, holdings and progress in one atomic step, and a fleet's 
     slots:POOL  hash   holder -> slots it holds; POOL is a function with reserved concurrency, or empty
     codes      hash    SHA-256 of an archive of code -> "NOTED_US 1", without the 1 while pieces are missing
     code:SHA256  hash  number -> piece of the archive
+    offers     hash    node -> JSON of what it offers to run for others; of members only, others' are cleared away
+    fleet_secret  string  what nodes with `auth` prove themselves to each other with
     wake       channel of empty messages: the snapshot or the mappings changed
     events     channel of empty messages: there is an event where somebody waits for one
     async      hash    n/PARTITION events in it, bytes of all of them, idle/PARTITION while its holder waits for some
@@ -71,6 +73,8 @@ class Keys:
         self.counting_holders = self._key("counting_holders")
         self.async_queue = self._key("async")
         self.events = self._key("events")
+        self.offers = self._key("offers")
+        self.fleet_secret = self._key("fleet_secret")
 
     def progress(self, mapping: MappingId) -> bytes:
         """Return the key of a mapping's progress."""

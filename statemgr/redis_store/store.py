@@ -32,6 +32,7 @@ from statemgr.redis_store.connect import RedisClients, connect
 from statemgr.redis_store.event_queue import RedisEventQueue
 from statemgr.redis_store.functions import RedisFunctions
 from statemgr.redis_store.keys import DEFAULT_NAMESPACE, Keys
+from statemgr.redis_store.placement import RedisPlacement
 from statemgr.redis_store.script import Script
 from statemgr.redis_store.wakes import listen
 from statemgr.stores import check_tracker, wanted_sources
@@ -77,6 +78,7 @@ class RedisStore:
         self.concurrency = RedisConcurrency(self._run, self._keys)
         heard = partial(listen, clients, self._keys.events, timeout_s=timeout_s)
         self.events = RedisEventQueue(self._run, self._keys, heard)
+        self.placement = RedisPlacement(self._fleet, self._run, self._keys)
 
     @classmethod
     def from_url(

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 from invocation.classify import FailureKind
 from invocation.client import Targets
 from invocation.connection import Connection
-from invocation.settings import UrlFunction
+from invocation.forwarding import Destination, Refused, encode_came, forward
+from invocation.invoking import InvocationResult, Request
+from invocation.settings import HandlerFunction, UrlFunction
+from invocation.transport import Transport
 from model.outcome import Delivered, FunctionFailed, NotReached
+from model.placement import Capacity, Offer
 from tests.support.certificates import CertificateAuthority
 from tests.support.loops import on_both_loops
 from tests.support.scripted_http import ScriptedServer, answer, close_silently
@@ -97,3 +101,17 @@ async def test_an_alert_after_the_handshake_is_no_function_error() -> None:
     assert connection.failure().kind is FailureKind.TLS
     connection.answering = True
     assert connection.failure().kind is FailureKind.LOST_AFTER_SENT
+
+
+async def test_another_node_proves_who_it_is(tmp_path: Path) -> None:
+    """Invocations are forwarded over TLS to a node whose certificate is right, and to no other."""
+    function = HandlerFunction("f", "app.handler", "code")
+    nothing = Capacity(0, 0)
+    body = encode_came(InvocationResult(b"1", None, b"", 0.1))
+    async with ScriptedServer(answer(200, body), tls=serving(tmp_path)) as server:
+        offer = Offer(server.url[8:], "", True, False, 0, nothing, nothing, {}, {})
+        for context, reached in ((trusting(), True), (None, False)):
+            async with Transport(ssl_context=context) as transport:
+                came = await forward(transport, Destination(offer, "me"), function, "mark", Request(b"{}", "id"))
+                assert isinstance(came, InvocationResult if reached else Refused), came
+        assert [request.path for request in server.complete] == ["/esmd/v1/environments/f/invocations"]

@@ -19,6 +19,7 @@ from model.outcome import Delivered, FunctionFailed
 from node.credentials import Access
 from node.function_side import FunctionSide
 from node.options import Overrides, RunOptions
+from node.placement import Placement
 from node.sandboxing import worker_manager
 from node.signals import Shutdown
 from node.wiring import Node
@@ -163,7 +164,10 @@ class Fleet:
         functions = FunctionSide(options.settings, self.store)
         async with worker_manager(options.settings, resolver, limits=dict) as workers, asyncio.TaskGroup() as tasks:
             aws = AwsClients(region="us-east-1")
-            node = Node(options, self.store, resolver, targets, aws, workers=workers, functions=functions)
+            placement = Placement(self.store.placement, workers, lambda: options.settings.functions)
+            node = Node(
+                options, self.store, resolver, targets, aws, workers=workers, functions=functions, placement=placement
+            )
             running = _Running(tasks.create_task(node.run(shutdown, Access(None, resolver))), shutdown)
             try:
                 yield running

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from invocation.invoking import InvocationResult, NotInvoked, Request
-from invocation.roster import Capacity, State, Terms
+from invocation.roster import State, Terms
 from invocation.sandbox_users import SandboxUsers
 from invocation.sandboxes import Sandboxes
 from invocation.settings import HandlerFunction
 from invocation.worker_manager import WorkerManager
+from model.placement import Capacity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

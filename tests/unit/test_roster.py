@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invocation.roster import Capacity, Demand, Full, Reuse, Roster, Seat, Start, State, Terms
+from invocation.roster import Demand, Full, Reuse, Roster, Seat, Start, State, Terms
+from model.placement import Capacity
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -107,6 +108,18 @@ def test_leases_are_spread(random: float, lease_s: float) -> None:
     assert seat.expires_at == pytest.approx(NOW + lease_s)
     assert taken(made) == "a"
     assert not made.give_back(seat, now=NOW + lease_s)
+
+
+def test_what_there_is_room_for() -> None:
+    """What has not ended takes room, idle environments would give theirs up; warm ones are of today's version."""
+    made = roster(4, 500, cold={"b"})
+    assert (made.free(), made.idle(), made.warm()) == (Capacity(4, 500), Capacity(0, 0), {})
+    idle(made, "a", "b")
+    made.add("f", "c", now=NOW, busy=True)
+    assert (made.free(), made.idle(), made.warm()) == (Capacity(1, 200), Capacity(2, 200), {"f": 1})
+    assert made.is_warm("f")
+    made.function("f", version=2, memory_mb=100)
+    assert (made.warm(), made.is_warm("f"), made.is_warm("g")) == ({}, False, False)
 
 
 def test_idle_environments_are_given_up_unless_demand_wants_them() -> None:

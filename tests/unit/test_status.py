@@ -14,6 +14,7 @@ from controlplane.status import last_processing_result, natural_key, nothing_liv
 from model.async_event import NewEvent, partition_key
 from model.ids import TRACKER, ShardId
 from model.lease import Member, Role
+from model.placement import Capacity, Offer
 from model.progress import CircuitReport, CircuitState, Ledger, ParkedKey, ShardReport, ShardState
 from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
@@ -41,7 +42,7 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
     status = await document(store)
     assert list(status) == ["node", "nodes", "mappings", "async_invoke"]
     assert status["async_invoke"] == NOTHING_WAITS
-    assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s", "zone"]
+    assert list(status["nodes"][0]) == ["id", "roles", "shards", "heartbeat_age_s", "zone", "environments"]
     (mapping,) = status["mappings"]
     assert list(mapping) == [
         "name",
@@ -72,6 +73,18 @@ async def test_the_keys_are_exactly_the_contracts(store: MemoryStore) -> None:
         "next_firing",
     ]
     assert list(mapping["shards"][0]) == shard_keys
+
+
+async def test_what_nodes_offer_to_run_is_shown(store: MemoryStore) -> None:
+    """Of a node that offers nothing, or what this version cannot read, it is null."""
+    for node in (ANN, BOB):
+        await store.join(Member(node), ttl_s=LONG_S)
+    offer = Offer("a:1", "", False, False, 3, Capacity(5, 640), Capacity(1, 128), {"f": "m"}, {"f": 1})
+    await store.placement.offer(ANN, offer.encode())
+    await store.placement.offer(BOB, b"of another version")
+    ann, bob = (await document(store))["nodes"]
+    assert ann["environments"] == {"running": 3, "free": 5, "free_memory_mb": 640, "warm": {"f": 1}}
+    assert bob["environments"] is None
 
 
 async def test_a_fleet_without_mappings(store: MemoryStore) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from invocation.code_version import code_version
+from invocation.code_version import code_digest, code_version
 from invocation.function_errors import OutOfMemory
 from invocation.invoking import InvocationResult, NotInvoked, Request, out_of_service
-from invocation.roster import Capacity, State, Terms
+from invocation.roster import State, Terms
 from invocation.settings import HandlerFunction
 from invocation.worker_manager import WorkerManager
 from model.errors import UnavailableError
+from model.placement import Capacity
 from node.sandboxing import SandboxCollector
 
 if TYPE_CHECKING:
@@ -197,3 +199,26 @@ def test_code_has_another_version_when_a_file_of_it_changes(tmp_path: Path) -> N
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__/app.pyc").write_text("x")
     assert code_version(str(tmp_path)) == versions[-1]
+
+
+def test_the_same_code_is_the_same_everywhere(tmp_path: Path) -> None:
+    """Wherever it lies and whenever it was written; what is in a file, its name and whether it is a program count."""
+    digests = []
+    for name in ("here", "there"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner/app.py").write_text("1")
+        os.utime(tmp_path / name / "inner/app.py", (len(name), len(name)))
+        (tmp_path / name / "__pycache__").mkdir()
+        (tmp_path / name / "__pycache__/app.pyc").write_text(name)
+        os.mkfifo(tmp_path / name / "pipe")
+        digests.append(code_digest(str(tmp_path / name)))
+    assert digests[0] == digests[1]
+    file = tmp_path / "there/inner/app.py"
+    for change in (
+        lambda: file.write_text("2"),
+        lambda: file.chmod(0o755),
+        lambda: file.rename(tmp_path / "there/app.py"),
+    ):
+        change()
+        digests.append(code_digest(str(tmp_path / "there")))
+    assert len(set(digests)) == 4
