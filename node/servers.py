@@ -1,4 +1,4 @@
-"""What a node needs before it is put together: its store, and the servers it is told to start as children."""
+"""What a node needs before it works: its store, the servers it is told to start as children, its event sources."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from controlplane.mappings import AT_REST
+from model.errors import SourceRefusedError
 from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.embedded_redis import EmbeddedRedis
@@ -13,10 +15,14 @@ from node.startup import wait_for, without_credentials
 from statemgr.redis_store.store import RedisStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AsyncExitStack
 
     from config.settings import Settings
     from model.secret import SecretResolver
+    from node.runtimes import Catalogue, Runtimes
+    from pollers.pump_parts import PumpParts
+    from pollers.queue_calls import QueueParts
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
@@ -54,3 +60,21 @@ async def open_store(settings: Settings, resolver: SecretResolver, servers: Asyn
     servers.push_async_callback(store.aclose)
     await wait_for(f"Redis at {without_credentials(url)}", store.ping)
     return store
+
+
+async def sources_reached(names: Iterable[str], catalogue: Catalogue, runtimes: Runtimes) -> None:
+    """Wait for the sources of mappings that are at work. Raises `NotReachedInTimeError`."""
+    for name in names:
+        record = catalogue.named(name)
+        if record is None or record.state in AT_REST:
+            continue  # the API has disabled or deleted it
+        async with runtimes.using(record.id) as parts:
+
+            async def reachable(parts: PumpParts | QueueParts = parts, name: str = name) -> None:
+                try:
+                    await parts.source.shards()
+                except SourceRefusedError as exc:
+                    # Reached; what it says is for an operator, and the mapping's tracker goes on asking.
+                    log.error("source.refused", mapping=name, error=str(exc))  # noqa: TRY400
+
+            await wait_for(f"the event source of mapping {name}", reachable)

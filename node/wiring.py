@@ -15,12 +15,12 @@ from config.load import load
 from config.secrets import Secrets
 from controlplane.explain import read_explanation
 from controlplane.lambda_mappings import LambdaMappings
-from controlplane.mappings import AT_REST, Desired, apply
+from controlplane.mappings import Desired, apply
 from controlplane.status import present_shards, read_status
 from invocation.client import Targets
 from invocation.frontend import Room
 from model.async_event import ASYNC_QUEUE
-from model.errors import ConflictError, SourceRefusedError, UnavailableError
+from model.errors import ConflictError, UnavailableError
 from model.ids import TRACKER, NodeId
 from model.lease import Role
 from model.mapping_rules import canonical_document
@@ -50,8 +50,7 @@ from node.replay import Replays
 from node.sandboxing import SandboxCollector, worker_manager
 from node.seek import Seeks
 from node.serve import Surface, application, serving
-from node.servers import open_store, start_aws, start_kafka
-from node.startup import wait_for
+from node.servers import open_store, sources_reached, start_aws, start_kafka
 from node.telemetry import NodeCollector, Telemetry
 from node.tls import ServerTls
 from node.tracing import NodeTraces, tracing
@@ -358,23 +357,8 @@ class Node:
         strangers = [record.name for record in self._engine.catalogue if record.name not in names]
         if strangers:
             log.info("mappings.not_in_files", names=strangers)
-        for configured in self._settings.event_source_mappings:
-            mapping = configured.mapping
-            if not mapping.enabled:
-                continue
-            record = self._engine.catalogue.named(mapping.name)
-            if record is None or record.state in AT_REST:
-                continue  # the API has disabled or deleted it
-            async with self._engine.runtimes.using(record.id) as parts:
-
-                async def reachable(parts=parts, name=mapping.name) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-                    try:
-                        await parts.source.shards()
-                    except SourceRefusedError as exc:
-                        # Reached; what it says is for an operator, and the mapping's tracker goes on asking.
-                        log.error("source.refused", mapping=name, error=str(exc))  # noqa: TRY400
-
-                await wait_for(f"the event source of mapping {mapping.name}", reachable)
+        asked = [one.mapping.name for one in self._settings.event_source_mappings if one.mapping.enabled]
+        await sources_reached(asked, self._engine.catalogue, self._engine.runtimes)
 
     async def _follow_reloads(self, shutdown: Shutdown) -> None:
         """Read the files again on SIGHUP, and change only what changed."""
