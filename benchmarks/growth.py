@@ -35,10 +35,15 @@ class Growth:
         counts = (1, 10) if options.quick else _SHARDS
         records = 5_000 if options.quick else int(Kafka.per_s * options.seconds)
         found: dict[int, list[float]] = {shards: [] for shards in counts}
+        batches: dict[int, list[float]] = {shards: [] for shards in counts}
         for number in range(options.rounds):
             for shards in counts if number % 2 == 0 else reversed(counts):
-                found[shards].append(self._measure(bench, shards, records))
-                bench.say(f"{self.name}: {shards} shards: {found[shards][-1]:,.0f} records per CPU-second")
+                per_cpu_s, a_request = self._measure(bench, shards, records)
+                found[shards].append(per_cpu_s)
+                batches[shards].append(a_request)
+                bench.say(
+                    f"{self.name}: {shards} shards: {per_cpu_s:,.0f} records per CPU-second, {a_request:.1f} a request"
+                )
         first, *more = counts
         ratios = {
             shards: [many / one for one, many in zip(found[first], found[shards], strict=True)] for shards in more
@@ -48,11 +53,12 @@ class Growth:
             (
                 Figure.of(f"records/CPU-s, {first} shard", "1/s", found[first]),
                 *(Figure.of(f"{shards} shards to {first}", "", of) for shards, of in ratios.items()),
+                *(Figure.of(f"a request, {shards}", "", batches[shards]) for shards in more),
             ),
         )
 
-    def _measure(self, bench: Bench, shards: int, records: int) -> float:
-        """Return the records that a node brings in a second of its CPU."""
+    def _measure(self, bench: Bench, shards: int, records: int) -> tuple[float, float]:
+        """Return the records that a node brings in a second of its CPU, and those in a request."""
         source = Kafka(partitions=shards)
         feed = source.empty(bench)
         mapping = {**feed.mapping, "BatchSize": _BATCH}
@@ -65,11 +71,12 @@ class Growth:
             load = [*feed.floor, "--records", str(records), "--partitions", str(shards)]
             with bench.child(source.load_module, load, measured=False) as sending:
                 wait_for(lambda: sink.counts().records >= records * _FROM, "the load", within_s=_LIMIT_S)
-                before, begun = node.child.usage(), sink.counts().records
+                before, begun = node.child.usage(), sink.counts()
                 wait_for(lambda: sink.counts().records >= records * _TO, "all of the load", within_s=_LIMIT_S)
-                used, arrived = node.child.usage().since(before), sink.counts().records - begun
+                used, ended = node.child.usage().since(before), sink.counts()
                 wait_for(lambda: sending.process.poll() is not None, "the end of the load", within_s=_LIMIT_S)
                 if sending.process.returncode:
                     raise BenchmarkFailedError(f"{source.load_module} ended with {sending.process.returncode}")
             node.child.end(signal.SIGKILL)
-            return arrived / max(used.cpu_s, 0.01)
+            arrived = ended.records - begun.records
+            return arrived / max(used.cpu_s, 0.01), arrived / max(1, ended.requests - begun.requests)
