@@ -69,8 +69,13 @@ def chromium() -> str:
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0 or os.environ.get("CI") != "true":
         raise ServerUnavailableError(f"no Chromium is on PATH: {_INSTALL}")
-    fetch([apt, "update", "-q"], "the list of packages")
-    fetch([apt, "install", "-y", "-q", "--no-install-recommends", "chromium"], "chromium")
+    wait = ["-q", "-o", "DPkg::Lock::Timeout=120"]
+    with tempfile.TemporaryDirectory() as temporary:
+        # apt checks signatures as a user of its own, who must be able to write there; not every /tmp lets him.
+        Path(temporary).chmod(0o1777)
+        env = {"TMPDIR": temporary, "DEBIAN_FRONTEND": "noninteractive"}
+        fetch([apt, "update", *wait], "the list of packages", env=env)
+        fetch([apt, "install", "-y", *wait, "--no-install-recommends", "chromium"], "chromium", env=env)
     if (found := _found()) is None:
         raise ServerUnavailableError(f"apt-get installed no Chromium: {_INSTALL}")
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _FETCH_S = 280  # a first run downloads 50 MB
 
@@ -76,12 +76,22 @@ def _cache() -> Path:
     return cache
 
 
-def fetch(command: Sequence[str], what: str) -> None:
-    """Run a package manager, one at a time: Maven's own repository is not for two. Raises `ServerUnavailableError`."""
+def fetch(command: Sequence[str], what: str, *, env: Mapping[str, str] | None = None) -> None:
+    """Run a package manager, one at a time: Maven's own repository is not for two. Raises `ServerUnavailableError`.
+
+    `env` are variables of its own.
+    """
     try:
         with (_cache() / f"{Path(command[0]).name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_FETCH_S)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_FETCH_S,
+                env={**os.environ, **(env or {})},
+            )
     except subprocess.TimeoutExpired as exc:
         raise ServerUnavailableError(f"{command[0]} did not fetch {what} within {_FETCH_S} s") from exc
     if done.returncode != 0:
