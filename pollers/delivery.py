@@ -200,7 +200,6 @@ class Delivery:
         key = self.lease.key
         self.lease.check()
         loop = asyncio.get_running_loop()
-        began_at = loop.time()
         self.counters.invoked += len(batch.records)
         invocation = Invocation(
             event=event,
@@ -211,6 +210,7 @@ class Delivery:
             attempt=work.attempt,
         )
         with self.tracing.attempt(invocation, len(batch.records)) as attempt:
+            began_at = loop.time()
             outcome = await self.target.invoke(attempt.invocation)
             self.counters.durations.observe(loop.time() - began_at)
             if isinstance(outcome, Delivered):

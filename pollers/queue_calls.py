@@ -58,7 +58,6 @@ async def call(parts: QueueParts, lease: HeldLease, messages: Sequence[Message],
     event = parts.envelope.event(records)
     lease.check()
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
     parts.counters.invoked += len(records)
     invocation = Invocation(
         event=event,
@@ -69,6 +68,7 @@ async def call(parts: QueueParts, lease: HeldLease, messages: Sequence[Message],
         attempt=attempt,
     )
     with parts.tracing.attempt(invocation, len(records)) as traced:
+        began_at = loop.time()
         outcome = await parts.target.invoke(traced.invocation)
         parts.counters.durations.observe(loop.time() - began_at)
         if isinstance(outcome, Delivered) and parts.mapping.report_batch_item_failures:

@@ -123,8 +123,6 @@ class KafkaSource:
         if self._closed or partition in self._dispatcher.readers:
             raise SourceRefusedError(f"{shard}: {'the source is closed' if self._closed else 'is being read already'}")
         self._commits.opened(partition, committed, begin=offset)
-        if origin == PUT:
-            self._commits.note(partition, offset)
         reader = KafkaReader(partition, offset, Inbox(partition, offset), self)
         self._dispatcher.add(reader)
         return reader

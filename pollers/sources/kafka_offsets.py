@@ -110,7 +110,7 @@ class GroupCommits:
             if partition not in self._wanted:
                 continue  # committed again, or given up meanwhile
             self._committed[partition] = offset
-            self._count(offset - self._counted_to[partition])
+            self._count(max(0, offset - self._counted_to[partition]))  # less: after a move, or before parked records
             self._counted_to[partition] = offset
             if self._wanted[partition] == offset:
                 del self._wanted[partition]

@@ -13,7 +13,8 @@ from model.errors import SourceRefusedError
 from model.progress import ShardState
 from model.shard import BEGINNING, END, at_ms
 from pollers.seeking import AtPosition, AtTime, Beginning, End, Found
-from pollers.sources.kinesis_api import NotInStreamError
+from pollers.sources.kinesis_api import NotInStreamError, ThrottledError
+from pollers.sources.kinesis_pace import IDLE_S
 
 if TYPE_CHECKING:
     from model.ids import Position, ShardId, ShardOrigin
@@ -82,12 +83,21 @@ async def find_place(
 async def _first(
     api: KinesisApi, shard: ShardId, after: Position | None, origin: ShardOrigin
 ) -> tuple[KinesisRecord | None, bool]:
-    """Return the first record from a place on, None when there is none; and False when that is not sure."""
-    iterator: str | None = await api.iterator(shard, after, origin)
+    """Return the first record from a place on, None when there is none; and False when that is not sure.
+
+    The mapping's own reader uses up nearly all of a shard's calls while it has a backlog, so being throttled is waited
+    out.
+    """
+    iterator: str | None = ""
     for _ in range(_PAGES):
         if iterator is None:
             return None, True
-        page = await api.get_records(iterator, limit=1)
+        try:
+            iterator = iterator or await api.iterator(shard, after, origin)
+            page = await api.get_records(iterator, limit=1)
+        except ThrottledError:
+            await asyncio.sleep(IDLE_S)
+            continue
         if page.Records:
             return page.Records[0], True
         if not page.MillisBehindLatest:

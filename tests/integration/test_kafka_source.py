@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from model.errors import SourceRefusedError, SourceRestartedError, SourceUnavailableError
 from model.ids import Position
 from model.mapping import StartingPosition
+from model.shard import PUT
 from node.embedded_kafka import FETCH_MAX_WAIT_MS, EmbeddedKafka
 from pollers.ports import Lag
 from pollers.sources.kafka import KafkaSource
@@ -93,6 +94,24 @@ async def test_the_further_of_checkpoint_and_commit_wins(broker: EmbeddedKafka) 
             assert await read_values(reader, 10) == numbers(int(expected), int(expected) + 10)
             await reader.close()
     assert await committed(broker, 0) == 30
+
+
+async def test_of_a_moved_partition_the_group_follows_the_checkpoint_s_mirror(broker: EmbeddedKafka) -> None:
+    """Also back: it stays before parked records, though reading goes on behind them, and is not taken up again."""
+    await produce(broker.bootstrap_servers, "audit", 2, numbers(0, 10))
+    counted: list[int] = []
+    mapping = kafka_mapping(broker.bootstrap_servers, "audit")
+    async with kafka_source(mapping, count_committed=counted.append) as source:
+        reader = await source.reader(shard("audit", 2), Position("8"), PUT)
+        assert await read_values(reader, 1) == numbers(8, 9)
+        reader.checkpointed(Position("3"))
+    assert await committed(broker, 2) == 3
+    assert sum(counted) == 0
+    async with kafka_source(mapping) as source:
+        reader = await source.reader(shard("audit", 2), Position("8"), PUT)
+        assert await read_values(reader, 2) == numbers(8, 10)
+        reader.checkpointed(Position("10"))
+    assert await committed(broker, 2) == 10
 
 
 async def test_closing_the_source_commits_what_is_due(broker: EmbeddedKafka) -> None:

@@ -200,6 +200,17 @@ async def test_a_time_moves_back_to_the_first_record_since() -> None:
         assert set(it.taken) == {(key, 2) for key in KEYS}
 
 
+async def test_a_shard_that_is_throttled_is_asked_again() -> None:
+    """A reader with a backlog leaves hardly a call to others; the seek waits rather than fails."""
+    async with world() as made:
+        made.write(3)
+        await made.until_taken(3 * len(KEYS))
+        made.stream.trouble = replace(CALM, throttled=0.6)
+        for to in ("1", "latest"):
+            assert (await made.seek(to, force=True)).done
+        made.stream.trouble = CALM
+
+
 async def test_a_stopped_mapping_is_moved_and_goes_on_there_when_it_is_enabled() -> None:
     """Also one that was never read. Passing over records has to be meant, and a dry run moves nothing."""
     async with world(enabled=False) as it:
