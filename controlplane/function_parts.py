@@ -8,6 +8,7 @@ reads them again; not at a restart, since nodes of one fleet may have different 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
@@ -72,12 +73,14 @@ async def apply_parts(
 
     Raises `StoreUnavailableError`, or `ConflictError` when somebody else keeps changing functions.
     """
-    conflicts = 0
+    conflicts, left = 0, inf
     while True:
         table = await store.functions()
         changes = plan(table)
         if not changes:
             return
+        if len(changes) < left:  # others put the same: that is no conflict
+            conflicts, left = 0, len(changes)
         change = changes[0]
         try:
             await store.put_part(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+_NO_LIMIT = 2**53 - 1
+"""Of bytes: the largest whole number that every store knows. The last tenth of Redis's memory is spared anyway."""
+
+
 class HasEvents(Protocol):
     """The store."""
 
@@ -44,15 +48,21 @@ class Acceptor:
         self._received = received
         self._max_bytes = max_bytes
 
-    async def accept(self, line: str, asked: str, event: bytes, *, request_id: str, trace: str) -> NotInvoked | None:
+    async def accept(
+        self, line: str, asked: str, event: bytes, *, request_id: str, trace: str, bounded: bool = True
+    ) -> NotInvoked | None:
         """Append an event to the queue; return why it was not. None: it is there, and will be dealt with.
+
+        Not `bounded`: however much waits. For a result that another function is to have, and which keeps an event in
+        the queue until it is there: a full queue would never become less full.
 
         `line` is the function's name in the configuration, `asked` what the caller called it. Where the store gave no
         answer the event may be there all the same: whoever tries again may have it invoked twice.
         """
         new = NewEvent(line, asked, request_id, trace, event)
         try:
-            await self._store.events.append(new, partitions_of(line), max_bytes=self._max_bytes())
+            max_bytes = self._max_bytes() if bounded else _NO_LIMIT
+            await self._store.events.append(new, partitions_of(line), max_bytes=max_bytes)
         except QueueFullError:
             return throttled(own_limit=False)
         except StoreUnavailableError as exc:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from typing import TYPE_CHECKING
@@ -28,6 +29,10 @@ _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _STEP = 1024 * 1024
 _NOT_UNZIPPED = "Could not unzip uploaded file. Please check your file, then try to upload again."
 _TOO_LARGE = f"Unzipped size must be smaller than {MAX_CODE_BYTES} bytes"
+
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, RuntimeError, ValueError)
+"""What `zipfile` raises of an archive that is none, or says of itself what cannot be."""
 
 
 class ArchiveError(RefusedError):
@@ -106,7 +111,7 @@ def unpack(archive: bytes, folder: Path) -> None:
             left = MAX_CODE_BYTES
             for entry in entries:
                 left = _unpack_entry(opened, entry, folder, left)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, UnicodeError) as exc:
+    except _UNREADABLE as exc:
         raise ArchiveError(_NOT_UNZIPPED) from exc
 
 

@@ -8,10 +8,8 @@ import os
 import stat
 from typing import NamedTuple
 
-from invocation.code_version import SKIPPED, code_version
-
-_MOST_FILES = 20_000
-_MOST_BYTES = 262_144_000
+from invocation.code_version import MOST_FILES, code_version, files_of
+from model.definition_rules import MAX_CODE_BYTES
 
 
 class CodeFacts(NamedTuple):
@@ -41,12 +39,7 @@ class FolderFacts:
 
 
 def _read(folder: str) -> CodeFacts:
-    files = []
-    for path, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in SKIPPED)
-        files += [os.path.join(path, name) for name in sorted(names)]  # noqa: PTH118 as `code_version`
-        if len(files) > _MOST_FILES:
-            break
+    files = [os.path.join(*found) for found in files_of(folder, most=MOST_FILES + 1)]  # noqa: PTH118 as `code_version`
     size, modified = 0, 0.0
     regular = []
     for file in files:
@@ -55,7 +48,7 @@ def _read(folder: str) -> CodeFacts:
             if stat.S_ISREG(found.st_mode):
                 regular.append(file)
                 size, modified = size + found.st_size, max(modified, found.st_mtime)
-    if len(files) > _MOST_FILES or size > _MOST_BYTES:
+    if len(files) > MOST_FILES or size > MAX_CODE_BYTES:
         return CodeFacts(size, None, modified)
     digest = hashlib.sha256()
     for file in regular:

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class CodeFolders:
         """Unpack an archive, unless it is there; return its SHA-256. Raises `ArchiveError`, OSError."""
         digest = hashlib.sha256(archive).hexdigest()
         path = self.path(name, digest)
-        if self.use(name, digest):
+        if self.use(name, digest) and path.with_suffix(_ARCHIVE).exists():
             return digest
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
@@ -63,6 +64,8 @@ class CodeFolders:
     def use(self, name: str, digest: str) -> bool:
         """Say that a version is in use; whether it is there."""
         path = self.path(name, digest)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path.with_suffix(_ARCHIVE))
         try:
             os.utime(path)
         except FileNotFoundError:
@@ -89,7 +92,9 @@ class CodeFolders:
                     if version.stat().st_mtime >= before:
                         continue
                     if version.is_dir():
-                        shutil.rmtree(version, ignore_errors=True)
+                        # Out of the way in one step: what is half removed must not be taken for a version.
+                        gone = version.rename(version.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}"))
+                        shutil.rmtree(gone, ignore_errors=True)
                     else:
                         version.unlink()
                     removed.append(f"{function.name}/{version.name}")

@@ -39,6 +39,7 @@ _MORE_S = 30.0
 
 _NOT_RUN = frozenset({401, 403, 404, 408, 409, 413, 429, 503})
 _AWAY = frozenset({401, 403, 404, 503})
+_STRANGER = frozenset({401, 403})
 
 
 class Asked(msgspec.Struct, array_like=True):
@@ -69,10 +70,11 @@ _read_came = msgspec.msgpack.Decoder(Came).decode
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The other node has not run the function. `away`: not for want of room."""
+    """The other node has not run the function. `away`: not for want of room; `stranger`: it does not know who asks."""
 
     why: str
     away: bool
+    stranger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def read_failure(came: Failure, request_id: str) -> Refused | Lost:
 def read_answer(came: Answer, request_id: str) -> InvocationResult | NotInvoked | Refused | Lost:
     """Say what an answer means."""
     if came.status in _NOT_RUN:
-        return Refused(f"HTTP {came.status}", away=came.status in _AWAY)
+        return Refused(f"HTTP {came.status}", away=came.status in _AWAY, stranger=came.status in _STRANGER)
     if came.status != HTTPStatus.OK:
         return _unknown(f"HTTP {came.status}", request_id)
     try:

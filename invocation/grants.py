@@ -108,11 +108,6 @@ class Grants:
         """
         return (1, 0) if self._fresh else (self.holders, self.rank)
 
-    def in_use(self, pool: Pool) -> int:
-        """Return how many slots of a pool are in use here."""
-        slots = self._pools.get(pool)
-        return 0 if slots is None else slots.in_use
-
     @property
     def pools(self) -> Sequence[Pool]:
         """The pools of which anything is held, or was lately."""

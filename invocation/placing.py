@@ -103,7 +103,7 @@ class Placing:
                     if away and not neighbour.away:
                         log.warning("forward.unreached", node=node, address=offer.address, error=why)
                     neighbour.refused(key, now, away=away)
-                    if away and offer.guarded:
+                    if came.stranger and offer.guarded:
                         await self._fleet.secret(renew=True)  # the store may have another one by now
                     return None
                 case Lost(why, failed):

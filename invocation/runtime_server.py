@@ -92,16 +92,16 @@ class _Connection(asyncio.Protocol):
         if self._waiting:
             self.abort()
             return
-        if not self._in_body:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.abort()
+        if self._transport is None or self._transport.is_closing():
             return
         if self._complete:
             self._handle()
-        elif not self._in_body and self._head_bytes > _MAX_HEAD_BYTES:
+        elif self._head_bytes > _MAX_HEAD_BYTES:
             self.abort()
 
     def abort(self) -> None:
@@ -116,9 +116,9 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._method = ""
         self._call: str | None = None
-        self._body: list[bytes] = []
+        self._body = bytearray()
         self._size = 0
-        self._head_bytes = 0
+        self._head_bytes = 0  # since the last byte of a body: of a head, of trailers and of what else is no body
         self._in_body = False
 
     def on_message_begin(self) -> None:
@@ -146,9 +146,10 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         """Take a part of the body. All of it is read, since a client that sends does not listen."""
+        self._head_bytes = 0
         self._size += len(part)
         if self._size <= MAX_RESPONSE_BYTES:
-            self._body.append(part)
+            self._body += part
         else:
             self._body.clear()
 
@@ -162,7 +163,7 @@ class _Connection(asyncio.Protocol):
 
     def _handle(self) -> None:
         call, method, headers = self._call, self._method, self._headers
-        body = b"".join(self._body) if self._size <= MAX_RESPONSE_BYTES else None
+        body = bytes(self._body) if self._size <= MAX_RESPONSE_BYTES else None
         self._complete, self._waiting = False, True
         self._begin()
         if (method, call) == ("GET", "invocation/next"):

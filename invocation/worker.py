@@ -260,8 +260,7 @@ class Environment:
         self._reset()
         if answer is not None and not isinstance(ending, TimedOut):
             return answer  # and ended after it, or because it could not be initialised
-        if ending is None:
-            raise AssertionError("a runtime that is not idle has come to an end")
+        ending = ending or Exited(0)  # it asked for an event and hung up
         if isinstance(ending, NotStarted) and ending.kind is Unstartable.SANDBOX:
             raise UnavailableError(f"function {self.settings.name}: {ending.why}")
         self._counters.ended(ending)

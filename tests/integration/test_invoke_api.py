@@ -6,8 +6,6 @@ import asyncio
 import json
 import signal
 from base64 import b64decode, b64encode
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -16,12 +14,14 @@ import redis
 from botocore.exceptions import ClientError
 
 from node.embedded_redis import EmbeddedRedis
+from tests.support.folder_fixtures import folder_for_all
 from tests.support.invoke_rig import invoke_rig
 from tests.support.node_process import eventually
 from tests.support.scripted_http import ScriptedServer, answer, answer_when, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.support.invoke_rig import InvokeRig
 
@@ -48,9 +48,8 @@ def code_of(error: ClientError) -> tuple[str, int]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """Return a folder that functions may write to, whoever they run as."""
-    with TemporaryDirectory() as name:
-        Path(name).chmod(0o777)
-        yield Path(name)
+    with folder_for_all() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

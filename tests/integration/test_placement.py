@@ -7,7 +7,6 @@ import json
 import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,7 +15,7 @@ import pytest
 from tests.support.node_process import NodeProcess, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
 CODE = """
 import os, time
@@ -32,14 +31,6 @@ def handler(event, context):
     return context.aws_request_id
 """
 TOKEN = "a-token-of-an-operator"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Return a folder that functions may write to, whoever they run as."""
-    with TemporaryDirectory() as name:
-        Path(name).chmod(0o777)
-        yield Path(name)
 
 
 class Fleet:
@@ -144,9 +135,9 @@ async def fleet(folder: Path, redis_url: str, *room: int, auth: bool = False, **
                 node.kill()
 
 
-async def test_a_burst_through_one_node_spreads(folder: Path, redis_url: str) -> None:
+async def test_a_burst_through_one_node_spreads(open_folder: Path, redis_url: str) -> None:
     """What exceeds a node's room runs on the others until all are full; the next one is throttled as ever."""
-    async with fleet(folder, redis_url, 1, 2, 3) as made, asyncio.TaskGroup() as tasks:
+    async with fleet(open_folder, redis_url, 1, 2, 3) as made, asyncio.TaskGroup() as tasks:
         calls = made.invoking(tasks, 6)
         await made.began(6)
         assert len(set(made.runs())) == 6
@@ -164,9 +155,9 @@ async def test_a_burst_through_one_node_spreads(folder: Path, redis_url: str) ->
         assert await made.forwarded() == 5
 
 
-async def test_with_auth_nodes_prove_themselves(folder: Path, redis_url: str) -> None:
+async def test_with_auth_nodes_prove_themselves(open_folder: Path, redis_url: str) -> None:
     """Nodes have a secret of their own for each other; an operator's token does not run functions on their path."""
-    async with fleet(folder, redis_url, 1, 2, auth=True) as made, asyncio.TaskGroup() as tasks:
+    async with fleet(open_folder, redis_url, 1, 2, auth=True) as made, asyncio.TaskGroup() as tasks:
         calls = made.invoking(tasks, 3)
         await made.began(3)
         made.go()
@@ -177,9 +168,9 @@ async def test_with_auth_nodes_prove_themselves(folder: Path, redis_url: str) ->
             assert (await client.post(url, data=b"x")).status == 401
 
 
-async def test_a_node_that_dies_in_the_midst(folder: Path, redis_url: str) -> None:
+async def test_a_node_that_dies_in_the_midst(open_folder: Path, redis_url: str) -> None:
     """What was sent there is a function error and runs nowhere else; what comes next runs on those that are left."""
-    async with fleet(folder, redis_url, 1, 1) as made, asyncio.TaskGroup() as tasks:
+    async with fleet(open_folder, redis_url, 1, 1) as made, asyncio.TaskGroup() as tasks:
         calls = made.invoking(tasks, 2)
         await made.began(2)
         made.nodes[1].kill()
@@ -196,9 +187,9 @@ async def test_a_node_that_dies_in_the_midst(folder: Path, redis_url: str) -> No
         assert await made.forwarded("lost") == 1
 
 
-async def test_a_node_that_drains(folder: Path, redis_url: str) -> None:
+async def test_a_node_that_drains(open_folder: Path, redis_url: str) -> None:
     """It ends what it was given and takes nothing more."""
-    async with fleet(folder, redis_url, 1, 2) as made, asyncio.TaskGroup() as tasks:
+    async with fleet(open_folder, redis_url, 1, 2) as made, asyncio.TaskGroup() as tasks:
         calls = made.invoking(tasks, 2)
         await made.began(2)
         made.nodes[1].signal(signal.SIGTERM)
@@ -209,12 +200,12 @@ async def test_a_node_that_drains(folder: Path, redis_url: str) -> None:
         assert await made.nodes[1].ended() == 0
 
 
-async def test_a_node_that_asked_and_died(folder: Path, redis_url: str) -> None:
+async def test_a_node_that_asked_and_died(open_folder: Path, redis_url: str) -> None:
     """What it had sent elsewhere is ended there: nobody waits for it, and others may have taken over."""
-    async with fleet(folder, redis_url, 1, 1) as made:
+    async with fleet(open_folder, redis_url, 1, 1) as made:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(2):
-                tasks.create_task(cut_off(made.invoke(until=str(folder / "go"))))
+                tasks.create_task(cut_off(made.invoke(until=str(open_folder / "go"))))
             await made.began(2)
             pids = [int(pid) for pid in made.runs()]
             made.nodes[0].kill()

@@ -239,18 +239,7 @@ async def test_arrivals_have_environments_started_ahead(tmp_path: Path) -> None:
         await eventually(lambda: rig.environments(State.IDLE) >= 2, "one more is ready")
 
 
-def shared_file(folder: Path) -> Path:
-    """Make a file that everybody may write, and get to."""
-    file = folder / "mark"
-    file.touch()
-    file.chmod(0o666)
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_mode & 0o005 != 0o005:  # pytest makes its folders for itself alone
-            parent.chmod(0o755)
-    return file
-
-
-async def test_a_cancelled_invocation_does_not_go_on(tmp_path: Path) -> None:
+async def test_a_cancelled_invocation_does_not_go_on(tmp_path: Path, open_folder: Path) -> None:
     """Its caller may have lost its lease: the function is killed with what it has started."""
     code = """
         import os, subprocess, time
@@ -259,7 +248,9 @@ async def test_a_cancelled_invocation_does_not_go_on(tmp_path: Path) -> None:
             open(os.environ["MARK"], "w").write(f"{os.getpid()} {child.pid}")
             time.sleep(60)
     """
-    mark = shared_file(tmp_path)
+    mark = open_folder / "mark"
+    mark.touch()
+    mark.chmod(0o666)
     async with sandboxes(tmp_path) as rig:
         function = rig.function(code, environment={"MARK": SecretText(str(mark))})
         async with asyncio.TaskGroup() as tasks:
@@ -391,11 +382,11 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_node_leaves_no_sandbox_behind(tmp_path: Path) -> None:
+async def test_a_killed_node_leaves_no_sandbox_behind(open_folder: Path) -> None:
     """After `kill -9` its keepers kill what runs, forks included, and remove the folders."""
-    shared_file(tmp_path)
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    node = await asyncio.create_subprocess_exec(sys.executable, "-c", NODE, str(tmp_path), cwd=ROOT, env=environment)
+    environment = {**os.environ, "TMPDIR": str(open_folder)}
+    command = [sys.executable, "-c", NODE, str(open_folder)]
+    node = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment)
     try:
         top = psutil.Process(node.pid)
 
@@ -408,7 +399,7 @@ async def test_a_killed_node_leaves_no_sandbox_behind(tmp_path: Path) -> None:
         node.kill()
         await node.wait()
     await eventually(lambda: not any(process.is_running() for process in left), "everything is gone")
-    await eventually(lambda: not list(tmp_path.glob("esmd-sandboxes-*")), "the folders are gone")
+    await eventually(lambda: not list(open_folder.glob("esmd-sandboxes-*")), "the folders are gone")
 
 
 def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:

@@ -72,12 +72,31 @@ def test_versions_go_when_nobody_has_used_them_for_long(tmp_path: Path) -> None:
     assert CodeFolders(tmp_path).use("f", digests[1])
     removed = folders.sweep({("f", digests[0])})
     assert f"f/{digests[2]}" in removed
-    kept = {digests[0], f"{digests[0]}.zip", digests[1]}
+    kept = {digests[0], f"{digests[0]}.zip", digests[1], f"{digests[1]}.zip"}
     assert names(tmp_path / "f") == kept
     os.utime(tmp_path / "f" / digests[1], (old, old))
     folders.sweep(set(), unused_s=-60)
     assert names(tmp_path) == set()
     assert CodeFolders(tmp_path / "none").sweep(set()) == []
+
+
+def test_a_version_that_comes_back_has_its_archive(tmp_path: Path) -> None:
+    """Also when it is put again after its archive went; else no node could be given it any more."""
+    folders = CodeFolders(tmp_path)
+    digest = folders.put("f", CODE)
+    folders.path("f", digest).with_suffix(".zip").unlink()
+    assert folders.put("f", CODE) == digest
+    assert folders.archive("f", digest) == CODE
+    assert names(tmp_path / "f") == {digest, f"{digest}.zip"}
+
+
+def test_a_removal_that_is_cut_off_leaves_no_half_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is out of the way before anything of it is removed."""
+    folders = CodeFolders(tmp_path)
+    digest = folders.put("f", CODE)
+    monkeypatch.setattr("shutil.rmtree", lambda *_args, **_options: None)  # killed right then
+    folders.sweep(set(), unused_s=-60)
+    assert not folders.use("f", digest)
 
 
 def test_using_a_version_is_no_change_of_its_code(tmp_path: Path) -> None:

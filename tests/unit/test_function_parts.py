@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from random import Random
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -89,6 +93,37 @@ async def test_a_store_that_forgot_is_told_again() -> None:
     assert ann.view.reserved == {"billing": 9, "thumbs": 2, "mails": 4}
     await Node(store, billing=7).files.take_up()
     assert await reserved(store) == {"billing": 9, "thumbs": 2, "mails": 4}
+
+
+@pytest.mark.looptime
+async def test_nodes_that_put_the_same_at_once_all_get_there() -> None:
+    """What others have put is no conflict, however much there is of it."""
+    store, random = MemoryStore(), Random(1)
+    limits = {f"f{number}": number for number in range(60)}
+    nodes = [Node(store, **limits) for _ in range(5)]
+    for node in nodes:
+        node.files = FunctionFiles(Slow(store.functions, random), node.view, lambda node=node: node.said)  # type: ignore[misc]
+    async with asyncio.TaskGroup() as tasks:
+        for node in nodes:
+            tasks.create_task(node.files.take_up())
+    assert await reserved(store) == limits
+
+
+class Slow:
+    """A store whose answers take a while, each way."""
+
+    def __init__(self, inner: Any, random: Random) -> None:
+        self._inner = inner
+        self._random = random
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
+            await asyncio.sleep(self._random.uniform(0.2, 0.6))
+            found = await getattr(self._inner, name)(*args, **options)
+            await asyncio.sleep(self._random.uniform(0.2, 0.6))
+            return found
+
+        return call
 
 
 async def test_a_store_that_others_keep_changing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

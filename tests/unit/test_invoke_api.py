@@ -351,6 +351,22 @@ async def test_an_asynchronous_invocation_that_cannot_be_kept_is_refused() -> No
         assert rig.received == []
 
 
+async def test_what_is_handed_on_is_accepted_by_a_full_queue() -> None:
+    """Else a queue full of events whose results go to another function would never become less full."""
+    store, received = MemoryStore(), list[str]()
+    acceptor = Acceptor(store, received=received.append, max_bytes=lambda: 1000)
+
+    async def accepted(function: str, *, bounded: bool = True) -> bool:
+        event = b"x" * 300
+        return await acceptor.accept(function, function, event, request_id="id", trace="", bounded=bounded) is None
+
+    while await accepted("f"):
+        pass
+    assert await accepted("g", bounded=False)
+    assert not await accepted("f")
+    assert received[-1] == "g"
+
+
 async def test_nobody_accepts_what_nobody_keeps() -> None:
     """A front end without a queue refuses asynchronous invocations."""
     async with served() as rig:

@@ -183,10 +183,11 @@ async def test_a_response_that_is_cut_off_is_an_error() -> None:
         b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000,
         b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 20_000,
         NEXT + NEXT,
+        NEXT + b"G",
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
-    ids=["no-http", "long-header", "many-headers", "pipelined", "upgrade", "two-lengths"],
+    ids=["no-http", "long-header", "many-headers", "pipelined", "half-pipelined", "upgrade", "two-lengths"],
 )
 async def test_what_no_runtime_sends_ends_the_connection(sent: bytes) -> None:
     """At once, and other connections of the sandbox go on."""
@@ -197,6 +198,17 @@ async def test_what_no_runtime_sends_ends_the_connection(sent: bytes) -> None:
         await rig.asked(good)
         rig.api.begin(EVENT)
         assert (await good.answer())[0] == 200
+
+
+async def test_trailers_have_an_end() -> None:
+    """What follows a body is bounded as what comes before it is."""
+    async with served() as rig:
+        runtime = await rig.connect()
+        runtime.send(response(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
+        runtime.send(b"1\r\nx\r\n0\r\n")
+        for _ in range(20):
+            runtime.send(b"X: " + b"x" * 10_000 + b"\r\n")
+        assert await runtime.ended()
 
 
 async def test_other_paths_are_not_found() -> None:

@@ -201,6 +201,15 @@ def test_code_has_another_version_when_a_file_of_it_changes(tmp_path: Path) -> N
     assert code_version(str(tmp_path)) == versions[-1]
 
 
+def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+    """Whoever unpacked them; a node must not end for it."""
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("1")
+    before = code_version(str(tmp_path)), code_digest(str(tmp_path))
+    (tmp_path / os.fsdecode(b"caf\xe8.txt")).write_text("1")
+    assert code_version(str(tmp_path)) != before[0]
+    assert code_digest(str(tmp_path)) != before[1]
+
+
 def test_the_same_code_is_the_same_everywhere(tmp_path: Path) -> None:
     """Wherever it lies and whenever it was written; what is in a file, its name and whether it is a program count."""
     digests = []
