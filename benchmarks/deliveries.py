@@ -107,7 +107,7 @@ class Deliveries:
         plains: list[Sample] = []
         subjects: dict[str, tuple[list[Sample], Callable[[], Sample]]] = {
             "floor": (floors, lambda: self._script(bench, feed, self.source.floor_module)),
-            "node": (nodes, lambda: self.node(bench, feed)),
+            "node": (nodes, lambda: self._node(bench, feed)),
         }
         if (plain := self.source.plain_module) is not None:
             subjects["plain"] = plains, lambda: self._script(bench, feed, plain)
@@ -148,8 +148,7 @@ class Deliveries:
         keep = ["--keep", self.source.kept] if self.filtered else []
         return [*feed.floor, "--url", url, "--batch", str(self.batch), *keep]
 
-    def node(self, bench: Bench, feed: Feed) -> Sample:
-        """Measure a node once."""
+    def _node(self, bench: Bench, feed: Feed) -> Sample:
         with (
             bench.redis() as redis,
             bench.sink(mark=self.source.mark) as sink,

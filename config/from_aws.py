@@ -113,8 +113,6 @@ def _name(one: Mapping[str, Any], function: str) -> str:
     """Return a name that says what is read by which function."""
     source = str(one.get("EventSourceArn", ""))
     what = (one.get("Topics") or [re.split(r"[:/]", source.partition("/consumer/")[0])[-1]])[0]
-    if ":kafka:" not in source and "Topics" not in one and ":stream/" in source:
-        what = source.partition(":stream/")[2].partition("/")[0]
     parts = function.split(":")
     called = parts[6] if len(parts) > 6 else function  # noqa: PLR2004 - the function's place in its ARN
     return _NOT_NAME.sub("-", f"{what}-{called}").strip("-.")[:100] or "mapping"

@@ -96,7 +96,9 @@ class AsyncQueue:
         found = self._parts.settings.listed_function(function)
         if found is None:
             raise RefusedError(f"{function} is none of this fleet's functions")
-        refused = await self._acceptor.accept(found.name, function, event, request_id=request_id, trace=trace)
+        refused = await self._acceptor.accept(
+            found.name, function, event, request_id=request_id, trace=trace, bounded=False
+        )
         if refused is not None:
             raise UnavailableError(f"{function}: {refused.message}")
 

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 EVERY_S = 1.0
 READ_LIMIT_S = 10.0
 _SHARE = 10
+_LONGEST_S = 5.0  # a page that hears nothing for long takes its connection for lost
 """Reading and encoding takes at most one part of so many of the node's time, however large the fleet is."""
 MAX_FOLLOWERS = 32
 
@@ -124,7 +125,7 @@ class Feed:
             began = time.perf_counter()
             self._tell(await self._event())
             took_s = time.perf_counter() - began
-            await asyncio.sleep(max(self._every_s, took_s * (_SHARE - 1)))
+            await asyncio.sleep(pause_s(took_s, every_s=self._every_s))
 
     @contextmanager
     def following(self) -> Iterator[AsyncIterator[bytes]]:
@@ -172,6 +173,11 @@ class Feed:
         except Exception:  # a supervision point: whoever looks is told, and the node goes on
             log.exception("console.failed")
             return encoded("trouble", {"message": "internal error; the node's log has it"})
+
+
+def pause_s(took_s: float, *, every_s: float) -> float:
+    """Return how long to wait after a reading. Most of what a slow one took may have been the store's time. Pure."""
+    return max(every_s, min(_LONGEST_S, took_s * (_SHARE - 1)))
 
 
 def encoded(event: str, data: object) -> bytes:

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import ClientPayloadError, hdrs, web
 
 from invocation.forwarding import PATH
+from invocation.frontend import Room
 from model.errors import EsmdError, RefusedError
 from node.signature import SCHEME, UNKNOWN_KEY, Refusal, SignedRequest, forged, read_claim, stale
 
@@ -31,6 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _AGAIN_S = 60.0
 _BODY_LIMIT_S = 60.0
 _THREAD_BYTES = 256 * 1024  # hashing more than this takes the event loop too long
+_TOO_MANY = Refusal("TooManyRequestsException", "Rate Exceeded.")
 _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -70,13 +72,19 @@ class BearerTokens:
 class SignedRequests:
     """Requests signed by an AWS SDK with one of the configured access keys.
 
-    Any Region is fine: the keys are this node's own. A body is read only when everything else is in order.
+    Any Region is fine: the keys are this node's own. A body is read only when everything else is in order, and there is
+    `room` for it: whoever knows the id of a key needs no secret to come so far.
     """
 
     def __init__(
-        self, keys: Mapping[str, str] | None = None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        keys: Mapping[str, str] | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        room: Room | None = None,
     ) -> None:
         self._now = now
+        self._room = room or Room()
         self.replace(keys or {})
 
     def replace(self, keys: Mapping[str, str]) -> None:
@@ -100,7 +108,14 @@ class SignedRequests:
         secret = self._keys.get(claim.access_key)
         if secret is None:
             return UNKNOWN_KEY
-        body = await _body(request)
+        most = request.client_max_size
+        size = most if request.content_length is None else min(most, request.content_length)
+        if not self._room.enter(size):
+            return _TOO_MANY
+        try:
+            body = await _body(request)
+        finally:
+            self._room.leave(size)
         if isinstance(body, Refusal):
             return body
         body_hash = await asyncio.to_thread(_hexdigest, body) if len(body) > _THREAD_BYTES else _hexdigest(body)

@@ -167,7 +167,7 @@ class Engine:
                 if self._functions is not None:
                     await self._functions.read()
                 changed = await self.catalogue.read()
-            except UnavailableError:
+            except (UnavailableError, ConflictError):  # others are at it as well
                 self._mappings_changed.set()
                 await asyncio.sleep(_AGAIN_S)
                 continue

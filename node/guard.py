@@ -42,7 +42,7 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _INVOKING = re.compile(
     r"/functions/|/esmd/v1/environments/|/\d{4}-\d\d-\d\d/functions/[^/]+/invo"
 )  # what calls a function changes nothing of ours
-_STATUSES = {"RequestTooLargeException": 413}
+_STATUSES = {"RequestTooLargeException": 413, "TooManyRequestsException": 429}
 _FORBIDDEN = 403
 
 

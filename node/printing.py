@@ -10,6 +10,7 @@ from rich.text import Text
 from controlplane.plain_words import span
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TextIO
 
 STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "red", "unowned": "red"}
@@ -17,6 +18,7 @@ STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "
 ago = span
 
 _PIPE_WIDTH = 200
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -44,3 +46,12 @@ def the_circuit(circuit: dict[str, Any] | None) -> str:
     if circuit["limit"] is not None:
         return f"the function is given {circuit['limit']} batches at once from a node"
     return ""
+
+
+def sparkline(values: Sequence[float], cells: int = 20) -> str:
+    """Return the last values as bars, the highest one full."""
+    shown = values[-cells:]
+    top = max(shown, default=0)
+    if top <= 0:
+        return _BARS[0] * len(shown)
+    return "".join(_BARS[round(max(value, 0) / top * (len(_BARS) - 1))] for value in shown)

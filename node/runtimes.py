@@ -105,6 +105,10 @@ class Catalogue:
             return None
         return MeterLabels(found.name, found.source.kind)
 
+    def all_labels(self) -> list[MeterLabels]:
+        """Return the metric labels of every mapping that is valid here."""
+        return [labels for labels in map(self.labels, self._records) if labels is not None]
+
 
 def _works_alike(one: MappingRecord | None, other: MappingRecord | None) -> bool:
     """Whether nothing changed that the work on the mapping depends on: other tags disturb nobody."""

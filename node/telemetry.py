@@ -64,7 +64,10 @@ class Exposition(NamedTuple):
 
 
 class NodeCollector(Collector):
-    """Reads the node's own numbers at each scrape. `labels` tells a mapping's labels by its id, if known."""
+    """Reads the node's own numbers at each scrape. `labels` tells a mapping's labels by its id, if known.
+
+    `known` tells those of all mappings: of one that no node holds anything of, all nodes must say so.
+    """
 
     def __init__(
         self,
@@ -73,8 +76,10 @@ class NodeCollector(Collector):
         leasing: LeasingFacts,
         loop_lag: LoopLag,
         labels: Callable[[MappingId], MeterLabels | None],
+        known: Callable[[], Iterable[MeterLabels]] = tuple,
     ) -> None:
         self._meters = meters
+        self._known = known
         self._leasing = leasing
         self._loop_lag = loop_lag
         self._labels = labels
@@ -104,7 +109,7 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("esm_event_loop_lag_seconds", lag, value=self._loop_lag.recent_max_s)
 
     def _leases(self) -> Iterable[Metric]:
-        held = dict.fromkeys((labels for labels, _ in self._meters), 0)
+        held = dict.fromkeys([*self._known(), *(labels for labels, _ in self._meters)], 0)
         for labels in map(self._labels_of, self._leasing.held):
             held[labels] = held.get(labels, 0) + 1
         gauge = GaugeMetricFamily("esm_leases_held", "Leases this node holds, trackers included.", labels=LABELS)

@@ -10,8 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from node.demo.view import sparkline
-from node.printing import STATE_STYLES, ago, printable, the_circuit
+from node.printing import STATE_STYLES, ago, printable, sparkline, the_circuit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

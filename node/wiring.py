@@ -277,6 +277,7 @@ class Node:
             leasing=self._leasing,
             loop_lag=self._watchdog.lag,
             labels=self._engine.catalogue.labels,
+            known=self._engine.catalogue.all_labels,
         )
         telemetry = Telemetry(collector)
         telemetry.registry.register(SandboxCollector(self._workers))

@@ -99,7 +99,10 @@ ROWS: list[tuple[str, int, list[dict[str, Any]]]] = [
                 about="Records of failing keys, tried again by themselves.",
             ),
             number(
-                "Circuits open", "short", f"count(max by (mapping) (esm_circuit_state{OF}) == 2) or vector(0)", bad=1
+                "Circuits not closed",
+                "short",
+                f"count(max by (mapping) (esm_circuit_state{OF}) >= 1) or vector(0)",
+                bad=1,
             ),
             number("Unaccounted", "short", f"sum(esm_ledger_imbalance{OF})", bad=1, about="Not 0: a defect of esmd."),
         ],

@@ -57,6 +57,9 @@ def _read(
         raise UnavailableError(f"AWS Lambda: {error}") from error
 
 
+_DENIED = {"AccessDeniedException", "AccessDenied"}
+
+
 def _tags(client: Any, listed: Iterable[dict[str, Any]]) -> dict[str, dict[str, str]] | None:
     from botocore.exceptions import ClientError  # noqa: PLC0415 - takes half a second
 
@@ -67,6 +70,8 @@ def _tags(client: Any, listed: Iterable[dict[str, Any]]) -> dict[str, dict[str, 
             return None
         try:
             tags[arn] = client.list_tags(Resource=arn).get("Tags", {})
-        except ClientError:
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _DENIED:
+                raise
             return None
     return tags

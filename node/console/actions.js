@@ -15,14 +15,14 @@ export function actionsFor(mapping, flow) {
     found.push({
       key: "unpark", label: "Retry parked…", title: `Retry what ${name} has parked?`, confirm: "Retry now",
       text: `The function is given the first records of each parked key at once, ${plural(mapping.ledger.parked, "record")} in all. Keys that fail again stay parked.`,
-      run: (tell, signal) => redriving(uuid, { from: "parked" }, tell, signal),
+      stops: true, run: (tell, signal) => redriving(uuid, { from: "parked" }, tell, signal),
     });
   }
   if (redrivable(flow)) {
     found.push({
       key: "redrive", label: "Redrive…", title: `Redrive the failed records of ${name}?`, confirm: "Redrive",
       text: `Reads ${flow.destination} and delivers those records to ${flow.function} again. Those it takes leave the destination.`,
-      run: (tell, signal) => redriving(uuid, {}, tell, signal),
+      stops: true, run: (tell, signal) => redriving(uuid, {}, tell, signal),
     });
   }
   if (["kafka", "kinesis"].includes(flow?.kind)) {
@@ -102,7 +102,7 @@ export function confirmed(action) {
       action.fields?.(),
       said && h("p", { class: `said${failed ? " bad" : ""}`, role: failed ? "alert" : "status" }, said),
       h("div", { class: "actions" },
-        h("button", { type: "button", id: "dialog-cancel", on: { click: () => close(null) } }, busy ? "Stop" : "Cancel"),
+        h("button", { type: "button", id: "dialog-cancel", on: { click: () => close(null) } }, !busy ? "Cancel" : action.stops ? "Stop" : "Close"),
         h("button", { type: "submit", class: action.danger ? "danger" : "main", disabled: busy }, busy ? "Working…" : failed ? "Try again" : action.confirm))));
     const submit = async (event) => {
       event.preventDefault();
@@ -111,7 +111,7 @@ export function confirmed(action) {
       draw();
       try {
         const result = await action.run((text) => { said = text; draw(); }, running.signal, wishes);
-        close(result);
+        if (!running.signal.aborted) close(result); // else the dialog is somebody else's by now
       } catch (error) {
         if (running.signal.aborted) return;
         [busy, failed, said] = [false, true, error.message];

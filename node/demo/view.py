@@ -12,6 +12,7 @@ from rich.text import Text
 
 from node.client import DEFAULT_URL
 from node.demo.snapshot import Phase
+from node.printing import sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 WIDE = 110
 """From this many columns on there is room for the sparkline and the errors of shards."""
 
-_BARS = "▁▂▃▄▅▆▇█"
-_SPARKLINE_CELLS = 20
 _ERROR_SHOWN_S = 60.0
 _STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "bold red"}
 
@@ -82,15 +81,6 @@ def without_sandboxes(why: str) -> str:
 def ms(latency_ms: float | None) -> str:
     """Return a latency for people."""
     return "-" if latency_ms is None else f"{latency_ms:,.0f} ms"
-
-
-def sparkline(values: Sequence[float], cells: int = _SPARKLINE_CELLS) -> str:
-    """Return the last values as bars, the highest one full."""
-    shown = values[-cells:]
-    top = max(shown, default=0)
-    if top <= 0:
-        return _BARS[0] * len(shown)
-    return "".join(_BARS[round(max(value, 0) / top * (len(_BARS) - 1))] for value in shown)
 
 
 def _url(scene: Scene) -> str:

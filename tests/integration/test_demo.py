@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -32,14 +31,6 @@ SHARDS = {
 }
 SERVERS = 3  # Redis, Kafka and AWS's services
 WITHOUT_RUNTIME_CLIENT = 'import sys\n\nsys.modules["awslambdaric"] = None\n'
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Return a folder that sandboxes' users get to, unlike those that pytest makes."""
-    with TemporaryDirectory(prefix="esmd-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

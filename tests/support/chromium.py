@@ -201,12 +201,14 @@ class Chromium:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{self._port}") as client:
             async with client.put("/json/new?about:blank") as answer:
                 target = await answer.json()
-            async with client.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                page = Page(socket)
-                for domain in ("Runtime", "Log", "Page"):
-                    await page.command(f"{domain}.enable")
-                await page.show()
-                await page.command("Page.navigate", url=url)
-                yield page
-            async with client.get(f"/json/close/{target['id']}"):
-                pass
+            try:
+                async with client.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                    page = Page(socket)
+                    for domain in ("Runtime", "Log", "Page"):
+                        await page.command(f"{domain}.enable")
+                    await page.show()
+                    await page.command("Page.navigate", url=url)
+                    yield page
+            finally:
+                async with client.get(f"/json/close/{target['id']}"):
+                    pass

@@ -18,7 +18,7 @@ from model.errors import StoreUnavailableError
 from model.mapping_rules import parse_mapping
 from node import console_api
 from node.console_api import page_files
-from node.console_feed import Feed, TooManyFollowersError, work_of
+from node.console_feed import Feed, TooManyFollowersError, pause_s, work_of
 from pollers.counters import Meters
 from tests.support.console_rig import BusyFleet, Fleet
 from tests.support.console_rig import served as rig_served
@@ -341,3 +341,9 @@ def test_work_is_what_the_node_counted() -> None:
     work = work_of(meters)["orders"]
     assert (work.invoked, work.failed, work.throttles, sum(work.durations)) == (7, 2, 1, 1)
     assert work.durations_sum_s == 0.003
+
+
+@pytest.mark.parametrize(("took_s", "pause"), [(0.001, 1.0), (0.2, 1.8), (2.0, 5.0), (10.0, 5.0)])
+def test_slow_readings_are_made_less_often_but_not_seldom(took_s: float, pause: float) -> None:
+    """A store that was slow once must not keep the page without news until it believes the node gone."""
+    assert pause_s(took_s, every_s=1.0) == pytest.approx(pause)

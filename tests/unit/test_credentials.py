@@ -17,6 +17,7 @@ from botocore.credentials import Credentials
 from structlog.testing import capture_logs
 
 from config.settings import AuthSettings
+from invocation.frontend import Room
 from model.errors import RefusedError, UnavailableError
 from model.secret import SecretText
 from node.credentials import Access, BearerTokens, SignedRequests
@@ -109,6 +110,33 @@ async def test_an_old_signature_and_a_large_body_are_refused() -> None:
         assert (await ask_signed(client, INVOKE, b"{}"))[:2] == (403, "InvalidSignatureException")
     async with surface([SignedRequests({KEY: SECRET})]) as client:
         assert (await ask_signed(client, INVOKE, b"x" * 2000))[:2] == (413, "RequestTooLargeException")
+
+
+async def test_signed_bodies_are_read_as_far_as_there_is_room() -> None:
+    """Together, before anybody's secret has been seen; what was read makes room again."""
+    methods = [SignedRequests({KEY: SECRET}, room=Room(size=100))]
+    async with surface(methods) as client:
+        for _ in range(2):
+            assert (await ask_signed(client, INVOKE, b"x" * 60))[0] == 200
+        assert (await ask_signed(client, INVOKE, b"x" * 200))[:2] == (429, "TooManyRequestsException")
+        arrived = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b"x" * 59
+            await arrived.wait()
+            yield b"x"
+
+        url = str(client._base_url).rstrip("/") + INVOKE
+        request = AWSRequest("POST", url, data=b"x" * 60)
+        SigV4Auth(Credentials(KEY, SECRET), "lambda", "us-east-1").add_auth(request)
+        headers = {**dict(request.headers), "Content-Length": "60"}
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(client.post(INVOKE, headers=headers, data=slowly()))
+            while (await ask_signed(client, INVOKE, b"x" * 60))[0] == 200:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0)
+            arrived.set()
+        assert sending.result().status == 200
+        sending.result().release()
 
 
 async def test_who_shows_nothing_is_told_what_is_missing() -> None:

@@ -13,7 +13,8 @@ from node.demo.function import Report, Tally
 from node.demo.screen import Lines, opened
 from node.demo.snapshot import LastError, MappingView, Observer, Phase, Produced, ShardLine, Snapshot, settled
 from node.demo.summary import document, summary
-from node.demo.view import Scene, line, screen, sparkline
+from node.demo.view import Scene, line, screen
+from node.printing import sparkline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from config.settings import Settings
+from leasing.held import Reason
 from node.async_queue import AsyncCollector
 from node.function_side import FunctionSide
 from node.invoke_metrics import InvokeMeters
@@ -32,6 +33,12 @@ PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 GRAFANA = {"$__rate_interval": "1m", "$mapping": ".*"}
 SCRAPED: dict[str, set[str]] = {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
 """What prometheus_client tells of every process."""
+
+VALUES: dict[tuple[str, str], set[str]] = {
+    ("esm_lease_transitions_total", "reason"): set(Reason),
+    ("esm_api_functions", "state"): {"ready", "failed"},
+}
+"""What labels may be, where expressions ask for some."""
 
 SUFFIXES = {
     "counter": ("_total",),
@@ -95,6 +102,8 @@ def test_an_expression_asks_for_what_a_node_tells(text: str) -> None:
         assert selector.name in known, selector.name
         for matcher in selector.matchers.matchers:
             assert matcher.name in known[selector.name], (selector.name, matcher.name)
+            if (selector.name, matcher.name) in VALUES:
+                assert set(matcher.value.split("|")) <= VALUES[selector.name, matcher.name]
     grouped = {label.strip() for by in re.findall(r"\bby \(([^)]*)\)", text) for label in by.split(",")}
     labels = set().union(*(known[selector.name] for selector in chosen))
     assert grouped <= labels | {"instance"}

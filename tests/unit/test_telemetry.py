@@ -168,3 +168,13 @@ def test_openmetrics_is_answered_to_those_who_ask(bench: Bench) -> None:
     assert exposition.content_type.startswith("application/openmetrics-text")
     assert exposition.body.endswith(b"# EOF\n")
     assert bench.telemetry.exposition("").content_type.startswith("text/plain")
+
+
+def test_of_a_mapping_that_nobody_holds_every_node_says_so() -> None:
+    """Also a node that never worked on it: else nobody would, once those that did are gone."""
+    known = [MeterLabels("orders", "kafka")]
+    collector = NodeCollector(
+        Meters(), leasing=Leasing(), loop_lag=LoopLag(), labels=lambda _mapping: None, known=lambda: known
+    )
+    (held,) = [family for family in collector.collect() if family.name == "esm_leases_held"]
+    assert [(sample.labels["mapping"], sample.value) for sample in held.samples] == [("orders", 0)]
