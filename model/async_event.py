@@ -6,7 +6,7 @@ partition a *line* for every function that has events there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from model.ids import MappingId, ShardId, ShardKey
@@ -80,6 +80,24 @@ class Standing:
     result_age_s: float = 0.0  # the event's age when there was a result
     told: tuple[str, ...] = ()
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much of it are the function's answers: bytes."""
+        return sum(len(one.payload) for one in (self.last, self._response) if one is not None and one.payload)
+
+    def lean(self) -> Standing:
+        """Return it without what the function answered, for when there is no room to keep that."""
+        last, result = self.last, self.result
+        if last is not None:
+            last = replace(last, payload=None)
+        if result is not None and result.response is not None:
+            result = replace(result, response=replace(result.response, payload=None))
+        return replace(self, last=last, result=result)
+
+    @property
+    def _response(self) -> Response | None:
+        return None if self.result is None else self.result.response
+
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
@@ -105,6 +123,11 @@ class QueuedEvent:
     event: NewEvent
     age_s: float
     standing: Standing = Standing()
+
+    @property
+    def size(self) -> int:
+        """What it takes on the node that has it: bytes, about."""
+        return self.event.size + self.standing.kept_bytes
 
 
 @dataclass(frozen=True, slots=True)

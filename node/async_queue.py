@@ -15,7 +15,7 @@ from invocation.front_answers import error_answer
 from invocation.frontend import FrontEnd
 from invocation.invoke_request import read_head
 from invocation.invoking import NotInvoked
-from model.async_event import Condition
+from model.async_event import Condition, partition_of
 from model.errors import RefusedError, UnavailableError
 from node.telemetry import cumulative
 from pollers.async_counters import AsyncMeters
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from invocation.classify import Answer
     from leasing.held import HeldLease
     from model.async_event import NewEvent
+    from model.ids import ShardKey
     from node.parts import Parts
     from pollers.async_delivery import FunctionConfigs
     from pollers.destinations.aws_clients import AwsClients
@@ -47,23 +48,22 @@ class AsyncQueue:
         self._parts = parts
         meters = AsyncMeters()
         self.collector = AsyncCollector(meters)
-        self._acceptor = Acceptor(
-            store, received=meters.received, max_bytes=lambda: parts.settings.async_invoke.queue_mb * MB
-        )
+        self._acceptor = Acceptor(store, received=meters.received, max_bytes=self._max_bytes)
         self.front_end = FrontEnd(lambda: parts.settings, parts.target, self._acceptor)
         self._destinations = ResultDestinations(
             aws,
             self._function_arn,
             hand_on=self._hand_on,
             topic=lambda name, function: parts.result_topic(name, function, OneMessage()),
+            configuration=lambda: parts.settings,
         )
         self._delivery = AsyncDelivery(self._invoke, configs, self._destinations, meters)
         self._share = Share()
         self._random = Random()  # noqa: S311 - turns and jitter, no secret
-        self._pumps: set[AsyncPump] = set()
+        self._pumps: dict[ShardKey, AsyncPump] = {}
 
     async def run(self) -> None:
-        """Have pumps look for events whenever some came where none were. Until cancelled."""
+        """Have the pumps look for events in whose partitions some came where none were. Until cancelled."""
         try:
             await self._listen()
         finally:
@@ -71,14 +71,20 @@ class AsyncQueue:
 
     async def _listen(self) -> None:
         async with aclosing(self._store.events.wakes()) as wakes:  # type: ignore[type-var]  # an async generator; the Protocol does not say so
-            async for _ in wakes:
-                for pump in self._pumps:
-                    pump.look()
+            async for told in wakes:
+                for key, pump in self._pumps.items():
+                    if told is None or partition_of(key) in told:
+                        pump.look()
 
     def worker(self, lease: HeldLease) -> PartitionWorker:
         """Return what works on a partition."""
-        pump = AsyncPump(self._store.events, lease, self._delivery, self._share, random=self._random)
-        return PartitionWorker(pump, self._pumps)
+        pump = AsyncPump(
+            self._store.events, lease, self._delivery, self._share, random=self._random, max_bytes=self._max_bytes
+        )
+        return PartitionWorker(lease.key, pump, self._pumps)
+
+    def _max_bytes(self) -> int:
+        return self._parts.settings.async_invoke.queue_mb * MB
 
     async def _invoke(self, event: NewEvent) -> Answer:
         head = read_head(event.asked, None, {_TRACE: event.trace})
@@ -106,17 +112,19 @@ class AsyncQueue:
 class PartitionWorker:
     """Works on one partition. `pollers.fleet.Worker`."""
 
-    def __init__(self, pump: AsyncPump, pumps: set[AsyncPump]) -> None:
+    def __init__(self, key: ShardKey, pump: AsyncPump, pumps: dict[ShardKey, AsyncPump]) -> None:
+        self._key = key
         self._pump = pump
         self._pumps = pumps
 
     async def run(self) -> None:
         """Work until drained. Raises `LeaseLostError`."""
-        self._pumps.add(self._pump)
+        self._pumps[self._key] = self._pump
         try:
             await self._pump.run()
         finally:
-            self._pumps.discard(self._pump)
+            if self._pumps.get(self._key) is self._pump:
+                del self._pumps[self._key]
 
     def drain(self) -> None:
         """Take nothing more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -17,10 +18,10 @@ import structlog
 from model.errors import LeaseLostError, StoreUnavailableError
 from pollers.async_delivery import AttemptResult
 from pollers.async_lines import MOST_OF_A_LINE, Lines
-from statemgr.event_queue import EventKey
+from statemgr.event_queue import MAX_QUEUE_BYTES, EventKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from leasing.held import HeldLease
@@ -77,17 +78,25 @@ class AsyncPump:
     """Works under one lease from `run` until it is drained or cancelled."""
 
     def __init__(
-        self, queue: EventQueue, lease: HeldLease, delivery: Delivers, share: Share, *, random: Random
+        self,
+        queue: EventQueue,
+        lease: HeldLease,
+        delivery: Delivers,
+        share: Share,
+        *,
+        random: Random,
+        max_bytes: Callable[[], int] = lambda: MAX_QUEUE_BYTES,
     ) -> None:
         self._queue = queue
         self._lease = lease
         self._delivery = delivery
         self._share = share
         self._random = random
+        self._max_bytes = max_bytes  # of all that waits in the queue
         self._lines = Lines()
         self._look = asyncio.Event()
         self._draining = asyncio.Event()
-        self._to_settle: list[Settled] = []
+        self._to_settle: list[tuple[Settled, int]] = []  # and the bytes that it took here
         self._held_size = 0  # bytes of what is under way
         self._held: set[EventKey] = set()
         self._resume_at = -inf
@@ -138,7 +147,7 @@ class AsyncPump:
             taken = await self._take(events, size)
             for one in taken.events:
                 self._begin(one, tasks)
-                used, used_size = used + 1, used_size + one.event.size
+                used, used_size = used + 1, used_size + one.size
         finally:
             self._share.give_back(events - used, size - used_size)
         if not taken.events:
@@ -171,7 +180,7 @@ class AsyncPump:
     def _begin(self, taken: QueuedEvent, tasks: asyncio.TaskGroup) -> None:
         self._lines.began(taken.event.line, asyncio.get_running_loop().time())
         self._held.add(EventKey(taken.event.line, taken.id))
-        self._held_size += taken.event.size
+        self._held_size += taken.size
         self._quiet.clear()
         tasks.create_task(self._deliver(taken), name=f"event {taken.event.request_id}")
 
@@ -186,7 +195,7 @@ class AsyncPump:
                 self._lines.throttled(line, asyncio.get_running_loop().time())
             case None:
                 self._lines.unused(line)
-        self._to_settle.append(came.settled)
+        self._to_settle.append((came.settled, taken.size))
         self._settle.set()
 
     async def _settling(self) -> None:
@@ -194,17 +203,21 @@ class AsyncPump:
         while True:
             await self._settle.wait()
             self._settle.clear()
-            settled, self._to_settle = self._to_settle, []
-            self._obey(await self._patiently("settle", lambda: self._queue.settle(self._lease.lease, settled)))  # noqa: B023 - awaited in this turn
+            ended, self._to_settle = self._to_settle, []
+            settled = [one for one, _ in ended]
+            self._obey(await self._patiently("settle", partial(self._write, settled)))
             for one in settled:
                 self._held.discard(EventKey(one.line, one.id))
                 self._lines.ended(one.line)
-            size = sum(one.size for one in settled)
+            size = sum(size for _, size in ended)
             self._held_size -= size
-            self._share.give_back(len(settled), size)
+            self._share.give_back(len(ended), size)
             if not self._lines.running:
                 self._quiet.set()
             self._look.set()
+
+    async def _write(self, settled: Sequence[Settled]) -> bool:
+        return await self._queue.settle(self._lease.lease, settled, max_bytes=self._max_bytes())
 
     async def _pause(self, next_due_s: float | None) -> None:
         now = asyncio.get_running_loop().time()

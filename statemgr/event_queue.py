@@ -88,8 +88,12 @@ class EventQueue(Protocol):
         begin. Events that were taken are not due again until they are settled or another holder resumes.
         """
 
-    async def settle(self, lease: Lease, settled: Sequence[Settled]) -> bool:
-        """Have events that were taken done, or come again."""
+    async def settle(self, lease: Lease, settled: Sequence[Settled], *, max_bytes: int = MAX_QUEUE_BYTES) -> bool:
+        """Have events that were taken done, or come again.
+
+        When more than `max_bytes` would wait with it, or the store has room for the fleet's own needs only, a standing
+        is kept without the function's answers.
+        """
 
     async def resume(self, lease: Lease, held: Collection[EventKey] = ()) -> bool:
         """Make due what was taken and is not settled, but for what the holder knows that it has.
@@ -100,8 +104,8 @@ class EventQueue(Protocol):
     async def depth(self) -> QueueDepth:
         """Return how much waits, in all partitions."""
 
-    def wakes(self) -> AsyncIterator[None]:
-        """Yield when there may be something to take where there was nothing; coalesced, best effort.
+    def wakes(self) -> AsyncIterator[Collection[int] | None]:
+        """Yield the partitions in which there may be something to take where there was nothing; None: any of them.
 
-        Yields once as soon as it listens. Ends only by cancellation or `aclose()`.
+        Coalesced, best effort. Yields None as soon as it listens. Ends only by cancellation or `aclose()`.
         """

@@ -28,6 +28,10 @@ class _Entry:
     due_at: float  # inf: it is with the partition's holder
     standing: Standing = field(default_factory=Standing)
 
+    @property
+    def size(self) -> int:
+        return self.event.size + self.standing.kept_bytes
+
 
 class MemoryEventQueue:
     """A `statemgr.event_queue.EventQueue` in dictionaries.
@@ -48,7 +52,7 @@ class MemoryEventQueue:
         self._newest_token = newest_token
         self._ids = count(1)
         self._lines: dict[int, dict[str, dict[str, _Entry]]] = defaultdict(lambda: defaultdict(dict))
-        self._listeners: dict[asyncio.Event, None] = {}
+        self._listeners: dict[asyncio.Event, set[int]] = {}  # partitions to be told of
 
     async def append(self, event: NewEvent, partitions: Sequence[int], *, max_bytes: int = MAX_QUEUE_BYTES) -> int:
         """See `EventQueue.append`."""
@@ -61,7 +65,8 @@ class MemoryEventQueue:
         if key not in self._wanted:
             self._wanted[key] = WantedShard(key, ShardKind.SOURCE)
             self._changed()
-        for listener in self._listeners:
+        for listener, partitions_of_it in self._listeners.items():
+            partitions_of_it.add(chosen)
             listener.set()
         return chosen
 
@@ -85,11 +90,11 @@ class MemoryEventQueue:
                 found.append(QueuedEvent(name, entry.event, now - entry.accepted_at, entry.standing))
                 entry.due_at = inf
                 room -= 1
-                size += entry.event.size
+                size += entry.size
         later = [one.due_at for entries in partition.values() for one in entries.values() if now < one.due_at < inf]
         return Taken(found, min(later) - now if later else None)
 
-    async def settle(self, lease: Lease, settled: Sequence[Settled]) -> bool:
+    async def settle(self, lease: Lease, settled: Sequence[Settled], *, max_bytes: int = MAX_QUEUE_BYTES) -> bool:
         """See `EventQueue.settle`."""
         if self._stale(lease):
             return False
@@ -98,8 +103,10 @@ class MemoryEventQueue:
             if one.again_s is None:
                 entries.pop(one.id, None)
             elif one.id in entries:
-                entries[one.id].due_at = self._clock() + one.again_s
-                entries[one.id].standing = one.standing
+                entry = entries[one.id]
+                entry.due_at = self._clock() + one.again_s
+                room = max_bytes - (await self.depth()).size + entry.standing.kept_bytes
+                entry.standing = one.standing if one.standing.kept_bytes <= room else one.standing.lean()
         return True
 
     async def resume(self, lease: Lease, held: Collection[EventKey] = ()) -> bool:
@@ -116,18 +123,20 @@ class MemoryEventQueue:
         """See `EventQueue.depth`."""
         every = [one for lines in self._lines.values() for entries in lines.values() for one in entries.values()]
         oldest = max((self._clock() - one.accepted_at for one in every), default=None)
-        return QueueDepth(len(every), sum(one.event.size for one in every), oldest)
+        return QueueDepth(len(every), sum(one.size for one in every), oldest)
 
-    async def wakes(self) -> AsyncIterator[None]:
+    async def wakes(self) -> AsyncIterator[Collection[int] | None]:
         """See `EventQueue.wakes`."""
         heard = asyncio.Event()
-        heard.set()
-        self._listeners[heard] = None
+        partitions = self._listeners[heard] = set()
         try:
+            yield None
             while True:
                 await heard.wait()
                 heard.clear()
-                yield
+                told = frozenset(partitions)
+                partitions.clear()
+                yield told
         finally:
             del self._listeners[heard]
 

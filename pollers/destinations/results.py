@@ -51,7 +51,8 @@ class OneMessage:
 class ResultDestinations:
     """`pollers.async_delivery.Destinations`. `function_arn` names functions of the configuration.
 
-    `topic` returns a Kafka topic for results of a function; it is kept until `close`.
+    `topic` returns a Kafka topic for results of a function; it is kept until `close`, or until `configuration` returns
+    another object, by which the function's cluster may be another one.
     """
 
     def __init__(
@@ -61,11 +62,14 @@ class ResultDestinations:
         *,
         hand_on: HandOn,
         topic: Callable[[str, str], Topic],
+        configuration: Callable[[], object],
     ) -> None:
         self._clients = clients
         self._function_arn = function_arn
         self._hand_on = hand_on
         self._make_topic = topic
+        self._configuration = configuration
+        self._configured = configuration()
         self._topics: dict[tuple[str, str], Topic] = {}
 
     async def tell(self, destination: str, event: NewEvent, result: Result) -> None:
@@ -74,7 +78,8 @@ class ResultDestinations:
         if destination.startswith(KAFKA_SCHEME):
             whole, least = document(event, result, function_arn), document(event, result, function_arn, max_bytes=0)
             message = TopicMessage(event.request_id.encode(), whole, least)
-            await self._topic(destination, event.line).deliver(message)
+            topic = await self._topic(destination, event.line)
+            await topic.deliver(message)
             return
         match _service(destination):
             case "sqs":
@@ -114,7 +119,11 @@ class ResultDestinations:
         for topic in topics.values():
             await topic.close()
 
-    def _topic(self, destination: str, function: str) -> Topic:
+    async def _topic(self, destination: str, function: str) -> Topic:
+        now = self._configuration()
+        if now is not self._configured:
+            self._configured = now
+            await self.close()  # what is under way fails, and is sent again
         topic = self._topics.get((destination, function))
         if topic is None:
             topic = self._topics[destination, function] = self._make_topic(destination, function)

@@ -6,6 +6,7 @@ and what they have been through is beside them: all of it is changed in the scri
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from statemgr.event_queue import MAX_QUEUE_BYTES, PARTITIONS, QueueDepth, QueueF
 from statemgr.redis_store.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from model.async_event import Settled
     from model.lease import Lease
@@ -52,7 +53,7 @@ class RedisEventQueue:
         self,
         run: RunScript,
         keys: Keys,
-        listen: Callable[[], AsyncIterator[None]],
+        listen: Callable[[], AsyncGenerator[frozenset[bytes] | None, None]],
     ) -> None:
         self._run = run
         self._keys = keys
@@ -94,13 +95,12 @@ class RedisEventQueue:
         events = [_event(rows[at : at + _COLUMNS]) for at in range(0, len(rows), _COLUMNS)]
         return Taken(events, None if next_ms < 0 else next_ms / _MS)
 
-    async def settle(self, lease: Lease, settled: Sequence[Settled]) -> bool:
+    async def settle(self, lease: Lease, settled: Sequence[Settled], *, max_bytes: int = MAX_QUEUE_BYTES) -> bool:
         """See `EventQueue.settle`. Beyond 500 events it takes several calls."""
         for start in range(0, len(settled), _SETTLED_AT_ONCE):
-            args: list[Any] = []
+            args: list[Any] = [max_bytes]
             for one in settled[start : start + _SETTLED_AT_ONCE]:
-                again = "" if one.again_s is None else round(one.again_s * _MS)
-                args += (one.line, one.id, one.size, again, b"" if again == "" else _pack(one.standing))
+                args += (one.line, one.id, one.size, *_again(one))
             if not await self._on_behalf(_SETTLE, lease, args):
                 return False
         return True
@@ -115,14 +115,26 @@ class RedisEventQueue:
         events, size, oldest_ms = await self._run(_DEPTH, keys, [])
         return QueueDepth(events, size, None if oldest_ms < 0 else oldest_ms / _MS)
 
-    def wakes(self) -> AsyncIterator[None]:
+    async def wakes(self) -> AsyncIterator[Collection[int] | None]:
         """See `EventQueue.wakes`."""
-        return self._listen()
+        async with aclosing(self._listen()) as heard:
+            async for told in heard:
+                # An earlier version names no partition.
+                yield frozenset(map(int, told)) if told is not None and all(map(bytes.isdigit, told)) else None
 
     async def _on_behalf(self, script: Script, lease: Lease, args: Sequence[Any]) -> Any:
         partition = partition_of(lease.key)
         keys = [self._keys.progress(ASYNC_QUEUE), self._keys.async_queue, self._keys.async_lines(partition)]
         return await self._run(script, keys, [lease.key.shard, lease.token, partition, *args])
+
+
+def _again(settled: Settled) -> tuple[int | str, bytes, bytes]:
+    """Return, for the script, in how many ms it comes again, its standing, and that without answers if it has any."""
+    if settled.again_s is None:
+        return "", b"", b""
+    standing = settled.standing
+    lean = _pack(standing.lean()) if standing.kept_bytes else b""
+    return round(settled.again_s * _MS), _pack(standing), lean
 
 
 def _event(row: Sequence[Any]) -> QueuedEvent:

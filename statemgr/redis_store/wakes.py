@@ -22,8 +22,10 @@ _CHECK_S = 5.0  # silence after which the connection is asked whether it lives
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
-async def listen(clients: RedisClients, channel: bytes, *, timeout_s: float) -> AsyncGenerator[None, None]:
-    """Yield once after each subscribing, and once for whatever was published since the last yield."""
+async def listen(
+    clients: RedisClients, channel: bytes, *, timeout_s: float
+) -> AsyncGenerator[frozenset[bytes] | None, None]:
+    """Yield the messages published since the last yield, each once; None after each subscribing: any may have been."""
     pause_s = _FIRST_PAUSE_S
     while True:
         with contextlib.suppress(RedisError, OSError, TimeoutError):
@@ -34,18 +36,19 @@ async def listen(clients: RedisClients, channel: bytes, *, timeout_s: float) -> 
                         while (await pubsub.get_message(timeout=timeout_s) or {}).get("type") != "subscribe":
                             pass
                 pause_s = _FIRST_PAUSE_S
-                yield
+                yield None
                 while True:
-                    await _message(pubsub, timeout_s)
-                    while await _next(pubsub, 0, timeout_s) is not None:
-                        pass
-                    yield
+                    told = {await _message(pubsub, timeout_s)}
+                    while (message := await _next(pubsub, 0, timeout_s)) is not None:
+                        if message["type"] == "message":
+                            told.add(message["data"])
+                    yield frozenset(told)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the nodes' attempts
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-async def _message(pubsub: PubSub, timeout_s: float) -> None:
-    """Wait for a message. Raises when the connection is lost, or silent even when asked."""
+async def _message(pubsub: PubSub, timeout_s: float) -> bytes:
+    """Wait for a message and return its content. Raises when the connection is lost, or silent even when asked."""
     while True:
         message = await _next(pubsub, _CHECK_S, timeout_s)
         if message is None:
@@ -54,7 +57,8 @@ async def _message(pubsub: PubSub, timeout_s: float) -> None:
             if message is None:
                 raise TimeoutError("the subscription does not answer")
         if message["type"] == "message":
-            return
+            content: bytes = message["data"]
+            return content
 
 
 async def _next(pubsub: PubSub, wait_s: float, timeout_s: float) -> dict[str, Any] | None:

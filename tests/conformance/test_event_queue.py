@@ -24,7 +24,7 @@ from statemgr.event_queue import PARTITIONS, EventKey, QueueFullError
 from tests.support.fleet_values import ANN, LONG_S, older, take
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
     from statemgr.event_queue import EventQueue
     from statemgr.stores import Store
@@ -225,6 +225,41 @@ async def test_a_full_queue_takes_nothing_more(store: Store) -> None:
     await store.events.append(event(), HERE, max_bytes=10 + BESIDES_BYTES)
 
 
+ANSWER = Response(200, "$LATEST", "Unhandled", b'"' + b"x" * 998 + b'"')
+ANSWER_BYTES = 1000
+
+
+async def test_answers_are_kept_only_while_there_is_room(store: Store) -> None:
+    """Beyond the bytes that may wait, an event comes again without what the function answered; its attempts count."""
+    lease = await hold(store, await store.events.append(event(), HERE))
+    (one,) = await taken(store.events, lease)
+    tried = Standing(1, last=ANSWER)
+    roomy = one.event.size + 2 * tried.kept_bytes
+    assert await store.events.settle(lease, [again(one, 0, tried)], max_bytes=roomy)
+    (one,) = await taken(store.events, lease)
+    assert one.standing == tried
+    over = Standing(2, result=Result(Condition.RETRIES_EXHAUSTED, 0, 2, ANSWER, "id"), told=("arn:one",))
+    assert await store.events.settle(lease, [again(one, 0, over)], max_bytes=roomy)
+    (one,) = await taken(store.events, lease)
+    assert one.standing == over  # what is replaced makes room
+    assert await store.events.settle(lease, [again(one, 0, over)], max_bytes=one.event.size + tried.kept_bytes // 2)
+    (one,) = await taken(store.events, lease)
+    assert one.standing == over.lean() != over
+    assert await store.events.settle(lease, [done(one)])
+    assert (await store.events.depth()).size == 0
+
+
+async def test_answers_that_are_kept_count_among_the_bytes_taken(store: Store) -> None:
+    """What comes back with large answers comes in smaller portions."""
+    for _ in range(3):
+        await store.events.append(event(), (3, 3))
+    lease = await hold(store, 3)
+    every = await taken(store.events, lease)
+    assert await store.events.settle(lease, [again(one, 0, Standing(1, last=ANSWER)) for one in every])
+    assert len(await taken(store.events, lease, max_bytes=ANSWER_BYTES)) == 1
+    assert len(await taken(store.events, lease, max_bytes=3 * ANSWER_BYTES)) == 2
+
+
 async def test_the_depth_counts_what_waits_and_what_is_under_way(lab: StoreLab, store: Store) -> None:
     """Events, bytes and the age of the oldest one, over all partitions."""
     empty = await store.events.depth()
@@ -242,13 +277,13 @@ async def test_who_found_nothing_is_woken_by_the_next_event(store: Store) -> Non
     """An idle holder hears of an event without asking again."""
     await store.events.append(event(), (3, 3))
     lease = await hold(store, 3)
-    async with aclosing(cast("AsyncGenerator[None, None]", store.events.wakes())) as wakes:
-        await anext(wakes)
+    async with aclosing(cast("AsyncGenerator[Collection[int] | None, None]", store.events.wakes())) as wakes:
+        assert await anext(wakes) is None
         (one,) = await taken(store.events, lease)
         await store.events.settle(lease, [done(one)])
         assert await taken(store.events, lease) == []
         await store.events.append(event(), (3, 3))
-        await anext(wakes)
+        assert await anext(wakes) == {3}
 
 
 async def test_settling_twice_settles_once(store: Store) -> None:

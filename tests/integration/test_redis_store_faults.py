@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from model.async_event import NewEvent, Response, Settled, Standing, partition_key
 from model.errors import StoreUnavailableError
 from model.function_config import FunctionPart
 from model.lease import Member
@@ -152,6 +153,22 @@ async def test_a_full_server_is_unavailable(own_redis: EmbeddedRedis, store: Red
     configure(own_redis, "CONFIG", "SET", "maxmemory", "0")
     snapshot = await store.snapshot()
     assert (snapshot.version, len(snapshot.wanted)) == (version, 4)
+
+
+async def test_a_nearly_full_server_keeps_no_answers_of_functions(own_redis: EmbeddedRedis, store: RedisStore) -> None:
+    """Room that asynchronous invocations could do without is the fleet's; their attempts count all the same."""
+    await store.events.append(NewEvent("f", "f", "r", "t", b"{}"), (3, 3))
+    await store.join(Member(ANN), ttl_s=LONG_S)
+    lease = await take(store, ANN, partition_key(3))
+    found = await store.events.take(lease, limits={}, each=1, most=1, max_bytes=1)
+    assert found is not None
+    (one,) = found.events
+    standing = Standing(1, last=Response(200, "$LATEST", "Unhandled", b'"no"'))
+    configure(own_redis, "CONFIG", "SET", "maxmemory", "1mb")  # less than is in use
+    assert await store.events.settle(lease, [Settled("f", one.id, one.event.size, 0, standing)])
+    found = await store.events.take(lease, limits={}, each=1, most=1, max_bytes=1)
+    assert found is not None
+    assert [one.standing for one in found.events] == [standing.lean()]
 
 
 async def test_a_read_only_replica_is_unavailable(own_redis: EmbeddedRedis, store: RedisStore) -> None:

@@ -227,9 +227,9 @@ class Flaky:
         """Take, and maybe nobody hears of it."""
         return await self._answer("take", lambda: self._queue.take(lease, **terms))  # type: ignore[arg-type,return-value]
 
-    async def settle(self, lease: Lease, settled: Sequence[Settled]) -> bool:
+    async def settle(self, lease: Lease, settled: Sequence[Settled], *, max_bytes: int) -> bool:
         """Settle, and maybe nobody hears of it."""
-        return bool(await self._answer("settle", lambda: self._queue.settle(lease, settled)))
+        return bool(await self._answer("settle", lambda: self._queue.settle(lease, settled, max_bytes=max_bytes)))
 
     async def resume(self, lease: Lease, held: Sequence[EventKey] = ()) -> bool:
         """Resume, and maybe nobody hears of it."""

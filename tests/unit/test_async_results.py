@@ -28,7 +28,9 @@ class Services:
     calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     handed_on: list[tuple[str, bytes, str, str]] = field(default_factory=list)
     sent: list[tuple[str, str, TopicMessage]] = field(default_factory=list)
+    opened: int = 0
     closed: int = 0
+    configuration: object = None
 
     async def call(self, service: str, operation: str, what: str, *, region: str = "", **parameters: Any) -> Any:
         """Take a call of AWS."""
@@ -44,11 +46,18 @@ class Services:
 
     def topic(self, name: str, function: str) -> Topic:
         """Return a topic."""
+        self.opened += 1
         return Topic(self, name, function)
 
     def destinations(self) -> ResultDestinations:
         """Return what is tested."""
-        return ResultDestinations(self, lambda _name: ARN, hand_on=self.hand_on, topic=self.topic)  # type: ignore[arg-type]
+        return ResultDestinations(
+            self,  # type: ignore[arg-type]
+            lambda _name: ARN,
+            hand_on=self.hand_on,
+            topic=self.topic,
+            configuration=lambda: self.configuration,
+        )
 
 
 @dataclass
@@ -115,6 +124,19 @@ async def test_a_topic_of_kafka() -> None:
     await destinations.close()
     await destinations.close()
     assert services.closed == 1
+
+
+async def test_a_topic_is_opened_anew_with_another_configuration() -> None:
+    """By which it may be on another cluster; with the same one it stays open."""
+    services = Services()
+    destinations = services.destinations()
+    await destinations.tell("kafka://failed", EVENT, RESULT)
+    await destinations.tell("kafka://failed", EVENT, RESULT)
+    assert (services.opened, services.closed) == (1, 0)
+    services.configuration = object()
+    await destinations.tell("kafka://failed", EVENT, RESULT)
+    assert (services.opened, services.closed) == (2, 1)
+    assert len(services.sent) == 3
 
 
 async def test_dead_letters() -> None:

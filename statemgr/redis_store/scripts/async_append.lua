@@ -4,12 +4,7 @@
 local mapping, line, size = ARGV[3], ARGV[8], tonumber(ARGV[11])
 local held = redis.call('HMGET', KEYS[11], 'n/' .. ARGV[4], 'n/' .. ARGV[5], 'bytes')
 if tonumber(held[3] or 0) + size > tonumber(ARGV[12]) then return -1 end
--- The last tenth of the server's memory is for leases and checkpoints: without any, the fleet stands still.
-local told = redis.pcall('INFO', 'memory') -- a user may not be allowed to ask
-if type(told) == 'string' then
-  local used, most = string.match(told, '\nused_memory:(%d+)'), string.match(told, '\nmaxmemory:(%d+)')
-  if used and most and tonumber(most) > 0 and used / most > 0.9 then return -1 end
-end
+if crowded() then return -1 end
 local chosen = tonumber(held[2] or 0) < tonumber(held[1] or 0) and 2 or 1
 local number, shard, lines = ARGV[3 + chosen], ARGV[5 + chosen], KEYS[11 + chosen]
 local stream = line_keys(lines, line)
@@ -26,5 +21,5 @@ if redis.call('HEXISTS', WANTED, key) == 0 then
   redis.call('HSET', WANTED_OF, mapping, cmsgpack.pack(rows))
   snapshot_changed()
 end
-if redis.call('HDEL', KEYS[11], 'idle/' .. number) == 1 then redis.call('PUBLISH', ARGV[2], '') end
+if redis.call('HDEL', KEYS[11], 'idle/' .. number) == 1 then redis.call('PUBLISH', ARGV[2], number) end
 return tonumber(number)

@@ -19,6 +19,14 @@ local function stale(progress, shard, token)
   return tonumber(redis.call('HGET', progress, 't/' .. shard) or 0) > tonumber(token)
 end
 
+-- The last tenth of the server's memory is for leases and checkpoints: without any, the fleet stands still.
+local function crowded()
+  local told = redis.pcall('INFO', 'memory') -- a user may not be allowed to ask
+  if type(told) ~= 'string' then return false end
+  local used, most = string.match(told, '\nused_memory:(%d+)'), string.match(told, '\nmaxmemory:(%d+)')
+  return used and most and tonumber(most) > 0 and used / most > 0.9
+end
+
 -- When its memory is full, Redis refuses a script's first write if that needs memory, and no later one. Taking and settling
 -- must go on then: it is what makes room. So they begin with a write that needs none.
 local function write_though_full() redis.call('HDEL', KEYS[2], '') end

@@ -1,9 +1,16 @@
--- KEYS: progress, async, lines of the partition. ARGV: shard, token, partition, then per event: line, id, its size, ms until
--- it is due again or "" when it is done, standing. Reply: 1; 0 if stale.
+-- KEYS: progress, async, lines of the partition. ARGV: shard, token, partition, most bytes, then per event: line, id, its size,
+-- ms until it is due again or "" when it is done, standing, and "" or the same without what the function answered, for when
+-- there is no room. Reply: 1; 0 if stale.
 if stale(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
 write_though_full()
-local now, done, bytes = queue_ms(), 0, 0
-for i = 4, #ARGV, 5 do
+local now, done, bytes, room = queue_ms(), 0, 0, nil
+
+local function fits(more)
+  if not room then room = crowded() and 0 or ARGV[4] - (redis.call('HGET', KEYS[2], 'bytes') or 0) end
+  return bytes + more <= room
+end
+
+for i = 5, #ARGV, 6 do
   local line, id, again = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local stream, due, state = line_keys(KEYS[3], line)
   if again == '' then
@@ -16,8 +23,10 @@ for i = 4, #ARGV, 5 do
     if redis.call('XLEN', stream) == 0 then redis.call('SREM', KEYS[3], line) end
   elseif redis.call('ZSCORE', due, id) then
     redis.call('ZADD', due, now + again, id)
-    bytes = bytes + #ARGV[i + 4] - redis.call('HSTRLEN', state, id)
-    redis.call('HSET', state, id, ARGV[i + 4])
+    local standing, had = ARGV[i + 4], redis.call('HSTRLEN', state, id)
+    if ARGV[i + 5] ~= '' and not fits(#standing - had) then standing = ARGV[i + 5] end
+    bytes = bytes + #standing - had
+    redis.call('HSET', state, id, standing)
   end
 end
 if done > 0 then redis.call('HINCRBY', KEYS[2], 'n/' .. ARGV[3], -done) end

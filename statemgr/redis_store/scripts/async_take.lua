@@ -15,7 +15,7 @@ local function give(line, entry, standing)
   local accepted = tonumber(string.match(entry[1], '^(%d+)'))
   reply[at + 1], reply[at + 2], reply[at + 3] = line, entry[1], math.max(0, now - accepted)
   reply[at + 4], reply[at + 5], reply[at + 6] = fields[2], fields[4], standing
-  count, size = count + 1, size + #fields[4]
+  count, size = count + 1, size + #fields[4] + #standing
 end
 
 local function full() return count >= most or (size >= max_bytes and count > 0) end
