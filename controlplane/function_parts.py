@@ -7,9 +7,11 @@ reads them again; not at a restart, since nodes of one fleet may have different 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -18,13 +20,15 @@ from model.errors import ConflictError
 from model.function_definition import definition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from model.function_config import FunctionPart, FunctionTable, StoredPart
     from statemgr.function_view import FunctionView
     from statemgr.stores import FunctionConfigs
 
     Wishes = Mapping[str, Mapping[FunctionPart, bytes]]
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
@@ -106,14 +110,21 @@ async def put_decided(
 
     Raises what `decide` raises, `StoreUnavailableError`, or `ConflictError` when others keep changing functions.
     """
+
+    async def put(table: FunctionTable) -> StoredPart:
+        return await store.put_part(function, part, decide(table), seen=table.revision)
+
+    stored = await _on_present(store, put)
+    log_part_change(function, part, by=by)
+    return stored
+
+
+async def _on_present(store: FunctionConfigs, change: Callable[[FunctionTable], Awaitable[_T]]) -> _T:
+    """Return what a change of the present table comes to. It raises `ConflictError` when that is another by then."""
     for _ in range(_TRIES):
         table = await store.functions()
-        try:
-            stored = await store.put_part(function, part, decide(table), seen=table.revision)
-        except ConflictError:
-            continue
-        log_part_change(function, part, by=by)
-        return stored
+        with suppress(ConflictError):
+            return await change(table)
     raise ConflictError("The functions are being changed by others. Try again.")
 
 
@@ -136,10 +147,13 @@ class FunctionFiles:
     async def take_up(self, *, before: Wishes | None = None) -> None:
         """Put what the files say, where it is new; what they said `before` and say no more goes. Raises as apply."""
         for function in (before or {}).keys() - self._wishes().keys():
-            if definition_of(self._view.table, function) is None:  # else the API's, which the file had in its shadow
-                await self._store.forget_function(function)
+            await _on_present(self._store, partial(self._forget, function))
         await apply_parts(self._store, lambda table: plan_parts(table, self._wishes(), before))
         await self.read()
+
+    async def _forget(self, function: str, table: FunctionTable) -> None:
+        if definition_of(table, function) is None:  # else the API's, which the file had in its shadow
+            await self._store.forget_function(function, seen=table.revision)
 
     async def read(self) -> None:
         """Read what is in the store. Raises `StoreUnavailableError`."""

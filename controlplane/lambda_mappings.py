@@ -25,7 +25,7 @@ from controlplane.lambda_documents import (
 from controlplane.lambda_errors import ApiError, in_use, invalid, not_found, refused
 from controlplane.lambda_listing import Page, belongs, page_of
 from controlplane.mappings import deleting, log_change, next_state
-from controlplane.status import NOTHING_PROCESSED, assemble, nothing_live
+from controlplane.status import NOTHING_PROCESSED, assemble, load_mappings, nothing_live
 from model.errors import ConflictError, UnavailableError
 from model.ids import TRACKER, MappingId, NodeId, ShardKey
 from model.mapping import MappingRecord, MappingState, SqsSource
@@ -298,7 +298,7 @@ class LambdaMappings:
     async def _results(self, records: Sequence[MappingRecord]) -> dict[MappingId, str]:
         """Return the last processing results of mappings."""
         snapshot = await self._store.snapshot()
-        progress = {record.id: await self._store.load_mapping(record.id) for record in records}
+        progress = await load_mappings(self._store, records)
         now_s = self._now().timestamp()
         status = assemble(self._node(), snapshot, records, progress, self._live, now_s=now_s)
         return {MappingId(one.uuid): one.last_processing_result for one in status.mappings}

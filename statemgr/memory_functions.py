@@ -47,18 +47,22 @@ class MemoryFunctions:
         seen: int | None = None,
     ) -> StoredPart:
         """See `FunctionConfigs.put_part`."""
-        if seen is not None and seen != self._revision:
-            raise ConflictError(f"function {function}: the functions have changed")
+        self._check_seen(function, seen)
         parts = self._functions.setdefault(function, {})
         mark = parts.get(part, StoredPart(None)).applied if applied is None else applied
         parts[part] = StoredPart(document, mark, self._clock())
         self._revise()
         return parts[part]
 
-    async def forget_function(self, function: str) -> None:
+    async def forget_function(self, function: str, *, seen: int | None = None) -> None:
         """See `FunctionConfigs.forget_function`."""
+        self._check_seen(function, seen)
         if self._functions.pop(function, None) is not None:
             self._revise()
+
+    def _check_seen(self, function: str, seen: int | None) -> None:
+        if seen is not None and seen != self._revision:
+            raise ConflictError(f"function {function}: the functions have changed")
 
     def _table(self) -> FunctionTable:
         return FunctionTable(self._revision, {name: dict(parts) for name, parts in self._functions.items()})

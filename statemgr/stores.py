@@ -204,8 +204,11 @@ class FunctionConfigs(Protocol):
         table's revision is not `seen`: so what holds among functions, or within a part, can be checked before.
         """
 
-    async def forget_function(self, function: str) -> None:
-        """Remove all parts of a function. No error if there are none."""
+    async def forget_function(self, function: str, *, seen: int | None = None) -> None:
+        """Remove all parts of a function. No error if there are none.
+
+        Raises `ConflictError` when the table's revision is not `seen`.
+        """
 
 
 class CodeStore(Protocol):

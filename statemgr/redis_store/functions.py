@@ -52,16 +52,22 @@ class RedisFunctions:
         args = [function, part, *_optional(document), *_optional(applied), "" if seen is None else seen]
         stored = await self._run(_PUT_PART, args, self._more_keys())
         if stored is None:
-            raise ConflictError(f"function {function}: the functions have changed")
+            raise _changed(function)
         return _part(stored)
 
-    async def forget_function(self, function: str) -> None:
+    async def forget_function(self, function: str, *, seen: int | None = None) -> None:
         """See `FunctionConfigs.forget_function`."""
         fields = [f"{function}/{part}" for part in FunctionPart]
-        await self._run(_FORGET_FUNCTION, [function, *fields], self._more_keys())
+        args = [function, "" if seen is None else seen, *fields]
+        if await self._run(_FORGET_FUNCTION, args, self._more_keys()) is None:
+            raise _changed(function)
 
     def _more_keys(self) -> Sequence[bytes]:
         return [self._keys.functions, self._keys.reserved_concurrency]
+
+
+def _changed(function: str) -> ConflictError:
+    return ConflictError(f"function {function}: the functions have changed")
 
 
 def _optional(value: Any) -> tuple[str, Any]:

@@ -77,7 +77,11 @@ async def test_a_forgotten_function_leaves_nothing(store: Store) -> None:
     for part, document in ((CONCURRENCY, b"7"), (EVENT_INVOKE, EVENTS), (DEAD_LETTER, b'"arn:dead"')):
         await store.functions.put_part("billing", part, document)
     kept = await store.functions.put_part("thumbs", CONCURRENCY, b"1")
-    await store.functions.forget_function("billing")
+    seen = (await store.functions.functions()).revision
+    with pytest.raises(ConflictError):
+        await store.functions.forget_function("billing", seen=seen - 1)
+    assert (await store.functions.functions()).revision == seen
+    await store.functions.forget_function("billing", seen=seen)
     after = await store.functions.functions()
     assert after.functions == {"thumbs": {CONCURRENCY: kept}}
     await store.functions.forget_function("billing")

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from controlplane.function_parts import FunctionFiles, apply_parts
 from model.errors import ConflictError
 from model.function_config import FunctionConfig, FunctionPart
+from model.function_definition import FunctionDefinition
 from statemgr.function_view import FunctionView
 from statemgr.memory_store import MemoryStore
 
@@ -73,6 +74,7 @@ async def test_what_is_taken_out_of_the_files_goes_when_they_are_read_again() ->
     ann.said["billing"] = {}
     await ann.files.take_up(before={"billing": {CONCURRENCY: b"7"}, "thumbs": ann.said["thumbs"]})
     assert await reserved(store) == {"thumbs": 2}
+    await store.functions.put_part("thumbs", CONCURRENCY, b"3")  # ann has not heard of it
     await ann.reads(billing=7)
     table = await store.functions.functions()
     assert (table.reserved(), table.config("thumbs")) == ({"billing": 7}, FunctionConfig())
@@ -124,6 +126,17 @@ class Slow:
             return found
 
         return call
+
+
+async def test_a_function_that_the_api_makes_meanwhile_stays() -> None:
+    """Whether it goes with the file is decided on what the store has, not on what the node last read."""
+    store = MemoryStore()
+    ann = Node(store, thumbs=2)
+    await ann.files.take_up()
+    made = FunctionDefinition("python3.11", "app.handler", "", 0, "2026", "revision").encode()
+    await store.functions.put_part("thumbs", FunctionPart.DEFINITION, made)
+    await ann.reads()
+    assert (await store.functions.functions()).document("thumbs", FunctionPart.DEFINITION) == made
 
 
 async def test_a_store_that_others_keep_changing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from controlplane.status import last_processing_result, natural_key, nothing_live, read_status
 from model.async_event import NewEvent, partition_key
-from model.ids import TRACKER, ShardId
+from model.errors import StoreUnavailableError
+from model.ids import TRACKER, MappingId, ShardId, ShardKey
 from model.lease import Member, Role
 from model.placement import Capacity, Offer
-from model.progress import CircuitReport, CircuitState, Ledger, ParkedKey, ShardReport, ShardState
+from model.progress import CircuitReport, CircuitState, Ledger, ParkedKey, ShardProgress, ShardReport, ShardState
 from model.shard import BEGINNING, END
 from statemgr.memory_store import MemoryStore
 from tests.support.fleet_values import ANN, BOB, LONG_S, ORDERS, mapping_record, shard, source, take, track, update
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NOTHING_WAITS = {"events": 0, "bytes": 0, "oldest_age_s": None}
 READING = ShardReport(ShardState.READING, lag_records=5, lag_s=1.23456, last_result="OK", remark="polled: no fan-out")
@@ -321,3 +325,20 @@ async def test_a_child_whose_parent_is_being_read_is_pending_and_what_is_not_to_
     await store.set_wanted(ORDERS, [], tracker=tracker)
     (mapping,) = (await document(store))["mappings"]
     assert [(one["id"], one["state"]) for one in mapping["shards"]] == [("orders-1", "stopped")]
+
+
+async def test_a_store_that_goes_away_midway_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mappings are read side by side; that any of them cannot be read is told as what it is."""
+    store = MemoryStore()
+    for number in range(3):
+        await store.put_mapping(mapping_record(MappingId(f"m-{number}"), f"m-{number}"))
+    load_mapping = store.load_mapping
+
+    async def away(mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
+        if mapping == "m-1":
+            raise StoreUnavailableError("away")
+        return await load_mapping(mapping)
+
+    monkeypatch.setattr(store, "load_mapping", away)
+    with pytest.raises(StoreUnavailableError, match="away"):
+        await read_status(store, ANN)
