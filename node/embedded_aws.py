@@ -77,16 +77,8 @@ class EmbeddedAws:
         # Profiles and keys are for AWS; a broken one must not keep this server from starting.
         environment = {name: value for name, value in children.environment().items() if not name.startswith("AWS_")}
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # never import from the working directory
-                "-m",
-                "node.embedded_aws",
-                f"--parent={os.getpid()}",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a terminal's Ctrl-C is for the parent, which may still have to drain
-                env=environment | {"MOTO_ACCOUNT_ID": self._account_id},
+            self._process = await children.start(
+                "node.embedded_aws", env=environment | {"MOTO_ACCOUNT_ID": self._account_id}
             )
             async with asyncio.timeout(_START_S):
                 self._endpoint_url = await self._address(self._process)

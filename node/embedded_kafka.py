@@ -79,17 +79,7 @@ class EmbeddedKafka:
         if self._process is not None:
             raise RefusedError("the embedded Kafka broker was started twice")
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # never import from the working directory
-                "-m",
-                "node.embedded_kafka",
-                f"--parent={os.getpid()}",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a terminal's Ctrl-C is for the parent, which may still have to drain
-                env=children.environment(),
-            )
+            self._process = await children.start("node.embedded_kafka")
             self._bootstrap_servers = (await self._answer(0))["bootstrap_servers"]
             for name, partitions in self._topics.items():
                 await self.create_topic(name, partitions)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -35,18 +33,7 @@ class FunctionProcess:
 
     async def __aenter__(self) -> Self:
         """Start, and wait until the functions can be called. Raises `UnavailableError`."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # never import from the working directory
-            "-m",
-            "node.demo.function",
-            f"--parent={os.getpid()}",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which still has events to deliver
-            env=children.environment(),
-            limit=_LONGEST_LINE,
-        )
+        self._process = await children.start("node.demo.function", limit=_LONGEST_LINE)
         try:
             async with asyncio.timeout(_START_S):
                 await self._read()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
-import tempfile
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from tests.support.java import Artifact, classpath, java_command
-from tests.support.server_process import ServerProcess
-from tests.support.servers import free_ports, responds
+from tests.support.server_process import LocalServer
+from tests.support.servers import responds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.server_process import ServerProcess
 
 VERSION = "1.7.1"
 ACCOUNT_ID = "000000000000"
@@ -35,59 +36,18 @@ _LOGGING = """\
 """
 
 
-class ElasticMQ:
-    """One server, as a context manager. `kill` and `start` lose the queues but keep the address."""
+class ElasticMQ(LocalServer):
+    """One server: its `endpoint_url` is that of SQS."""
 
     def __init__(self, *, heap_mb: int = 256) -> None:
+        super().__init__("elasticmq")
         self._heap_mb = heap_mb
-        self._home: Path | None = None
-        self._process: ServerProcess | None = None
-        self._port = 0
 
-    @property
-    def endpoint_url(self) -> str:
-        """What clients take as `endpoint_url` of SQS."""
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def pid(self) -> int:
-        """The running server's process."""
-        assert self._process is not None, "not started"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start the server and wait until it serves. Raises `ServerUnavailableError`, `ServerFailedError`."""
+    def _run(self, process: ServerProcess, home: Path) -> None:
         jars = classpath(f"elasticmq-{VERSION}", _ARTIFACTS)
-        if self._home is None or self._process is None:
-            self._home = Path(tempfile.mkdtemp(prefix="esmd-elasticmq-"))
-            self._process = ServerProcess("ElasticMQ", self._home)
-            [self._port] = free_ports(1)
-            configuration = _CONFIGURATION.format(port=self._port, region=REGION, account_id=ACCOUNT_ID)
-            (self._home / "elasticmq.conf").write_text(configuration)
-            (self._home / "logback.xml").write_text(_LOGGING)
-        files = [f"-Dconfig.file={self._home}/elasticmq.conf", f"-Dlogback.configurationFile={self._home}/logback.xml"]
+        configuration = _CONFIGURATION.format(port=self.port, region=REGION, account_id=ACCOUNT_ID)
+        (home / "elasticmq.conf").write_text(configuration)
+        (home / "logback.xml").write_text(_LOGGING)
+        files = [f"-Dconfig.file={home}/elasticmq.conf", f"-Dlogback.configurationFile={home}/logback.xml"]
         command = [*java_command(_JAVA, self._heap_mb, jars, *files), "org.elasticmq.server.Main"]
-        self._process.start(command, serves=lambda: responds(self._port, "/health"))
-
-    def kill(self) -> None:
-        """End the server at once, keeping its address for `start`."""
-        if self._process is not None:
-            self._process.end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """End the server and remove its files."""
-        self.kill()
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
-        self._home = self._process = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        process.start(command, serves=lambda: responds(self.port, "/health"))

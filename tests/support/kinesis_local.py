@@ -7,14 +7,15 @@ otherwise by a preloaded script (it has no option for that), and keeps its strea
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import tempfile
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
-from tests.support.server_process import ServerProcess
-from tests.support.servers import cached, fetch, free_ports, program, responds
+from tests.support.server_process import LocalServer
+from tests.support.servers import cached, fetch, program, responds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.server_process import ServerProcess
 
 VERSION = "0.6.2"
 REGION = "us-east-1"
@@ -43,34 +44,16 @@ def _package() -> Path:
     return cached(f"kinesis-local-{VERSION}", name, install) / "node_modules" / "kinesis-local"
 
 
-class KinesisLocal:
-    """One server, as a context manager. `kill` and `start` lose the streams but keep the address."""
+class KinesisLocal(LocalServer):
+    """One server: its `endpoint_url` is that of Kinesis."""
 
     def __init__(self, *, shard_limit: int = 2000) -> None:
+        super().__init__("kinesis-local", ports=2)
         self._shard_limit = shard_limit
-        self._home: Path | None = None
-        self._process: ServerProcess | None = None
-        self._ports: list[int] = []
 
-    @property
-    def endpoint_url(self) -> str:
-        """What clients take as `endpoint_url` of Kinesis."""
-        return f"http://127.0.0.1:{self._ports[0]}"
-
-    @property
-    def pid(self) -> int:
-        """The running server's process."""
-        assert self._process is not None, "not started"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start the server and wait until it serves. Raises `ServerUnavailableError`, `ServerFailedError`."""
+    def _run(self, process: ServerProcess, home: Path) -> None:
         node, package = program("node", _INSTALL), _package()
-        if self._home is None or self._process is None:
-            self._home = Path(tempfile.mkdtemp(prefix="esmd-kinesis-"))
-            self._process = ServerProcess("kinesis-local", self._home)
-            self._ports = free_ports(2)
-            (self._home / "loopback.js").write_text(_LOOPBACK_ONLY)
+        (home / "loopback.js").write_text(_LOOPBACK_ONLY)
         plain, tls = self._ports
         variables = {
             "KINESIS_MOCK_PLAIN_PORT": str(plain),
@@ -79,32 +62,9 @@ class KinesisLocal:
             "AWS_REGION": REGION,
             "LOG_LEVEL": "ERROR",
         }
-        self._process.start(
-            [node, "--require", str(self._home / "loopback.js"), "main.js"],
+        process.start(
+            [node, "--require", str(home / "loopback.js"), "main.js"],
             serves=lambda: responds(plain, "/healthcheck"),
             env={**os.environ, **variables},
             cwd=package,
         )
-
-    def kill(self) -> None:
-        """End the server at once, keeping its address for `start`."""
-        if self._process is not None:
-            self._process.end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """End the server and remove its files."""
-        self.kill()
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
-        self._home = self._process = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

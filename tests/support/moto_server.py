@@ -8,77 +8,36 @@ those are judged on better servers (`elasticmq`, `kinesis_local`).
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from node.embedded_aws import load
-from tests.support.server_process import ServerProcess
-from tests.support.servers import free_ports, responds
+from tests.support.server_process import LocalServer
+from tests.support.servers import responds
+
+if TYPE_CHECKING:
+    from tests.support.server_process import ServerProcess
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"
 _ROOT = Path(__file__).parents[2]
 
 
-class MotoServer:
-    """One server, as a context manager. `kill` and `start` lose everything but the address."""
+class MotoServer(LocalServer):
+    """One server: its `endpoint_url` is that of every service."""
 
     def __init__(self) -> None:
-        self._home: Path | None = None
-        self._process: ServerProcess | None = None
-        self._port = 0
+        super().__init__("moto")
 
-    @property
-    def endpoint_url(self) -> str:
-        """What clients take as `endpoint_url` of any service."""
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def pid(self) -> int:
-        """The running server's process."""
-        assert self._process is not None, "not started"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start the server and wait until it serves. Raises `ServerFailedError`."""
-        if self._home is None or self._process is None:
-            self._home = Path(tempfile.mkdtemp(prefix="esmd-moto-"))
-            self._process = ServerProcess("moto", self._home)
-            [self._port] = free_ports(1)
-        self._process.start(
-            [sys.executable, "-m", "tests.support.moto_server", str(self._port)],
-            serves=lambda: responds(self._port, "/moto-api/data.json"),
+    def _run(self, process: ServerProcess, home: Path) -> None:
+        process.start(
+            [sys.executable, "-m", "tests.support.moto_server", str(self.port)],
+            serves=lambda: responds(self.port, "/moto-api/data.json"),
             env={**os.environ, "MOTO_ACCOUNT_ID": ACCOUNT_ID},
             cwd=_ROOT,
         )
-
-    def kill(self) -> None:
-        """End the server at once, keeping its address for `start`."""
-        if self._process is not None:
-            self._process.end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """End the server and remove its files."""
-        self.kill()
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
-        self._home = self._process = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def main() -> None:
