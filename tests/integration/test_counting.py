@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LIMIT = 7
 TTL_S = 2.0
+LATE_S = 5 * TTL_S  # later than this even on a busy machine it is not the TTL that gives slots back
 NODES = 4
 
 
@@ -129,7 +130,7 @@ async def test_the_fleet_runs_a_function_as_often_as_it_may_and_no_more(redis_ur
 
             began_at = time.monotonic()
             await eventually(everything, "one node has all")
-            assert time.monotonic() - began_at < TTL_S + 2
+            assert time.monotonic() - began_at < LATE_S
             alone.hold.set()
         assert alone.most == LIMIT
 
@@ -150,7 +151,7 @@ async def test_the_slots_of_a_dead_node_come_back(redis_url: str) -> None:
             nodes[0].task.cancel()
             died_at = time.monotonic()
             await eventually(lambda: everything(nodes[1], other), "the second has all")
-            assert TTL_S - 1 < time.monotonic() - died_at < TTL_S + 2
+            assert TTL_S - 1 < time.monotonic() - died_at < LATE_S
             lost.hold.set()
             other.hold.set()
         assert other.most == LIMIT
