@@ -18,6 +18,7 @@ from invocation.front_answers import REQUEST_ID, error_answer, local_answer, rem
 from invocation.invoke_request import not_found
 from invocation.invoking import NotInvoked, Request, out_of_service, throttled
 from invocation.local_target import LocalTarget
+from invocation.trace_context import without_span
 from model.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -138,15 +139,17 @@ class FrontEnd:
         """Have a function invoked later. Raises nothing but CancelledError."""
         if self._acceptor is None:
             return error_answer(out_of_service("asynchronous invocations are not kept here"))
-        refused = await self._acceptor.accept(
-            function.name, head.function, event, request_id=request_id, trace=head.trace
-        )
+        # Of a trace that begins here nobody has a span yet: each attempt will be one.
+        trace = without_span(head.trace) if head.begun else head.trace
+        refused = await self._acceptor.accept(function.name, head.function, event, request_id=request_id, trace=trace)
         return _ACCEPTED if refused is None else error_answer(refused)
 
 
 def _headers(kind: TargetKind, head: InvokeHead, request_id: str) -> dict[str, str]:
     """Return what a function elsewhere is told besides its event."""
     headers = {"X-Amzn-Trace-Id": head.trace}
+    if head.caller is not None:
+        headers["traceparent"] = head.caller.traceparent
     if head.context is not None:
         headers["X-Amz-Client-Context"] = head.context
     if kind is not TargetKind.LAMBDA:

@@ -12,6 +12,8 @@ from random import getrandbits
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from invocation.trace_context import xray_header
+
 if TYPE_CHECKING:
     from model.invocation import Invocation
 
@@ -43,12 +45,6 @@ def trace_id(batch_id: str) -> str:
 def traceparent(batch_id: str) -> str:
     """Return a W3C trace context: one trace per batch, one span per attempt, marked as sampled."""
     return f"00-{trace_id(batch_id)}-{getrandbits(64) or 1:016x}-01"
-
-
-def xray_header(traceparent: str) -> str:
-    """Return a W3C trace context in the form that functions know from AWS."""
-    _, trace, span, flags = traceparent.split("-")
-    return f"Root=1-{trace[:8]}-{trace[8:]};Parent={span};Sampled={int(flags, 16) & 1}"
 
 
 def invocation_headers(invocation: Invocation, *, xray: bool = False) -> dict[str, str]:

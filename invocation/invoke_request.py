@@ -8,15 +8,14 @@ from __future__ import annotations
 import binascii
 import json
 import re
-import time
 from base64 import b64decode
 from dataclasses import dataclass
-from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from invocation.invoking import NotInvoked
+from invocation.trace_context import TraceContext, new_trace, read_traceparent, read_xray
 from model.async_event import MAX_EVENT_BYTES as MAX_ASYNC_BYTES
 from model.rules.parameters import FUNCTION
 
@@ -55,6 +54,8 @@ class InvokeHead:
     context: str | None  # base64, as it came
     context_json: str | None  # one line of ASCII
     trace: str  # an X-Ray trace header
+    caller: TraceContext | None = None  # the caller's span, if that is what `trace` names
+    begun: bool = False  # `trace` begins here
 
 
 def read_head(name: str, qualifier: str | None, headers: Mapping[str, str]) -> InvokeHead | NotInvoked:
@@ -71,7 +72,7 @@ def read_head(name: str, qualifier: str | None, headers: Mapping[str, str]) -> I
     if context is not None and context_json is None:
         why = "Client context must be a valid Base64-encoded JSON object."
         return NotInvoked(400, "InvalidRequestContentException", why)
-    trace = headers.get("X-Amzn-Trace-Id", "")
+    trace, caller, begun = _trace(headers)
     return InvokeHead(
         f"{name}:{qualifier}" if qualifier and not own else name,
         qualified=bool(qualifier or own),
@@ -80,8 +81,19 @@ def read_head(name: str, qualifier: str | None, headers: Mapping[str, str]) -> I
         tail=log_type == "Tail",
         context=context,
         context_json=context_json,
-        trace=trace if _TRACE.fullmatch(trace) else new_trace(),
+        trace=trace,
+        caller=caller,
+        begun=begun,
     )
+
+
+def _trace(headers: Mapping[str, str]) -> tuple[str, TraceContext | None, bool]:
+    """Return the X-Ray header, the span it names, and whether its trace begins here. AWS's header goes before W3C's."""
+    given = headers.get("X-Amzn-Trace-Id", "")
+    if _TRACE.fullmatch(given):
+        return given, read_xray(given), False
+    caller = read_traceparent(headers.get("traceparent", ""))
+    return (new_trace(), None, True) if caller is None else (caller.xray, caller, False)
 
 
 def _problem(name: str, qualifier: str | None, invocation_type: str, log_type: str) -> NotInvoked | None:
@@ -125,11 +137,6 @@ def too_large(most: int = MAX_EVENT_BYTES) -> NotInvoked:
 def not_found(arn: str) -> NotInvoked:
     """Return the answer for a function that is not there, by its qualified ARN."""
     return NotInvoked(404, "ResourceNotFoundException", f"Function not found: {arn}")
-
-
-def new_trace() -> str:
-    """Return the header of a trace that begins here, and is not sampled."""
-    return f"Root=1-{int(time.time()):08x}-{getrandbits(96):024x};Parent={getrandbits(64):016x};Sampled=0"
 
 
 def _qualifier_of(name: str) -> str | None:

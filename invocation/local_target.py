@@ -9,8 +9,9 @@ import msgspec
 
 from invocation.classify import TargetKind, classify
 from invocation.front_answers import local_answer
-from invocation.headers import invocation_headers, xray_header
+from invocation.headers import invocation_headers
 from invocation.invoking import Request
+from invocation.trace_context import xray_header
 
 if TYPE_CHECKING:
     from invocation.invoking import InvocationResult, NotInvoked

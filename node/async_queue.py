@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from invocation.front_answers import error_answer
 from invocation.frontend import FrontEnd
 from invocation.invoke_request import read_head
 from invocation.invoking import NotInvoked
+from invocation.trace_context import with_span
 from model.async_event import Condition, partition_of
 from model.errors import RefusedError, UnavailableError
 from node.telemetry import cumulative
@@ -22,6 +24,7 @@ from pollers.async_counters import AsyncMeters
 from pollers.async_delivery import AsyncDelivery, AttemptResult
 from pollers.async_pump import AsyncPump, Share
 from pollers.destinations.results import OneMessage, ResultDestinations
+from pollers.tracing import NO_TRACING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from node.parts import Parts
     from pollers.async_delivery import FunctionConfigs
     from pollers.destinations.aws_clients import AwsClients
+    from pollers.tracing import EventTracing
 
 _TRACE = "X-Amzn-Trace-Id"
 
@@ -43,7 +47,14 @@ _TRACE = "X-Amzn-Trace-Id"
 class AsyncQueue:
     """The node's front end, and its partitions. `run` while there are any; `worker` works under one lease."""
 
-    def __init__(self, store: HasEvents, parts: Parts, configs: FunctionConfigs, aws: AwsClients) -> None:
+    def __init__(
+        self,
+        store: HasEvents,
+        parts: Parts,
+        configs: FunctionConfigs,
+        aws: AwsClients,
+        tracing: EventTracing = NO_TRACING,
+    ) -> None:
         self._store = store
         self._parts = parts
         meters = AsyncMeters()
@@ -57,7 +68,7 @@ class AsyncQueue:
             topic=lambda name, function: parts.result_topic(name, function, OneMessage()),
             configuration=lambda: parts.settings,
         )
-        self._delivery = AsyncDelivery(self._invoke, configs, self._destinations, meters)
+        self._delivery = AsyncDelivery(self._invoke, configs, self._destinations, meters, tracing=tracing)
         self._share = Share()
         self._random = Random()  # noqa: S311 - turns and jitter, no secret
         self._pumps: dict[ShardKey, AsyncPump] = {}
@@ -93,6 +104,7 @@ class AsyncQueue:
         function = self.front_end.find(head)
         if isinstance(function, NotInvoked):
             return error_answer(function)
+        head = replace(head, trace=with_span(head.trace))
         return await self.front_end.invoke(function, head, event.payload, event.request_id)
 
     def _function_arn(self, function_name: str) -> str:

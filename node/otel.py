@@ -1,4 +1,4 @@
-"""The adapter of OpenTelemetry: a span for each attempt at a batch, sent from a thread of its own.
+"""The adapter of OpenTelemetry: a span for each attempt at a batch, or an asynchronous event, sent by a thread.
 
 Nothing here holds up a delivery: what is full drops spans, what fails is told once and counted. Only this module
 imports OpenTelemetry, and only `node.tracing` imports this module. The process-wide tracer provider is left alone, so
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import threading
 from importlib.metadata import entry_points, version
 from random import getrandbits
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 import structlog
@@ -25,22 +26,34 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from invocation.headers import trace_id
-from node.trace_attributes import attempt_attributes, ending, mapping_attributes, span_name
+from invocation.trace_context import read_xray, xray_header
+from node.trace_attributes import (
+    attempt_attributes,
+    ending,
+    event_attributes,
+    event_ending,
+    mapping_attributes,
+    span_name,
+)
 from node.tracing import TracesUnavailableError
 from pollers.trace_contexts import record_contexts
-from pollers.tracing import UntracedAttempt
+from pollers.tracing import UntracedAttempt, UntracedEventAttempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Span
 
+    from invocation.classify import Answer
+    from invocation.trace_context import TraceContext
+    from model.async_event import NewEvent
     from model.invocation import Invocation
     from model.mapping import EventSourceMapping
     from model.outcome import Outcome
+    from node.trace_attributes import Attributes, Ending
     from node.tracing import SpanCounts
-    from pollers.tracing import Attempt
+    from pollers.tracing import Attempt, EventAttempt
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -163,7 +176,25 @@ class Spans:
 
     def traces(self, mapping: EventSourceMapping) -> MappingSpans:
         """Return what traces a mapping."""
-        return MappingSpans(mapping, self._tracer, self._ids, self._counts, self._trouble)
+        return MappingSpans(mapping, self._begin, self._trouble)
+
+    @property
+    def events(self) -> EventSpans:
+        """What traces asynchronous invocations."""
+        return EventSpans(self._begin, self._trouble)
+
+    def _begin(
+        self, name: str, trace: str, attributes: Attributes, links: Callable[[], Iterable[TraceContext]]
+    ) -> Span:
+        """Begin a span in a trace of 32 hexadecimal digits. Links are looked for only if it is recorded."""
+        self._ids.next_trace = int(trace, 16)
+        span = self._tracer.start_span(name, _ROOT, SpanKind.CONSUMER, attributes)
+        if span.is_recording():
+            self._counts.made += 1
+            for theirs in links():
+                flags = TraceFlags(TraceFlags.SAMPLED if theirs.sampled else TraceFlags.DEFAULT)
+                span.add_link(SpanContext(theirs.trace_id, theirs.span_id, is_remote=True, trace_flags=flags))
+        return span
 
     def _trouble(self, exc: Exception) -> None:
         if not self._failed:
@@ -190,23 +221,23 @@ class Spans:
             self._words.end()
 
 
+class Begin(Protocol):
+    """Begins a span."""
+
+    def __call__(
+        self, name: str, trace: str, attributes: Attributes, links: Callable[[], Iterable[TraceContext]], /
+    ) -> Span:
+        """Return it."""
+
+
 class MappingSpans:
     """Traces the attempts of one mapping."""
 
-    def __init__(
-        self,
-        mapping: EventSourceMapping,
-        tracer: Tracer,
-        ids: BatchIds,
-        counts: SpanCounts,
-        trouble: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, mapping: EventSourceMapping, begin: Begin, trouble: Callable[[Exception], None]) -> None:
         self._source = mapping.source
         self._name = span_name(mapping)
         self._attributes = mapping_attributes(mapping)
-        self._tracer = tracer
-        self._ids = ids
-        self._counts = counts
+        self._begin = begin
         self._trouble = trouble
 
     def attempt(self, invocation: Invocation, records: int) -> Attempt:
@@ -218,17 +249,50 @@ class MappingSpans:
             return UntracedAttempt(invocation)
 
     def _begun(self, invocation: Invocation, records: int) -> SpanAttempt:
-        self._ids.next_trace = int(trace_id(invocation.batch_id), 16)
         attributes = self._attributes | attempt_attributes(self._source, invocation, records)
-        span = self._tracer.start_span(self._name, _ROOT, SpanKind.CONSUMER, attributes)
-        if span.is_recording():
-            self._counts.made += 1
-            for theirs in record_contexts(self._source.kind, invocation.event):
-                flags = TraceFlags(TraceFlags.SAMPLED if theirs.sampled else TraceFlags.DEFAULT)
-                span.add_link(SpanContext(theirs.trace_id, theirs.span_id, is_remote=True, trace_flags=flags))
-        own = span.get_span_context()
-        traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
-        return SpanAttempt(span, msgspec.structs.replace(invocation, traceparent=traceparent), self._trouble)
+        span = self._begin(
+            self._name,
+            trace_id(invocation.batch_id),
+            attributes,
+            lambda: record_contexts(self._source.kind, invocation.event),
+        )
+        return SpanAttempt(span, msgspec.structs.replace(invocation, traceparent=_traceparent(span)), self._trouble)
+
+
+class EventSpans:
+    """Traces the attempts at events of asynchronous invocations. All attempts at an event belong to one trace."""
+
+    def __init__(self, begin: Begin, trouble: Callable[[Exception], None]) -> None:
+        self._begin = begin
+        self._trouble = trouble
+
+    def event_attempt(self, event: NewEvent, number: int) -> EventAttempt:
+        """Begin a span; where that fails, go on without one."""
+        try:
+            caller = read_xray(event.trace)
+            span = self._begin(
+                f"process {event.line}",
+                trace_id(event.request_id),
+                event_attributes(event, number),
+                lambda: () if caller is None else (caller,),
+            )
+            own = xray_header(_traceparent(span))
+            return SpanEventAttempt(span, dataclasses.replace(event, trace=own), self._trouble)
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._trouble(exc)
+            return UntracedEventAttempt(event)
+
+
+def _traceparent(span: Span) -> str:
+    own = span.get_span_context()
+    return f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+
+
+def _end(span: Span, found: Ending) -> None:
+    span.set_attributes(found.attributes)
+    if found.error is not None:
+        span.set_status(Status(StatusCode.ERROR, found.error))
+    span.end()
 
 
 class SpanAttempt:
@@ -246,10 +310,26 @@ class SpanAttempt:
     def __exit__(self, *_: object) -> None:
         """End the span. An exception on its way is not the span's affair: it tells of an attempt without outcome."""
         try:
-            attributes, error = ending(self.outcome)
-            self._span.set_attributes(attributes)
-            if error is not None:
-                self._span.set_status(Status(StatusCode.ERROR, error))
-            self._span.end()
+            _end(self._span, ending(self.outcome))
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._trouble(exc)
+
+
+class SpanEventAttempt:
+    """An attempt at an event of an asynchronous invocation, with its span."""
+
+    def __init__(self, span: Span, event: NewEvent, trouble: Callable[[Exception], None]) -> None:
+        self._span = span
+        self._trouble = trouble
+        self.event = event
+        self.answer: Answer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the span, as above."""
+        try:
+            _end(self._span, event_ending(self.answer))
         except Exception as exc:  # noqa: BLE001 - as above
             self._trouble(exc)

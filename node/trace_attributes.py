@@ -1,4 +1,4 @@
-"""What a span says of a mapping, of an attempt at a batch, and of what came of it. Pure.
+"""What a span says of a mapping, of an attempt at a batch or an asynchronous event, and of what came of it. Pure.
 
 Names are those of OpenTelemetry's semantic conventions for messaging and FaaS; what they have no name for stands under
 `esmd.`.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
+from invocation.classify import TargetKind, classify
 from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 
 if TYPE_CHECKING:
+    from invocation.classify import Answer
+    from model.async_event import NewEvent
     from model.invocation import Invocation
     from model.mapping import EventSource, EventSourceMapping
 
@@ -70,6 +73,21 @@ def attempt_attributes(source: EventSource, invocation: Invocation, records: int
     if not isinstance(source, ScheduleSource):
         found["messaging.batch.message_count"] = records
     return found
+
+
+def event_attributes(event: NewEvent, number: int) -> Attributes:
+    """Return what is known when an attempt at the event of an asynchronous invocation begins."""
+    return {
+        **_function(event.line),
+        "faas.trigger": "other",
+        "faas.invocation_id": event.request_id,
+        "esmd.attempt": number,
+    }
+
+
+def event_ending(answer: Answer | None) -> Ending:
+    """Return what the front end's answer adds: that of the Invoke API, whatever kind of function it is of."""
+    return ending(None if answer is None else classify(TargetKind.LAMBDA, answer))
 
 
 def ending(outcome: Outcome | None) -> Ending:

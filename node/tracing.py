@@ -15,14 +15,14 @@ import structlog
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from pollers.tracing import no_traces
+from pollers.tracing import NO_TRACING, no_traces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
-    from pollers.tracing import Traces
+    from pollers.tracing import EventTracing, Traces
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -42,7 +42,11 @@ class Sending(Protocol):
 
     @property
     def traces(self) -> Traces:
-        """What makes them."""
+        """What makes them, of mappings."""
+
+    @property
+    def events(self) -> EventTracing:
+        """What makes them, of asynchronous invocations."""
 
     async def finish(self, limit_s: float) -> None:
         """Send what is still here, within so long, and end. Raises nothing but CancelledError."""
@@ -59,9 +63,10 @@ class SpanCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NodeTraces(Collector):
-    """What traces mappings, and the metric that counts spans."""
+    """What traces mappings and asynchronous invocations, and the metric that counts spans."""
 
     of: Traces = no_traces
+    events: EventTracing = NO_TRACING
     counts: SpanCounts = field(default_factory=SpanCounts)
 
     def describe(self) -> Iterable[Metric]:
@@ -114,7 +119,7 @@ async def tracing(environ: Mapping[str, str], *, node: str) -> AsyncIterator[Nod
     log.info("traces.on", exporters=exporters)
     limit_s = FLUSH_S
     try:
-        yield NodeTraces(sending.traces, counts)
+        yield NodeTraces(sending.traces, sending.events, counts)
     except asyncio.CancelledError:
         limit_s = 0.0  # a second signal: stop at once
         raise

@@ -204,7 +204,7 @@ class Node:
                 embedded_aws=self._embedded_aws,
                 traces=self._traces.of,
             )
-            self._events = AsyncQueue(self._store, self._parts, self._functions.view, self._aws)
+            self._events = AsyncQueue(self._store, self._parts, self._functions.view, self._aws, self._traces.events)
             self._engine = Engine(
                 self._store,
                 checkpointer,

@@ -29,6 +29,7 @@ from pollers.async_schedule import (
     to_destinations,
     untold,
 )
+from pollers.tracing import NO_TRACING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from model.async_event import NewEvent, QueuedEvent, Result, Standing
     from model.function_config import FunctionConfig
     from pollers.async_counters import AsyncCounters, AsyncMeters
+    from pollers.tracing import EventTracing
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +98,7 @@ class AsyncDelivery:
         destinations: Destinations,
         meters: AsyncMeters,
         *,
+        tracing: EventTracing = NO_TRACING,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -103,6 +106,7 @@ class AsyncDelivery:
         self._configs = configs
         self._destinations = destinations
         self._meters = meters
+        self._tracing = tracing
         self._now = now
         self._clock = clock
         self._quiet_until: dict[tuple[str, str], float] = {}
@@ -138,7 +142,8 @@ class AsyncDelivery:
         attempt, took_s = None, 0.0
         if over is None:
             counters.ages.observe(taken.age_s)
-            answer = await self._invoke(event)
+            with self._tracing.event_attempt(event, taken.standing.attempts + 1) as traced:
+                answer = traced.answer = await self._invoke(traced.event)
             took_s, attempt = self._clock() - began_at, _attempt(answer)
             counters.invocations[attempt] += 1
             age_s = taken.age_s + took_s

@@ -8,29 +8,20 @@ and in the event's text: to decode it would cost several times as much.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from invocation.trace_context import read_traceparent, read_xray
 from model.mapping import SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from invocation.trace_context import TraceContext
+
 MOST_CONTEXTS = 128
 """The most contexts taken from one batch: OpenTelemetry's default limit of links a span."""
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
-_PARENT = re.compile(r"[0-9a-f]{16}")
-_SAMPLED = 1
 _BACKSLASH = ord("\\")
-
-
-class TraceContext(NamedTuple):
-    """A span of somebody else."""
-
-    trace_id: int
-    span_id: int
-    sampled: bool
 
 
 def record_contexts(kind: SourceKind, event: bytes) -> list[TraceContext]:
@@ -57,29 +48,6 @@ def _values(pattern: re.Pattern[bytes], event: bytes) -> Iterator[bytes]:
         if value not in seen and event[found.start() - 1] != _BACKSLASH:
             seen.add(value)
             yield value
-
-
-def read_traceparent(text: str) -> TraceContext | None:
-    """Read W3C's `traceparent` (Trace Context, section 3.2); None if it is not valid."""
-    found = _TRACEPARENT.fullmatch(text.strip())
-    # Versions to come may add fields, version 00 has none; ff is no version.
-    if found is None or found[1] == "ff" or (found[1] == "00" and found[5] is not None):
-        return None
-    return _context(found[2], found[3], sampled=bool(int(found[4], 16) & _SAMPLED))
-
-
-def read_xray(text: str) -> TraceContext | None:
-    """Read an X-Ray trace header, `Root=1-…;Parent=…;Sampled=1` in any order; None unless it names a span."""
-    fields = dict(part.strip().partition("=")[::2] for part in text.lower().split(";"))
-    root, parent = _ROOT.fullmatch(fields.get("root", "")), fields.get("parent", "")
-    if root is None or not _PARENT.fullmatch(parent):
-        return None
-    return _context(root[1] + root[2], parent, sampled=fields.get("sampled") == "1")
-
-
-def _context(trace: str, span: str, *, sampled: bool) -> TraceContext | None:
-    trace_id, span_id = int(trace, 16), int(span, 16)
-    return TraceContext(trace_id, span_id, sampled) if trace_id and span_id else None
 
 
 def _read_bytes(signed: bytes) -> TraceContext | None:

@@ -1,4 +1,6 @@
-"""What pollers need in order to be traced: a span for each attempt at a batch. Without it, at no cost to speak of.
+"""What pollers need in order to be traced: a span for each attempt at a batch, or at an asynchronous event.
+
+Without it, at no cost to speak of.
 
 What traces are made with and where they go is the node's business (`node.tracing`).
 """
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from invocation.classify import Answer
+    from model.async_event import NewEvent
     from model.invocation import Invocation
     from model.mapping import EventSourceMapping
     from model.outcome import Outcome
@@ -47,6 +51,28 @@ class Traces(Protocol):
         """Return what traces a mapping."""
 
 
+class EventAttempt(Protocol):
+    """One attempt at the event of an asynchronous invocation; a context manager, as `Attempt` is."""
+
+    event: NewEvent  # what the function is to be invoked with, in the attempt's own trace context
+    answer: Answer | None  # to be set before it is left
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """End. Raises nothing, and never waits."""
+
+
+class EventTracing(Protocol):
+    """Traces the attempts at events of asynchronous invocations."""
+
+    def event_attempt(self, event: NewEvent, number: int) -> EventAttempt:
+        """Note that an event's function is about to be invoked, for the first time or again. Raises nothing."""
+
+
 class UntracedAttempt:
     """An attempt that nobody looks at."""
 
@@ -63,12 +89,32 @@ class UntracedAttempt:
         return None
 
 
+class UntracedEventAttempt:
+    """An attempt at an event that nobody looks at: in the trace that its caller began."""
+
+    __slots__ = ("answer", "event")
+
+    def __init__(self, event: NewEvent) -> None:
+        self.event = event
+        self.answer: Answer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
 class NoTracing:
     """Traces nothing."""
 
     def attempt(self, invocation: Invocation, records: int) -> UntracedAttempt:  # noqa: ARG002 - nobody counts
         """Return an attempt that nobody looks at."""
         return UntracedAttempt(invocation)
+
+    def event_attempt(self, event: NewEvent, number: int) -> UntracedEventAttempt:  # noqa: ARG002 - nobody counts
+        """Return an attempt that nobody looks at."""
+        return UntracedEventAttempt(event)
 
 
 NO_TRACING = NoTracing()

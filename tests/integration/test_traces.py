@@ -7,6 +7,8 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 from tests.support.aws_servers import CREDENTIALS
 from tests.support.kafka_load import load
 from tests.support.node_process import NodeProcess, eventually, kafka_document, url_target
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tests.support.moto_server import MotoServer
 
 CONSUMER = 5
+CODE = "import os\n\ndef handler(event, context):\n    print(os.environ['_X_AMZN_TRACE_ID'])\n"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 XRAY = "5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 
@@ -135,3 +138,67 @@ async def test_a_collector_that_is_away_or_refuses_costs_only_spans(
             assert await node.stop() == 0, node.tail()
     assert len(node.find("traces.not_sent")) == 2
     assert [line for line in node.log() if "opentelemetry" in str(line.get("library"))] == []
+
+
+async def test_asynchronous_invocations(redis_url: str, tmp_path: Path, open_folder: Path) -> None:
+    """A span an attempt, throttled ones too, linked to the caller; the function gets the span's context."""
+    header = f"Root=1-{XRAY[0][:8]}-{XRAY[0][8:]};Parent={XRAY[1]};Sampled=1"
+    (open_folder / "app.py").write_text(CODE)
+    async with ScriptedServer() as server, OtlpReceiver() as receiver:
+        server.then(answer(429))  # tried again after a second
+        functions = {
+            **url_target(server.url),
+            "local": {"handler": "app.handler", "code": str(open_folder), "timeout": 30},
+        }
+        document = {"redis": {"url": redis_url}, "leasing": {"ttl": 3}, "functions": functions}
+        async with traced_node(tmp_path, document, receiver.url, {}) as node, aiohttp.ClientSession() as client:
+
+            async def invoke(function: str, **headers: str) -> None:
+                url = f"http://{node.address}/2015-03-31/functions/{function}/invocations"
+                asked = {"X-Amz-Invocation-Type": "Event", **headers}
+                async with client.post(url, data=b"{}", headers=asked) as accepted:
+                    assert accepted.status == 202
+
+            await invoke("f", traceparent=f"00-{TRACE}-{SPAN}-01")
+            await eventually(lambda: len(receiver.spans) == 2, lambda: f"two attempts\n{node.tail()}")
+            await invoke("local", **{"X-Amzn-Trace-Id": header})
+            await invoke("f")
+            await eventually(lambda: len(receiver.spans) == 4, lambda: f"four attempts\n{node.tail()}")
+            printed = node.printed()
+        throttled, taken = receiver.spans[:2]
+        [local] = [span for span in receiver.spans if span.attributes["faas.invoked_name"] == "local"]
+        [alone] = [span for span in receiver.spans[2:] if span is not local]
+        assert [call.headers["traceparent"] for call in server.complete] == [
+            throttled.traceparent,
+            taken.traceparent,
+            alone.traceparent,
+        ]
+        root = f"Root=1-{taken.trace_id[:8]}-{taken.trace_id[8:]}"
+        assert server.complete[1].headers["x-amzn-trace-id"] == f"{root};Parent={taken.span_id};Sampled=1"
+    assert throttled.trace_id == taken.trace_id != alone.trace_id
+    assert throttled.links == taken.links == [(TRACE, SPAN)]
+    assert (local.links, alone.links) == ([XRAY], [])
+    assert f"Root=1-{local.trace_id[:8]}-{local.trace_id[8:]};Parent={local.span_id};Sampled=1" in printed
+    assert (throttled.failed, taken.failed, local.failed) == (True, False, False)
+    assert (throttled.name, throttled.kind, throttled.parent) == ("process f", CONSUMER, "")
+    assert taken.attributes.items() >= {"faas.trigger": "other", "esmd.outcome": "delivered", "esmd.attempt": 1}.items()
+    assert throttled.attributes["esmd.outcome"] == "throttled"
+
+
+async def test_without_traces_a_function_is_told_its_callers_context(redis_url: str, tmp_path: Path) -> None:
+    """At once or later; where the caller has none there is none to tell of."""
+    async with ScriptedServer() as server:
+        document = {"redis": {"url": redis_url}, "leasing": {"ttl": 3}, "functions": url_target(server.url)}
+        async with NodeProcess(tmp_path, document) as node, aiohttp.ClientSession() as client:
+            await node.start()
+            url = f"http://{node.address}/2015-03-31/functions/f/invocations"
+            told = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+            for number, headers in enumerate([told, {}, {**told, "X-Amz-Invocation-Type": "Event"}], 1):
+                async with client.post(url, data=b"{}", headers=headers) as answered:
+                    assert answered.status in (200, 202)
+                await server.received(number)
+        at_once, untold, later = server.complete
+    assert at_once.headers["traceparent"] == later.headers["traceparent"] == told["traceparent"]
+    assert at_once.headers["x-amzn-trace-id"] == later.headers["x-amzn-trace-id"]
+    assert "traceparent" not in untold.headers
+    assert "Parent=" in untold.headers["x-amzn-trace-id"]

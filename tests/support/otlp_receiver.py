@@ -63,7 +63,7 @@ class OtlpReceiver:
 
     def of(self, mapping: str) -> list[ReceivedSpan]:
         """Return a mapping's spans."""
-        return [span for span in self.spans if span.attributes["esmd.mapping"] == mapping]
+        return [span for span in self.spans if span.attributes.get("esmd.mapping") == mapping]
 
     async def _take(self, request: web.Request) -> web.Response:
         self.requests += 1

@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 
 from invocation.invoke_request import InvokeHead, largest, read_event, read_head, too_large
 from invocation.invoking import NotInvoked
+from invocation.trace_context import TraceContext
 
 
 def head(name: str = "f", qualifier: str | None = None, **headers: str) -> InvokeHead | NotInvoked:
@@ -109,6 +110,29 @@ def test_a_trace_that_no_header_carries_is_replaced(trace: str) -> None:
     found = read_head("f", None, CIMultiDict({"X-Amzn-Trace-Id": trace}))
     assert isinstance(found, InvokeHead)
     assert found.trace.startswith("Root=1-")
+    assert (found.begun, found.caller) == (True, None)  # its span is nobody's
+
+
+W3C = f"00-{1:032x}-{2:016x}-01"
+XRAY = f"Root=1-{0:08x}-{3:024x};Parent={4:016x};Sampled=0"
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace", "caller"),
+    [
+        ({"traceparent": W3C}, f"Root=1-{0:08x}-{1:024x};Parent={2:016x};Sampled=1", TraceContext(1, 2, sampled=True)),
+        ({"X-Amzn-Trace-Id": XRAY}, XRAY, TraceContext(3, 4, sampled=False)),
+        ({"X-Amzn-Trace-Id": XRAY, "traceparent": W3C}, XRAY, TraceContext(3, 4, sampled=False)),
+        ({"X-Amzn-Trace-Id": "Root=1-2-3", "traceparent": W3C}, "Root=1-2-3", None),
+        ({"X-Amzn-Trace-Id": "no header", "traceparent": W3C}, None, TraceContext(1, 2, sampled=True)),
+    ],
+)
+def test_the_callers_span(headers: dict[str, str], trace: str | None, caller: TraceContext) -> None:
+    """In AWS's header, else in W3C's; what names no span goes on as it is."""
+    found = read_head("f", None, CIMultiDict(headers))
+    assert isinstance(found, InvokeHead)
+    assert (found.caller, found.begun) == (caller, False)
+    assert trace is None or found.trace == trace
 
 
 @pytest.mark.parametrize("body", [b"{}", b" [1, 2] ", b'"\xc3\xa4"', b"null", b"1e3"])

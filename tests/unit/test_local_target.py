@@ -7,10 +7,10 @@ import json
 import msgspec
 import pytest
 
-from invocation.headers import xray_header
 from invocation.invoking import InvocationResult, NotInvoked, Request, out_of_service, throttled
 from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction
+from invocation.trace_context import xray_header
 from model.ids import MappingId, ShardId, ShardKey
 from model.invocation import Invocation
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, Throttled

@@ -6,11 +6,22 @@ from typing import Any
 
 import pytest
 
+from invocation.classify import Answer
+from invocation.front_answers import error_answer
+from invocation.invoking import out_of_service, throttled
+from model.async_event import NewEvent
 from model.ids import MappingId, ShardId, ShardKey
 from model.invocation import Invocation
 from model.mapping_rules import parse_mapping
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
-from node.trace_attributes import attempt_attributes, ending, mapping_attributes, span_name
+from node.trace_attributes import (
+    attempt_attributes,
+    ending,
+    event_attributes,
+    event_ending,
+    mapping_attributes,
+    span_name,
+)
 from tests.support.mapping_documents import document
 
 BATCH = {"esmd.shard": "audit-7", "esmd.fencing_token": 4711, "esmd.batch_id": "b", "esmd.attempt": 2}
@@ -73,3 +84,31 @@ def test_a_span_says_what_came_of_it(outcome: Outcome | None, attributes: dict[s
     assert said.items() >= attributes.items()
     assert error == why
     assert ("error.type" in said) == (error is not None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "attributes", "error"),
+    [
+        (Answer(200, {}, b"7"), {"esmd.outcome": "delivered", "http.response.status_code": 200}, None),
+        (
+            Answer(200, {"X-Amz-Function-Error": "Unhandled"}, b'{"errorType":"KeyError","errorMessage":"id"}'),
+            {"esmd.outcome": "function_failed", "error.type": "Unhandled"},
+            "KeyError: id",
+        ),
+        (error_answer(throttled(own_limit=False)), {"esmd.outcome": "throttled", "http.response.status_code": 429}, ""),
+        (error_answer(out_of_service("away")), {"esmd.outcome": "not_reached"}, "away"),
+        (None, {"esmd.outcome": "broken_off"}, "broken off"),
+    ],
+)
+def test_what_an_attempt_at_an_event_says(answer: Answer | None, attributes: dict[str, Any], error: str | None) -> None:
+    """Function, request and which attempt it is; then what the front end answered."""
+    event = NewEvent("f", "f:live", "r-1", "Root=1", b"{}")
+    assert event_attributes(event, 2) == {
+        "faas.invoked_name": "f",
+        "faas.trigger": "other",
+        "faas.invocation_id": "r-1",
+        "esmd.attempt": 2,
+    }
+    said, why = event_ending(answer)
+    assert said.items() >= attributes.items()
+    assert (why is None) if error is None else (why is not None and error in why)

@@ -8,9 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from invocation.headers import invocation_headers, xray_header
+from invocation.headers import invocation_headers
+from invocation.trace_context import (
+    TraceContext,
+    new_trace,
+    read_traceparent,
+    read_xray,
+    with_span,
+    without_span,
+    xray_header,
+)
 from model.mapping import SourceKind
-from pollers.trace_contexts import MOST_CONTEXTS, TraceContext, read_traceparent, read_xray, record_contexts
+from pollers.trace_contexts import MOST_CONTEXTS, record_contexts
 from tests.support.targets import invocation
 
 TRACE, SPAN = "5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
@@ -60,11 +69,27 @@ def test_an_xray_header_is_read_in_any_order(text: str, expected: TraceContext |
     assert expected == read_xray(text)
 
 
+def test_a_trace_that_begins_with_an_event_has_a_span_with_each_attempt() -> None:
+    """Until then there is none to be linked to; what others have named is left alone."""
+    trace = new_trace()
+    kept = without_span(trace)
+    assert (read_xray(kept), kept.count(";")) == (None, 1)
+    attempts = {with_span(kept) for _ in range(3)}
+    contexts = [read_xray(one) for one in (trace, *attempts)]
+    assert len({context.span_id for context in contexts if context}) == 4
+    assert len({context.trace_id for context in contexts if context}) == 1
+    for named in (trace, "Root=1-2-3", f"Root={ROOT};Parent={SPAN};Sampled=1", "what it likes"):
+        assert with_span(named) == named
+
+
 def test_both_forms_say_the_same() -> None:
     """What is sent to functions as X-Ray's header is read back as the W3C context that it was made of."""
     for flags in ("00", "01"):
         text = f"00-{TRACE}-{SPAN}-{flags}"
-        assert read_xray(xray_header(text)) == read_traceparent(text)
+        context = read_traceparent(text)
+        assert context is not None
+        assert read_xray(xray_header(text)) == read_xray(context.xray) == context
+        assert context.traceparent == text
 
 
 @pytest.mark.parametrize("xray", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -16,6 +17,9 @@ from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
 import node.otel
+from invocation.classify import Answer
+from invocation.trace_context import TraceContext, new_trace, read_xray, without_span
+from model.async_event import NewEvent
 from model.mapping_rules import parse_mapping
 from model.outcome import Delivered, FunctionFailed, PartlyFailed
 from node.tracing import tracing, wanted_exporters
@@ -160,6 +164,48 @@ async def test_a_span_is_handed_on_and_ends_with_the_outcome(monkeypatch: pytest
     assert {span.resource.attributes["service.name"] for span in spans} == {"esmd"}
     [metric] = traces.collect()
     assert {sample.labels["result"]: sample.value for sample in metric.samples} == {"made": 4, "sent": 4, "failed": 0}
+
+
+CALLER = TraceContext(7, 8, sampled=True)
+EVENT = NewEvent("f", "f", "11111111-0000-4000-8000-000000000000", CALLER.xray, b"{}")
+
+
+async def test_attempts_at_an_event_are_linked_to_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trace an event; the function gets the attempt's own context; a trace that began here links to nobody."""
+    exporter = Exporter()
+    async with traced(monkeypatch, exporter) as traces:
+        failed = Answer(200, {"X-Amz-Function-Error": "Unhandled"}, b'{"errorMessage":"no"}')
+        handed_on = []
+        for number, answer in enumerate([failed, Answer(200, {}), None], 1):
+            with traces.events.event_attempt(EVENT, number) as attempt:
+                handed_on.append(attempt.event)
+                attempt.answer = answer
+        alone = dataclasses.replace(EVENT, request_id="r-2", trace=without_span(new_trace()))
+        with traces.events.event_attempt(alone, 1) as attempt:
+            attempt.answer = Answer(200, {})
+        assert traces.counts.made == 4
+    *spans, other = exporter.get_finished_spans()
+    assert {span.name for span in spans} == {"process f"}
+    assert [span.status.status_code for span in spans] == [StatusCode.ERROR, StatusCode.UNSET, StatusCode.ERROR]
+    for span, event in zip(spans, handed_on, strict=True):
+        assert span.context is not None
+        assert read_xray(event.trace) == TraceContext(span.context.trace_id, span.context.span_id, sampled=True)
+        assert [(link.context.trace_id, link.context.span_id) for link in span.links] == [(7, 8)]
+        assert dataclasses.replace(event, trace=EVENT.trace) == EVENT
+    assert len({span.context.trace_id for span in spans if span.context}) == 1
+    assert not other.links
+
+
+async def test_an_event_goes_on_without_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no traces, or making them fails: then in its caller's trace."""
+    monkeypatch.setattr(node.otel, "event_attributes", None)  # cannot be called
+    with capture_logs() as lines:
+        async with traced(monkeypatch, Exporter()) as broken, tracing({}, node="n") as off:
+            for traces in (broken, off):
+                with traces.events.event_attempt(EVENT, 1) as attempt:
+                    attempt.answer = Answer(200, {})
+                assert attempt.event is EVENT
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["traces.failed"]
 
 
 async def test_what_is_not_sampled_is_handed_on_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
