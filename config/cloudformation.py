@@ -71,9 +71,6 @@ class _Reading:
         self.found: list[TemplateMapping] = []
         self.problems: list[Problem] = []
         self._intrinsics = Intrinsics(template, aws)
-        shared = template.get("Globals")
-        defaults = shared.get("Function") if isinstance(shared, dict) else None
-        self._function_defaults: dict[str, Any] = defaults if isinstance(defaults, dict) else {}
 
     def deployed(self, resource: Mapping[str, Any], path: str) -> bool:
         """Whether the resource's condition holds."""
@@ -106,15 +103,13 @@ class _Reading:
                 rule = f"Unrecognized event source. {kind} is no source of esmd: it reads Kinesis, SQS, MSK and Kafka"
                 self.problems.append(Problem(child_path(at, "Type"), rule))
             elif kind in _SAM_SOURCES and self.deployed(event, at):
-                self._sam_event(logical_id, properties, f"{logical_id}{event_id}", event, at)
+                self._sam_event(logical_id, f"{logical_id}{event_id}", event, at)
 
-    def _sam_event(
-        self, function_id: str, function: Mapping[str, Any], name: str, event: Mapping[str, Any], at: str
-    ) -> None:
+    def _sam_event(self, function_id: str, name: str, event: Mapping[str, Any], at: str) -> None:
         below = child_path(at, "Properties")
         before = len(self.problems)
         given = self._intrinsics.resolve(event.get("Properties"), below, self.problems)
-        function_name = self._function_name(function_id, function, at)
+        function_name = self._function_name(function_id, at)
         if len(self.problems) > before:
             return
         if not isinstance(given, dict):
@@ -122,16 +117,13 @@ class _Reading:
             return
         self._take(name, {**_without_sam_spelling(given, str(event["Type"])), "FunctionName": function_name}, below)
 
-    def _function_name(self, logical_id: str, function: Mapping[str, Any], at: str) -> object:
+    def _function_name(self, logical_id: str, at: str) -> object:
         try:
-            name = self._intrinsics.name_of(logical_id)
+            name, alias = self._intrinsics.name_of(logical_id), self._intrinsics.alias_of(logical_id)
         except UnresolvedError as exc:
             self.problems.append(Problem(at, str(exc)))
             return None
-        alias = function.get("AutoPublishAlias", self._function_defaults.get("AutoPublishAlias"))
-        if alias is not None:
-            alias = self._intrinsics.resolve(alias, at, self.problems)
-        return f"{name}:{alias}" if isinstance(alias, str) else name
+        return name if alias is None else f"{name}:{alias}"
 
     def _take(self, name: str, document: dict[str, object], path: str) -> None:
         document.setdefault("Name", name)
@@ -161,6 +153,7 @@ def _without_sam_spelling(given: dict[str, Any], kind: str) -> dict[str, object]
     registry = {key: document.pop(key) for key in ("ConsumerGroupId", "SchemaRegistryConfig") if key in document}
     if registry:
         document[config] = registry
+    document.pop("SecretsManagerKmsKeyId", None)  # for the permissions that SAM writes
     destination = document.get("DestinationConfig")
     if isinstance(destination, dict) and isinstance(destination.get("OnFailure"), dict):
         # SAM's own hint at the kind of destination, needed only for the permissions it writes.

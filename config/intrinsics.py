@@ -30,11 +30,15 @@ _MAX_DEPTH = 32
 _MAX_STEPS = 100_000
 _MAX_TEXT = 10_000
 _BARE = ("Ref", "Condition")
+_BUCKET = "AWS::S3::Bucket"
+_ALIAS = "AWS::Lambda::Alias"
+_SAM_FUNCTION = "AWS::Serverless::Function"
 
 # By resource type: (property with the name, what Ref gives, ARN form, attributes that are the ARN, that are the name)
 _KINDS: Mapping[str, tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = {
     "AWS::Lambda::Function": ("FunctionName", "{name}", "lambda:{region}:{account}:function:{name}", ("Arn",), ()),
-    "AWS::Serverless::Function": ("FunctionName", "{name}", "lambda:{region}:{account}:function:{name}", ("Arn",), ()),
+    _SAM_FUNCTION: ("FunctionName", "{name}", "lambda:{region}:{account}:function:{name}", ("Arn",), ()),
+    _ALIAS: ("Name", "{arn}", "lambda:{region}:{account}:function:{name}", ("AliasArn",), ()),
     "AWS::SQS::Queue": (
         "QueueName",
         "https://sqs.{region}.amazonaws.com/{account}/{name}",
@@ -44,7 +48,7 @@ _KINDS: Mapping[str, tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "AWS::SNS::Topic": ("TopicName", "{arn}", "sns:{region}:{account}:{name}", ("TopicArn",), ("TopicName",)),
     "AWS::Kinesis::Stream": ("Name", "{name}", "kinesis:{region}:{account}:stream/{name}", ("Arn",), ()),
-    "AWS::S3::Bucket": ("BucketName", "{name}", "s3:::{name}", ("Arn",), ()),
+    _BUCKET: ("BucketName", "{name}", "s3:::{name}", ("Arn",), ()),
 }
 
 
@@ -56,6 +60,7 @@ class Intrinsics:
         self._mappings = _table(template.get("Mappings"))
         self._conditions = _table(template.get("Conditions"))
         self._resources = _table(template.get("Resources"))
+        self._function_defaults = _table(_table(template.get("Globals")).get("Function"))
         self._aws = aws
         self._depth = 0
         self._steps = 0
@@ -100,17 +105,33 @@ class Intrinsics:
         return value
 
     def name_of(self, logical_id: str) -> str:
-        """Return the name of a function, queue, topic, stream or bucket; its logical id if the template gives none."""
+        """Return the name of a function, queue, topic, stream or bucket; its logical id if the template gives none.
+
+        That of an alias is FUNCTION:ALIAS.
+        """
         resource = _table(self._resources.get(logical_id))
         kind = _KINDS.get(str(resource.get("Type")))
         properties = _table(resource.get("Properties"))
+        if resource.get("Type") == _ALIAS:
+            function, alias = (_as_text(self._value(properties.get(key)), key) for key in ("FunctionName", "Name"))
+            return f"{function.rpartition(':')[2]}:{alias}"
         given = properties.get(kind[0]) if kind else None
         if given is not None:
             given = self._value(given)
         if given is None or given is NO_VALUE:
             fifo = self._value(properties.get("FifoQueue", properties.get("FifoTopic", False)))
-            return f"{logical_id}.fifo" if fifo in (True, "true") else logical_id
+            name = logical_id.lower() if resource.get("Type") == _BUCKET else logical_id  # names of buckets are
+            return f"{name}.fifo" if fifo in (True, "true") else name
         return _as_text(given, logical_id)
+
+    def alias_of(self, logical_id: str) -> str | None:
+        """Return the alias that SAM publishes for one of its functions. Raises `UnresolvedError`."""
+        resource = _table(self._resources.get(logical_id))
+        given = _table(resource.get("Properties")).get(
+            "AutoPublishAlias", self._function_defaults.get("AutoPublishAlias")
+        )
+        alias = self._value(given) if resource.get("Type") == _SAM_FUNCTION else None
+        return alias if isinstance(alias, str) else None
 
     def _value(self, value: object) -> object:
         call = intrinsic(value)
@@ -147,6 +168,9 @@ class Intrinsics:
             return self._pseudo[name]
         if name in self._parameters:
             return self._parameter(name)
+        function, _, what = name.partition(".")
+        if what == "Alias" and (alias := self.alias_of(function)) is not None:  # SAM's: what it makes of a function
+            return f"{self._facts(function)['arn']}:{alias}"
         if name not in self._resources:
             raise UnresolvedError(f"Ref {name}: the template has no such parameter or resource")
         form = self._kind(name, f"Ref {name}")[1]

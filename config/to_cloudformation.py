@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from invocation.settings import LambdaFunction
-from model.mapping import SourceKind
+from model.mapping import KafkaSource, SourceKind
 from model.mapping_rules import canonical_document
 
 if TYPE_CHECKING:
@@ -54,6 +54,16 @@ def without_function(settings: Settings) -> list[str]:
     return sorted(
         name for name in names if (listed := settings.listed_function(name)) is not None and not _is_of_lambda(listed)
     )
+
+
+def foreign_secrets(settings: Settings) -> list[str]:
+    """Return the mappings that name secrets by references of ours (`${file:…}`): Lambda takes ARNs alone."""
+    found = []
+    for configured in settings.event_source_mappings:
+        source = configured.mapping.source
+        if isinstance(source, KafkaSource) and any("${" in one.uri for one in source.access):
+            found.append(configured.mapping.name)
+    return found
 
 
 def _is_of_lambda(function: FunctionSettings) -> bool:

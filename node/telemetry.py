@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from leasing.held import Reason
 from model.progress import CircuitState
 from pollers.counters import DURATION_BOUNDS_S, Counters, MeterLabels
 
@@ -190,8 +191,9 @@ def _circuits(meters: Iterable[tuple[MeterLabels, Counters]]) -> Iterable[Metric
 
 def _transitions(by_reason: Mapping[str, int]) -> Metric:
     counter = CounterMetricFamily("esm_lease_transitions", "Leases gained and lost.", labels=["reason"])
-    for reason, count in sorted(by_reason.items()):
-        counter.add_metric([reason], count)
+    # Also those that were not yet: Prometheus sees no increase in a series that begins with 1.
+    for reason in Reason:
+        counter.add_metric([reason], by_reason.get(reason, 0))
     return counter
 
 

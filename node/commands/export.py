@@ -16,7 +16,7 @@ def export_command(files: tuple[Path, ...], *, cloudformation: bool) -> None:
     The template is a CONFIG again: `esmd validate`, `plan` and `run` take it for the same mappings.
     """
     from config.load import load  # noqa: PLC0415 - not for `esmd --help`
-    from config.to_cloudformation import schedules, template, without_function  # noqa: PLC0415 - same
+    from config.to_cloudformation import foreign_secrets, schedules, template, without_function  # noqa: PLC0415 - same
 
     del cloudformation  # the only form there is
     settings = load(files)
@@ -25,5 +25,7 @@ def export_command(files: tuple[Path, ...], *, cloudformation: bool) -> None:
         click.echo(
             f"esmd: {name} is a schedule, and left out: in AWS, EventBridge calls functions by schedules", err=True
         )
+    for name in foreign_secrets(settings):
+        click.echo(f"esmd: {name} names secrets as esmd alone does: Lambda takes ARNs of Secrets Manager", err=True)
     for name in without_function(settings):
         click.echo(f"esmd: function {name} is none of Lambda's: CloudFormation needs one of that name", err=True)

@@ -76,10 +76,12 @@ def _cache() -> Path:
     return cache
 
 
-def fetch(command: Sequence[str], what: str, *, env: Mapping[str, str] | None = None) -> None:
+def fetch(
+    command: Sequence[str], what: str, *, env: Mapping[str, str] | None = None, folder: str | None = None
+) -> None:
     """Run a package manager, one at a time: Maven's own repository is not for two. Raises `ServerUnavailableError`.
 
-    `env` are variables of its own.
+    `env` are variables of its own, `folder` is where it runs.
     """
     try:
         with (_cache() / f"{Path(command[0]).name}.lock").open("w") as lock:
@@ -90,6 +92,7 @@ def fetch(command: Sequence[str], what: str, *, env: Mapping[str, str] | None = 
                 text=True,
                 check=False,
                 timeout=_FETCH_S,
+                cwd=folder,
                 env={**os.environ, **(env or {})},
             )
     except subprocess.TimeoutExpired as exc:

@@ -136,6 +136,44 @@ def test_events_of_sam_functions_are_taken(tmp_path: Path) -> None:
     assert isinstance(found["WorkerFromMsk"].source, KafkaSource)
 
 
+@pytest.mark.parametrize(
+    ("value", "function"),
+    [
+        ("!Ref Live", f"{ARN.removesuffix('f')}billing:live"),
+        ("!Ref Other", f"{ARN}:live"),
+        ("!GetAtt Live.AliasArn", f"{ARN.removesuffix('f')}billing:live"),
+        ("!Ref Worker.Alias", f"{ARN.removesuffix('f')}Worker:blue"),
+    ],
+)
+def test_aliases_of_functions(tmp_path: Path, value: str, function: str) -> None:
+    """CloudFormation's are referred to by their ARNs; SAM's by the function's logical id."""
+    aliases = f"""
+  Live: {{Type: AWS::Lambda::Alias, Properties: {{Name: live, FunctionName: !Ref Fn, FunctionVersion: 1}}}}
+  Other: {{Type: AWS::Lambda::Alias, Properties: {{Name: live, FunctionName: "{ARN}", FunctionVersion: 1}}}}
+  Worker: {{Type: AWS::Serverless::Function, Properties: {{AutoPublishAlias: blue}}}}
+"""
+    template = TEMPLATE.replace("FunctionName: !Ref Fn", f"FunctionName: {value}") + aliases
+    assert _load(tmp_path, template).mappings[0].function_name == function
+
+
+@pytest.mark.parametrize("value", ["!Ref Nameless", "!Ref Fn.Alias", "!Ref Gone.Alias"])
+def test_an_alias_that_is_none_is_named(tmp_path: Path, value: str) -> None:
+    """Without a name, or of a function that has none."""
+    nameless = "  Nameless: {Type: AWS::Lambda::Alias, Properties: {FunctionName: f}}\n"
+    with pytest.raises(InvalidConfigurationError) as caught:
+        _load(tmp_path, TEMPLATE.replace("FunctionName: !Ref Fn", f"FunctionName: {value}") + nameless)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line) == ("Resources.JobsMapping.Properties.FunctionName", 22)
+
+
+def test_what_sam_needs_for_permissions_is_left_out(tmp_path: Path) -> None:
+    """The key of a secret, and the kind of a destination; a bucket without a name is called in small letters."""
+    more = "SecretsManagerKmsKeyId: k, DestinationConfig: {OnFailure: {Type: S3, Destination: !GetAtt Failed.Arn}}"
+    template = SAM.replace("ConsumerGroupId: g", f"ConsumerGroupId: g, {more}") + "  Failed: {Type: AWS::S3::Bucket}\n"
+    found = {mapping.name: mapping for mapping in _load(tmp_path, template).mappings}
+    assert found["WorkerFromKafka"].on_failure_destination == "arn:aws:s3:::failed"
+
+
 def test_a_json_template_is_taken(tmp_path: Path) -> None:
     """Templates in JSON mean the same."""
     properties = {"EventSourceArn": {"Fn::GetAtt": "Q.Arn"}, "FunctionName": {"Fn::Sub": "f-${AWS::Region}"}}

@@ -202,6 +202,29 @@ def test_schedules_are_left_out_of_a_template(tmp_path: Path, capsys: pytest.Cap
     assert "nightly is a schedule, and left out" in said.err
 
 
+def test_secrets_that_lambda_cannot_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """References of ours are; ARNs of Secrets Manager are not."""
+    path = tmp_path / "esmd.yaml"
+    kafka = {
+        "FunctionName": "billing",
+        "SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": ["kafka:9092"]}},
+        "StartingPosition": "LATEST",
+    }
+    secrets = {
+        "ours": "${file:/run/secrets/kafka.json}",
+        "theirs": "arn:aws:secretsmanager:us-east-1:000000000000:secret:k",
+    }
+    mappings = [
+        {**kafka, "Name": name, "Topics": [name], "SourceAccessConfigurations": [{"Type": "BASIC_AUTH", "URI": uri}]}
+        for name, uri in secrets.items()
+    ]
+    path.write_text(json.dumps({"functions": CONFIG["functions"], "event_source_mappings": mappings}))
+    assert cli.run(["export", "--cloudformation", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert "ours names secrets as esmd alone does" in said
+    assert "theirs names secrets" not in said
+
+
 def test_exporting_what_is_wrong_says_what(tmp_path: Path) -> None:
     """As `esmd validate` does; and a form has to be chosen."""
     path = tmp_path / "esmd.yaml"

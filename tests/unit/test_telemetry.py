@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from leasing.held import Reason
 from model.ids import TRACKER, MappingId, NodeId, ShardId, ShardKey
 from model.progress import CircuitReport, CircuitState, Ledger, ShardReport
 from node.telemetry import NodeCollector, Telemetry
@@ -147,12 +148,14 @@ def test_leases_and_loop_lag(bench: Bench) -> None:
     """Leases are counted by mapping, transitions by reason, the loop's lag at its recent worst."""
     bench.meters.of("idle", "sqs")
     bench.leasing.held = (FIRST, ShardKey(ORDERS, TRACKER), ShardKey(MappingId("unknown"), TRACKER))
-    bench.leasing.transitions = {"acquired": 3, "expired": 1}
+    bench.leasing.transitions = {"acquired": 3, "taken": 1}
     bench.lag.observe(0.25, now=0)
     scraped = bench.scrape()
     held = {("orders", "kafka"): 2, ("unknown", ""): 1, ("idle", "sqs"): 0}
     assert scraped["esm_leases_held"] == held
-    assert scraped["esm_lease_transitions_total"] == {("acquired",): 3, ("expired",): 1}
+    counted = scraped["esm_lease_transitions_total"]
+    assert {labels: count for labels, count in counted.items() if count} == {("acquired",): 3, ("taken",): 1}
+    assert set(counted) == {(reason,) for reason in Reason}  # from 0 on, so that the first one is an increase
     assert scraped["esm_event_loop_lag_seconds"] == {(): 0.25}
 
 
