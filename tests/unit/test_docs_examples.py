@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = frozenset(esmd.list_commands(click.Context(esmd)))
 UNKNOWN = click.Command("unknown")
-_OTHERS = ("ini",)  # languages of blocks that nothing here can read
+_OTHERS = ("hcl", "ini")  # languages of blocks that nothing here can read
 
 
 class Block(NamedTuple):
