@@ -2,14 +2,15 @@
 
 import { h, render } from "./dom.js";
 import { ask, redrive, setEnabled } from "./feed.js";
-import { count, plural } from "./format.js";
+import { count, functionName, plural, titleOf } from "./format.js";
 
 const dialog = () => document.getElementById("dialog");
 
 /** The actions that make sense for a mapping now. `run(tell, signal, wishes)` does it: `tell` shows a line meanwhile,
  *  `wishes` are the values of the action's `fields`. */
 export function actionsFor(mapping, flow) {
-  const { uuid, name, state } = mapping;
+  const { uuid, state } = mapping;
+  const name = titleOf(mapping, flow);
   const found = [];
   if (mapping.ledger.parked > 0) {
     found.push({
@@ -21,21 +22,21 @@ export function actionsFor(mapping, flow) {
   if (redrivable(flow)) {
     found.push({
       key: "redrive", label: "Redrive…", title: `Redrive the failed records of ${name}?`, confirm: "Redrive",
-      text: `Reads ${flow.destination} and delivers those records to ${flow.function} again. Those it takes leave the destination.`,
+      text: `Reads ${flow.destination} and delivers those records to ${functionName(flow.function)} again. Those it takes leave the destination.`,
       stops: true, run: (tell, signal) => redriving(uuid, {}, tell, signal),
     });
   }
   if (["kafka", "kinesis"].includes(flow?.kind)) {
     found.push({
       key: "seek", label: "Move…", title: `Move the position of ${name}?`, confirm: "Move", danger: true,
-      text: "What is under way is finished first. Records before the new position are delivered again; unread ones after the old position are passed over only if you say so.",
+      text: "What is under way is finished first. Moved back, all records from there on are delivered again. Moved on, those that were not read yet are passed over, and only if you say so.",
       fields: () => [
         h("label", { key: "to" }, "Read on from", h("select", { name: "to", value: "trim_horizon" },
           h("option", { value: "trim_horizon" }, "the oldest record that the source has"), h("option", { value: "time" }, "a point in time"), h("option", { value: "latest" }, "now"))),
-        h("label", { key: "time" }, "Point in time, of this machine's clock", h("input", { name: "time", type: "datetime-local", step: "1" })),
+        h("label", { key: "time", class: "when" }, "Point in time, of this machine's clock", h("input", { name: "time", type: "datetime-local", step: "1" })),
         h("label", { key: "force", class: "check" }, h("input", { name: "force", type: "checkbox" }), "Also if unread records are passed over"),
       ],
-      run: (_tell, _signal, wishes) => seeking(uuid, wishes),
+      run: (_tell, _signal, wishes) => seeking(uuid, name, wishes),
     });
   }
   if (["Enabled", "Creating", "Updating", "Enabling"].includes(state)) {
@@ -55,13 +56,13 @@ export function actionsFor(mapping, flow) {
   return found;
 }
 
-async function seeking(uuid, wishes) {
+async function seeking(uuid, name, wishes) {
   const at = new Date(wishes.get("time"));
   if (wishes.get("to") === "time" && Number.isNaN(at.getTime())) throw new Error("Say which point in time");
   const to = wishes.get("to") === "time" ? at.toISOString() : wishes.get("to");
   const answer = await ask(uuid, "seek", { to, force: wishes.has("force") });
   const moved = plural(answer.shards.filter((shard) => !shard.stays).length, "shard");
-  return answer.done ? `${answer.mapping}: ${moved} moved` : `${answer.mapping}: ${moved} will be moved as soon as that is possible`;
+  return answer.done ? `${name}: ${moved} moved` : `${name}: ${moved} will be moved as soon as that is possible`;
 }
 
 /** Whether the node can read failed records back: what it refuses is not offered. */

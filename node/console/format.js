@@ -53,5 +53,11 @@ export function shardTone(state) {
 
 export const isProblem = (result) => result !== "OK" && result !== "No records processed";
 
+/** A function by its name, also where it is configured by an ARN. */
+export const functionName = (name) => (name.startsWith("arn:") ? name.split(":").slice(6).join(":") : name);
+
+/** What people call a mapping. AWS's clients give it no name: then it is what it joins. */
+export const titleOf = (mapping, flow) => (flow && mapping.name === mapping.uuid ? `${flow.source} → ${functionName(flow.function)}` : mapping.name);
+
 const SOURCES = { kafka: "Kafka topic", kinesis: "Kinesis stream", sqs: "SQS queue", schedule: "Schedule" };
 export const sourceName = (kind) => SOURCES[kind] ?? "Source";

@@ -6,9 +6,10 @@ import { h, render } from "./dom.js";
 import { follow, signIn, signOut, token } from "./feed.js";
 import { mappingPage } from "./mapping.js";
 import { overview } from "./overview.js";
+import { titleOf } from "./format.js";
 import { fresh } from "./shards.js";
 
-const state = { view: null, courses: new Courses(), link: "connecting", word: "", login: null, mayChange: false, ui: new Map(), states: new Map() };
+const state = { view: null, courses: new Courses(), link: "connecting", word: "", login: null, mayChange: false, ui: new Map(), states: null };
 const part = (id) => document.getElementById(id);
 
 /** The mapping that the address names; nothing for the overview. */
@@ -25,8 +26,9 @@ function draw() {
   if (document.hidden) return;
   const name = here();
   const mapping = state.view?.status.mappings.find((one) => one.name === name);
-  document.title = name ? `${name} · esmd` : "esmd console";
-  render(part("trail"), name ? h("ol", null, h("li", null, h("a", { href: "#/" }, "Overview")), h("li", null, h("span", { "aria-current": "page" }, name))) : null);
+  const title = mapping ? titleOf(mapping, state.view.flows[mapping.uuid]) : name;
+  document.title = name ? `${title} · esmd` : "esmd console";
+  render(part("trail"), name ? h("ol", null, h("li", null, h("a", { href: "#/" }, "Overview")), h("li", null, h("span", { "aria-current": "page" }, title))) : null);
   render(part("live"), live());
   render(part("foot"), state.view && "Rates are worked out here from what the node says once a second. Plots begin when this page was opened.");
   render(part("main"), page(name, mapping));
@@ -91,7 +93,7 @@ function told(kind, data) {
     state.courses.take(data);
     if (["trouble", "lost"].includes(state.link)) toast("Connected again");
     Object.assign(state, { link: "live", word: "" });
-    announce(data.status.mappings);
+    announce(data);
   } else if (kind === "unauthorized") {
     signOut();
     Object.assign(state, { login: data, view: null });
@@ -106,12 +108,16 @@ function told(kind, data) {
   if (kind === "unauthorized") part("token")?.focus();
 }
 
-function announce(mappings) {
+/** Say what mappings came, went, or changed their state since the last document. */
+function announce({ status, flows }) {
   const before = state.states;
-  state.states = new Map(mappings.map((mapping) => [mapping.name, mapping.state]));
-  const changed = [...state.states].filter(([name, now]) => before.has(name) && before.get(name) !== now);
+  const now = new Map(status.mappings.map((mapping) => [mapping.uuid, { title: titleOf(mapping, flows[mapping.uuid]), is: mapping.state }]));
+  state.states = now;
+  if (before === null) return;
+  const changed = [...now].filter(([uuid, { is }]) => before.get(uuid)?.is !== is).map(([, { title, is }]) => `${title}: ${is}`);
+  for (const [uuid, { title }] of before) if (!now.has(uuid)) changed.push(`${title}: deleted`);
   if (changed.length > 3) toast(`${changed.length} mappings changed their state`);
-  else for (const [name, now] of changed) toast(`${name}: ${now}`);
+  else for (const text of changed) toast(text);
 }
 
 const listen = () => follow(told);

@@ -3,7 +3,7 @@
 import { actionsFor } from "./actions.js";
 import { quantile } from "./course.js";
 import { h } from "./dom.js";
-import { count, mappingTone, plural, rate, short, sourceName, span } from "./format.js";
+import { count, functionName, mappingTone, plural, rate, short, sourceName, span, titleOf } from "./format.js";
 import { troubles } from "./overview.js";
 import { histogram, plot } from "./plots.js";
 import { shards } from "./shards.js";
@@ -34,7 +34,7 @@ export function mappingPage({ view, courses, mayChange, mapping, ui, act, redraw
 function head(mapping, flow, act) {
   return h("div", { class: "head", key: "head" },
     h("div", { class: "title" },
-      h("div", { class: "line" }, h("h1", null, mapping.name), h("span", { class: `pill ${mappingTone(mapping.state)}`, id: "state" }, mapping.state)),
+      h("div", { class: "line" }, h("h1", null, titleOf(mapping, flow)), h("span", { class: `pill ${mappingTone(mapping.state)}`, id: "state" }, mapping.state)),
       h("p", { class: "mono" }, flow?.arn ?? mapping.uuid)),
     act === null
       ? h("span", { class: "pill idle", key: "reading", title: "The token of this tab may only read" }, "Read only")
@@ -57,14 +57,15 @@ function flowing({ mapping, flow, rates, durations, bounds }) {
   return h("section", { class: "card", key: "flow", "aria-labelledby": "flow-title" },
     h("header", null, h("h2", { id: "flow-title" }, "Flow")),
     h("ol", { class: "flow" },
-      stage("Source", hurt ? "hurt" : "", flow.source, [[`${sourceName(flow.kind)}, ${plural(mapping.shards.length, "shard")}`], [`${rate(rates?.polled)} read / s`]]),
-      stage("Filter", "", flow.filters ? plural(flow.filters, "pattern") : "none", [flow.filters ? [`${rate(rates?.filtered)} filtered out / s`] : ["every record passes"]]),
+      stage("Source", hurt ? "hurt" : "", flow.source, [[`${sourceName(flow.kind)}, ${plural(mapping.shards.length, "shard")}`], [`${count(ledger.polled)} read, ${rate(rates?.polled)} / s`]]),
+      stage("Filter", "", flow.filters ? plural(flow.filters, "pattern") : "none", [flow.filters ? [`${count(ledger.filtered)} filtered out, ${rate(rates?.filtered)} / s`] : ["every record passes"]]),
       stage("Batch", "", `up to ${count(flow.batch_size)}`, [settings.some(Boolean) && [settings.filter(Boolean).join(", ")], [`${short(ledger.in_flight)} in flight`]]),
-      stage("Function", open ? "wait" : retrying ? "wait" : "", flow.function, [
+      stage("Function", open ? "wait" : retrying ? "wait" : "", functionName(flow.function), [
         open ? [`circuit ${circuit.state.replace("_", "-")}`, "warn"] : [median ? `half take at most ${span(median)}` : "circuit closed"],
         retrying > 0 && [`${plural(retrying, "shard")} retrying`, "warn"]]),
-      stage("Outcome", "", `${rate(rates?.delivered)} delivered / s`, [
-        (ledger.destination > 0 || flow.destination) && [`${short(ledger.destination)} to the failure destination`],
+      stage("Outcome", "", `${count(ledger.delivered)} delivered`, [
+        [`${rate(rates?.delivered)} / s`],
+        (ledger.destination > 0 || flow.destination) && [`${count(ledger.destination)} to the failure destination`],
         ledger.dropped > 0 && [`${short(ledger.dropped)} dropped`, "bad"],
         ledger.parked > 0 && [`${short(ledger.parked)} parked`, "warn"]])));
 }
@@ -133,7 +134,7 @@ function parked(mapping) {
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "Key"), h("th", { scope: "col" }, "Shard"), h("th", { scope: "col", class: "num" }, "Records"),
         h("th", { scope: "col", class: "num" }, "For"), h("th", { scope: "col", class: "num" }, "Attempts"), h("th", { scope: "col" }, "Last error"))),
       h("tbody", null, keys.slice(0, 20).map((key) => h("tr", { key: `${key.shard}/${key.key}` },
-        h("td", { class: "mono" }, key.key), h("td", { class: "quiet" }, key.shard), h("td", { class: "num" }, count(key.records)),
+        h("td", { class: "mono" }, key.key), h("td", { class: "mono quiet" }, key.shard), h("td", { class: "num" }, count(key.records)),
         h("td", { class: "num" }, span(key.age_s)), h("td", { class: "num" }, count(key.failures)), h("td", { class: "wide error-text" }, key.last_error ?? "–")))))),
     keys.length > 20 && h("p", { class: "quiet" }, `and ${keys.length - 20} more`));
 }

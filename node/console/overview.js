@@ -1,7 +1,7 @@
 // The first page: how the fleet is, its mappings, its nodes. Functions from state to trees.
 
 import { h } from "./dom.js";
-import { count, mappingTone, plural, rate, short, span } from "./format.js";
+import { count, functionName, mappingTone, plural, rate, short, sourceName, span, titleOf } from "./format.js";
 import { spark } from "./plots.js";
 
 export const pathOf = (mapping) => `#/${encodeURIComponent(mapping.name)}`;
@@ -35,14 +35,14 @@ export function troubles(mapping, courses) {
 /** The overview. */
 export function overview({ view, courses }) {
   const { status, flows } = view;
-  return [headline(status, courses), tiles(status, courses), mappings(status, flows, courses), nodes(status)];
+  return [headline(status, flows, courses), tiles(status, courses), mappings(status, flows, courses), nodes(status, flows)];
 }
 
-function headline(status, courses) {
+function headline(status, flows, courses) {
   const like = (tone) => status.mappings.filter((mapping) => mapping.state !== "Disabled" && troubles(mapping, courses)[0]?.tone === tone);
   const [bad, slow] = [like("bad"), like("warn")];
   const shards = status.mappings.reduce((sum, mapping) => sum + mapping.shards.length, 0);
-  const say = (list, one, many) => (list.length === 1 ? `${list[0].name} ${one}` : `${list.length} mappings ${many}`);
+  const say = (list, one, many) => (list.length === 1 ? `${titleOf(list[0], flows[list[0].uuid])} ${one}` : `${list.length} mappings ${many}`);
   let title = "Everything flows";
   if (bad.length) title = say(bad, "needs attention", "need attention");
   else if (slow.length) title = say(slow, "is slowed", "are slowed");
@@ -91,7 +91,7 @@ function row(mapping, flow, courses) {
   const last = courses.samples.get(mapping.uuid)?.at(-1);
   const worst = troubles(mapping, courses).find((one) => one.tone !== "note");
   return h("tr", { key: mapping.uuid },
-    h("td", { class: "name" }, h("a", { href: pathOf(mapping) }, mapping.name), way(flow)),
+    h("td", { class: "name" }, h("a", { href: pathOf(mapping) }, titleOf(mapping, flow)), mapping.name === mapping.uuid ? unnamed(mapping, flow) : way(flow)),
     h("td", { class: "trend" }, spark(courses.points(mapping.uuid, "delivered"), `Delivered lately: ${rate(rates?.delivered)} a second now`)),
     h("td", { class: "num", "data-label": "per second" }, rate(rates?.delivered)),
     h("td", { class: "num", "data-label": "lag" }, short(last?.lag)),
@@ -101,11 +101,14 @@ function row(mapping, flow, courses) {
       : h("span", { class: `pill ${mappingTone(mapping.state)}` }, mapping.state)));
 }
 
+/** What tells mappings apart that nobody gave a name. */
+const unnamed = (mapping, flow) => h("span", { class: "way" }, flow && `${sourceName(flow.kind)} `, h("span", { class: "mono" }, mapping.uuid));
+
 export function way(flow) {
-  return flow && h("span", { class: "way" }, flow.source, h("b", { "aria-label": "to" }, "→"), flow.function);
+  return flow && h("span", { class: "way" }, flow.source, h("b", { "aria-label": "to" }, "→"), functionName(flow.function));
 }
 
-function nodes(status) {
+function nodes(status, flows) {
   const total = status.nodes.reduce((sum, node) => sum + node.shards, 0);
   return h("section", { class: "card", key: "nodes", "aria-labelledby": "nodes-title" },
     h("header", null, h("h2", { id: "nodes-title" }, "Nodes"), h("span", { class: "quiet" }, "who owns what")),
@@ -116,14 +119,14 @@ function nodes(status) {
         h("td", null, h("div", { class: "share" },
           h("span", { class: "num" }, count(node.shards)),
           h("div", { class: "track", "aria-hidden": "true" }, h("i", { style: { "--share": `${total ? (node.shards / total) * 100 : 0}%` } })),
-          h("small", null, holdings(status, node.id)))),
+          h("small", null, holdings(status, flows, node.id)))),
         h("td", { class: "quiet" }, node.roles.join(", ")),
         h("td", { class: "num" }, `${span(node.heartbeat_age_s)} ago`)))))));
 }
 
-function holdings(status, node) {
+function holdings(status, flows, node) {
   const held = status.mappings
-    .map((mapping) => [mapping.name, mapping.shards.filter((shard) => shard.owner === node).length])
+    .map((mapping) => [titleOf(mapping, flows[mapping.uuid]), mapping.shards.filter((shard) => shard.owner === node).length])
     .filter(([, number]) => number);
   const shown = held.slice(0, 4).map(([name, number]) => `${name} ${number}`);
   return held.length > 4 ? `${shown.join(", ")} and ${held.length - 4} more` : shown.join(", ") || "none";

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 
 from node.console_feed import Feed
 from tests.support.chromium import Chromium
+from tests.support.console_page import H1, LEDGER, everything_has_a_name, legible
 from tests.support.console_rig import BusyFleet, served
 from tests.support.lambda_client import lambda_client
 from tests.support.mendable import Mendable
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(600)  # a machine of continuous integration may have to install the browser
 
 SCRIPTS = Path(__file__).parents[1] / "support"
-H1 = "document.querySelector('h1')?.textContent"
-LEDGER = """Object.fromEntries(
-  [...document.querySelectorAll('.ledger div')].map((one) => [...one.children].map((cell) => cell.textContent)))"""
-NAMED = {"button", "link", "textbox", "searchbox", "combobox", "listbox", "option", "image", "img", "region", "dialog"}
-
-CONTRAST = (SCRIPTS / "contrast.js").read_text()
 RULES = (SCRIPTS / "console_rules.js").read_text()
 
 
@@ -67,7 +62,7 @@ async def test_a_mappings_story_by_keyboard_alone(
                 made = await asyncio.to_thread(client.create_event_source_mapping, FunctionName="f", **source)
                 client.close()
                 await page.until("document.querySelector('.rows .state')?.textContent === 'Enabled'")
-                assert topic in await page.evaluate("document.querySelector('.rows .way').textContent")
+                assert topic in await page.evaluate("document.querySelector('.rows .name a').textContent")
 
                 await page.tab_to("at.matches('.rows .name a')")
                 await page.press("Enter")
@@ -196,13 +191,9 @@ async def test_four_hundred_shards_are_readable_by_all(browser: Chromium) -> Non
         for view in ("#/", "#/orders", "#/clicks"):
             await page.evaluate(f"location.hash = '{view}'")
             await page.until(f"{H1} === '{'clicks needs attention' if view == '#/' else view[2:]}'")
-            for scheme in ("light", "dark"):
-                await page.show(width=420, scheme=scheme)
-                assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-                found = await page.evaluate(CONTRAST)
-                assert found["poor"] == []
-                assert found["seen"] > 30
-            await _everything_has_a_name(page)
+            for width in (1280, 420):
+                await legible(page, width=width)
+            await everything_has_a_name(page)
             assert await page.evaluate("document.querySelector('main img')") is None  # a function's words are no markup
             if view == "#/orders":
                 assert "<img src=x>" in await page.evaluate("document.querySelector('main').innerText")
@@ -223,21 +214,6 @@ async def test_four_hundred_shards_are_readable_by_all(browser: Chromium) -> Non
         await page.press("Enter")
         await page.until("document.querySelectorAll('.scroll tbody th').length === 11")
         assert page.complaints == []
-
-
-async def _everything_has_a_name(page: Page) -> None:
-    tree: list[dict[str, Any]] = (await page.command("Accessibility.getFullAXTree"))["nodes"]
-    shown = [node for node in tree if not node["ignored"]]
-    nameless = [
-        node["role"]["value"]
-        for node in shown
-        if node["role"]["value"] in NAMED and not node.get("name", {}).get("value", "").strip()
-    ]
-    assert nameless == []
-    roles = [node["role"]["value"] for node in shown]
-    assert {"banner", "main", "contentinfo", "status", "heading"} <= set(roles)
-    levels = await page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((one) => Number(one.tagName[1]))")
-    assert levels.count(1) == 1
 
 
 async def test_what_the_page_works_out(browser: Chromium) -> None:

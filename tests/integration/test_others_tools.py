@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Producer
-from prometheus_client.parser import text_string_to_metric_families
 
 from node.embedded_redis import EmbeddedRedis
 from tests.support.aws_cli import AwsCli, AwsCliError
 from tests.support.node_process import NodeProcess, eventually
-from tests.support.scripted_http import ScriptedServer, response
+from tests.support.session_function import SessionFunction, produce, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.scripted_http import Exchange
-
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:session"
 STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/session"
 CODE = "def handler(event, context):\n    return {'greeting': 'hello ' + event['name']}\n"
-
-
-class Function:
-    """A function behind a URL, which remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.server = ScriptedServer(self._answer)
-
-    async def _answer(self, exchange: Exchange) -> None:
-        await exchange.read()
-        event = json.loads(exchange.request.body)
-        groups = [event["Records"]] if "Records" in event else event["records"].values()
-        self.seen += [_text(record) for records in groups for record in records]
-        await exchange.write(response(200, b"{}"))
-
-
-def _text(record: dict[str, Any]) -> str:
-    if "body" in record:
-        return str(record["body"])
-    return base64.b64decode(record["kinesis"]["data"] if "kinesis" in record else record["value"]).decode()
 
 
 @pytest.mark.slow
@@ -54,7 +28,7 @@ async def test_mappings_are_made_used_changed_and_deleted(tmp_path: Path) -> Non
     code = tmp_path / "code"
     code.mkdir()
     (code / "app.py").write_text(CODE)
-    function = Function()
+    function = SessionFunction()
     with EmbeddedRedis(port=0) as redis:
         async with function.server as server:
             document = {
@@ -72,7 +46,7 @@ async def test_mappings_are_made_used_changed_and_deleted(tmp_path: Path) -> Non
                 assert await node.stop() == 0
 
 
-async def _session(node: NodeProcess, function: Function, folder: Path) -> None:
+async def _session(node: NodeProcess, function: SessionFunction, folder: Path) -> None:
     local_aws = (await node.logged("embedded.aws"))["endpoint_url"]
     kafka = (await node.logged("embedded.kafka"))["servers"]
     aws = AwsCli(folder, {"sqs": local_aws, "kinesis": local_aws, "lambda": f"http://{node.address}"})
@@ -100,17 +74,17 @@ async def _session(node: NodeProcess, function: Function, folder: Path) -> None:
     await aws("sqs", "send-message", "--queue-url", queue_url, "--message-body", "from the queue")
     put = ("put-record", "--stream-name", "session", "--partition-key", "k")
     await aws("kinesis", *put, "--data", "from the stream")
-    await asyncio.to_thread(_produce, kafka)
+    await asyncio.to_thread(produce, kafka, "session", b"from the topic")
     wanted = Counter(["from the queue", "from the stream", "from the topic"])
     await eventually(lambda: len(function.seen) >= 3, lambda: f"three records; {function.seen}\n{node.tail()}")
     assert Counter(function.seen) == wanted
 
     # Prometheus sees them
     async def counted() -> bool:
-        return sum((await _samples(node, "esm_invoked_event_count_total")).values()) == 3
+        return sum((await samples(node, "esm_invoked_event_count_total")).values()) == 3
 
     await eventually(counted, lambda: f"three records counted\n{node.tail()}")
-    assert set(await _samples(node, "esm_leases_held")) == {"sqs", "kinesis", "kafka"}
+    assert set(await samples(node, "esm_leases_held")) == {"sqs", "kinesis", "kafka"}
 
     # A function is called
     out = folder / "greeting.json"
@@ -143,21 +117,3 @@ async def _all_are(aws: AwsCli, uuids: list[str], state: str) -> None:
         return {one["State"] for one in found["EventSourceMappings"] if one["UUID"] in uuids} == {state}
 
     await eventually(reached, f"mappings that are {state}")
-
-
-def _produce(servers: str) -> None:
-    producer = Producer({"bootstrap.servers": servers})
-    producer.produce("session", b"from the topic")
-    assert producer.flush(30) == 0
-
-
-async def _samples(node: NodeProcess, name: str) -> dict[str, float]:
-    """Return a metric's values by source, as Prometheus reads them."""
-    status, text = await node.get("/metrics")
-    assert status == 200
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name:
-                found[sample.labels["source"]] = found.get(sample.labels["source"], 0.0) + sample.value
-    return found

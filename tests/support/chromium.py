@@ -58,6 +58,8 @@ _KEYS = {
     "Escape": ("", 27),
     " ": (" ", 32),
     "ArrowRight": ("", 39),
+    "ArrowUp": ("", 38),
+    "ArrowDown": ("", 40),
     "End": ("", 35),
 }
 
