@@ -93,10 +93,10 @@ async def _send(request: web.Request, events: AsyncIterator[bytes]) -> web.Strea
         headers={hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
     )
     now = asyncio.get_running_loop().time
-    until = now() + AGAIN_S
+    until, limit_s = now() + AGAIN_S, STALLED_S
 
     async def say(event: bytes) -> None:
-        async with asyncio.timeout(STALLED_S):
+        async with asyncio.timeout(limit_s):
             await response.write(event)
 
     try:

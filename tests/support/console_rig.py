@@ -21,18 +21,14 @@ from controlplane.status import (
 from node.console_api import ConsoleApi
 from node.console_feed import View, Work
 from node.credentials import BearerTokens
-from node.health import Readiness
-from node.options import ListenAddress
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from pollers.counters import DURATION_BOUNDS_S
+from tests.support.bare_surface import bare_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from node.console_feed import Feed
-
-ADDRESS = "127.0.0.1"
+    from node.options import ListenAddress
 
 
 class Fleet:
@@ -61,18 +57,11 @@ async def served(feed: Feed, *tokens: str, read_only: str = "") -> AsyncIterator
         return web.json_response({"changed": True})
 
     console = ConsoleApi(feed)
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=status,
-        credentials=[BearerTokens(tokens, read_only=filter(None, [read_only]))] if tokens else [],
-        routes=[*console.routes(), web.post("/esmd/v1/change", changed)],
-        public=console.public_paths,
-    )
+    routes = [*console.routes(), web.post("/esmd/v1/change", changed)]
+    credentials = [BearerTokens(tokens, read_only=filter(None, [read_only]))] if tokens else []
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(feed.run())
-        async with serving(application(surface), ListenAddress(ADDRESS, 0)) as address:
+        async with bare_node(routes, status=status, credentials=credentials, public=console.public_paths) as address:
             yield address
         running.cancel()
 

@@ -12,13 +12,10 @@ from botocore.exceptions import ClientError
 
 from config.settings import ControlPlaneSettings, Settings
 from node.function_side import FunctionSide
-from node.health import Readiness
 from node.lambda_definitions_api import upload_room
-from node.options import ListenAddress
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
 from tests.support.archives import handler
+from tests.support.bare_surface import bare_node
 from tests.support.lambda_client import lambda_client
 
 if TYPE_CHECKING:
@@ -80,20 +77,8 @@ async def definitions_rig(
 ) -> AsyncIterator[DefinitionsRig]:
     """Serve the API on a free port."""
     rig = DefinitionsRig(folder, store or MemoryStore(), functions or {}, on)
-
-    async def unasked(*_: Any) -> Any:
-        raise NotImplementedError
-
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=unasked,
-        credentials=credentials,
-        before=[upload_room(lambda: rig.side.uploaded.creating)],
-        routes=rig.side.routes(),
-    )
-    async with serving(application(surface), ListenAddress("127.0.0.1", 0)) as address:
+    before = [upload_room(lambda: rig.side.uploaded.creating)]
+    async with bare_node(rig.side.routes(), credentials=credentials, before=before) as address:
         rig.url = f"http://{address}"
         rig.client = await asyncio.to_thread(lambda_client, rig.url)
         try:

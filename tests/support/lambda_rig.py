@@ -14,14 +14,11 @@ from model.lease import Member
 from model.mapping import MappingState
 from model.progress import ShardReport
 from model.rules.parameters import FUNCTION as FUNCTION_NAME
-from node.health import Readiness
 from node.lambda_api import LambdaApi
 from node.lambda_functions_api import LambdaFunctionsApi
-from node.options import ListenAddress
 from node.plan_api import PlanApi
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
+from tests.support.bare_surface import bare_node
 from tests.support.fleet_values import ANN, LONG_S, take, update
 from tests.support.lambda_client import lambda_client
 
@@ -132,22 +129,8 @@ class LambdaRig:
 async def lambda_rig(store: MemoryStore | None = None) -> AsyncIterator[LambdaRig]:
     """Serve the API on a free port."""
     rig = LambdaRig(store)
-
-    async def unasked(*_: Any) -> Any:
-        raise NotImplementedError
-
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=unasked,
-        routes=[
-            *LambdaApi(rig.mappings).routes(),
-            *LambdaFunctionsApi(rig.functions).routes(),
-            *PlanApi(rig.store, rig.around).routes(),
-        ],
-    )
-    async with serving(application(surface), ListenAddress("127.0.0.1", 0)) as address:
+    apis = (LambdaApi(rig.mappings), LambdaFunctionsApi(rig.functions), PlanApi(rig.store, rig.around))
+    async with bare_node([route for api in apis for route in api.routes()]) as address:
         rig.url = f"http://{address}"
         rig.client = await asyncio.to_thread(lambda_client, rig.url)
         try:

@@ -26,6 +26,8 @@ from tests.support.console_rig import served as rig_served
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from aiohttp import web
+
 SELF = re.compile(r'\b(?:src|href)="(?P<link>[^"]*)"|from "\./(?P<module>[^"]+)"')
 
 
@@ -197,24 +199,32 @@ async def test_a_slow_reader_misses_documents_instead_of_piling_them_up(fleet: F
 
 async def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """It frees its place, and others see what they came for meanwhile."""
-    monkeypatch.setattr(console_api, "STALLED_S", 0.2)
+    dropped: list[str] = []
+    drop = console_api._drop
+
+    def dropping(request: web.Request) -> None:
+        dropped.append(request.headers["X-Name"])
+        drop(request)
+
+    monkeypatch.setattr(console_api, "_drop", dropping)
     feed = Feed(BusyFleet(1000).read, every_s=0.01)  # 260 kB a document: the kernel's buffers do not take many
     async with (
         rig_served(feed) as address,
-        aiohttp.ClientSession(f"http://{address}") as client,
+        aiohttp.ClientSession(f"http://{address}", headers={"X-Name": "reader"}) as client,
+        client.get("/esmd/v1/events") as answer,
         asyncio.timeout(30),
     ):
+        assert await begun(answer)
+        monkeypatch.setattr(console_api, "STALLED_S", 0.1)  # for whoever comes from now on
         with socket.socket() as stuck:
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stuck.connect((address.host, address.port))
-            stuck.sendall(b"GET /esmd/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            while feed.followers == 0:  # noqa: ASYNC110 - the server takes it in, in the same loop
-                await asyncio.sleep(0.01)
-            async with client.get("/esmd/v1/events") as answer:
-                assert await begun(answer)
-                assert feed.followers == 2
-                while feed.followers == 2:
-                    assert (await event_of(answer))[0] == "view"
+            stuck.sendall(b"GET /esmd/v1/events HTTP/1.1\r\nHost: localhost\r\nX-Name: stuck\r\n\r\n")
+            while not dropped or feed.followers == 2:
+                assert (await event_of(answer))[0] == "view"
+        assert dropped == ["stuck"]
+        assert feed.followers == 1
+        assert (await event_of(answer))[0] == "view"
 
 
 async def test_a_follower_that_never_asked_for_anything_is_forgotten_too(feed: Feed) -> None:

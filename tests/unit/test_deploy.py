@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -15,15 +15,11 @@ from config.load import load
 from config.settings import Settings
 from node.cli import esmd
 from node.guard import OPEN_PATHS
-from node.health import Readiness
 from node.options import ListenAddress
-from node.serve import Surface, application
+from node.serve import application
 from node.signals import ABORT_GRACE_S
-from node.telemetry import Exposition
+from tests.support.bare_surface import bare_surface
 from tests.support.deploy_files import COMPOSE, DEPLOY, KUBERNETES, ROOT, Instruction, dockerfile, unit
-
-if TYPE_CHECKING:
-    from controlplane.status import Status
 
 CONFIGURATIONS = sorted(DEPLOY.rglob("esmd.yaml"))
 MANIFESTS = sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name != "esmd.yaml")
@@ -193,14 +189,7 @@ def test_every_port_is_the_one_that_is_listened_on() -> None:
 
 def test_every_probe_asks_what_is_served_to_everybody() -> None:
     """Liveness is /healthz and readiness /readyz, both without a token; the scrape brings the token it needs."""
-
-    async def status() -> Status:
-        raise NotImplementedError
-
-    surface = Surface(
-        alive=lambda: True, ready=Readiness, metrics=lambda _accept: Exposition("text/plain", b""), status=status
-    )
-    served = {resource.canonical for resource in application(surface).router.resources()}
+    served = {resource.canonical for resource in application(bare_surface()).router.resources()}
     paths = {name: container()[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
     assert set(paths.values()) <= served & OPEN_PATHS

@@ -14,13 +14,10 @@ from model.errors import StoreUnavailableError
 from model.mapping import MappingState
 from model.progress import Blocking, ParkedKey, ShardReport, ShardState, Succession, Tenure, WaitsFor
 from node import cli
-from node.health import Readiness
 from node.mapping_api import MappingApi
-from node.options import ListenAddress
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
 from statemgr.scaling import Allotment
+from tests.support.bare_surface import bare_node
 from tests.support.fake_node import fake_node
 from tests.support.fleet_values import ANN, ORDERS, shard, take, track, update
 
@@ -82,18 +79,7 @@ async def served(store: MemoryStore) -> AsyncIterator[aiohttp.ClientSession]:
         seeks=seeks,
     )
 
-    async def status() -> Any:
-        raise NotImplementedError
-
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=status,
-        routes=api.routes(),
-    )
-    listen = ListenAddress("127.0.0.1", 0)
-    async with serving(application(surface), listen) as address, aiohttp.ClientSession(f"http://{address}") as client:
+    async with bare_node(api.routes()) as address, aiohttp.ClientSession(f"http://{address}") as client:
         yield client
 
 

@@ -23,13 +23,10 @@ from invocation.invoking import InvocationResult, NotInvoked, Request
 from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction, RieFunction, UrlFunction
 from model.errors import RefusedError, StoreUnavailableError
-from node.health import Readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
-from node.options import ListenAddress
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
+from tests.support.bare_surface import bare_node
 from tests.support.node_process import eventually
 
 if TYPE_CHECKING:
@@ -132,10 +129,6 @@ async def served(
     *, room: Room | None = None, body_limit_s: float = 30.0, store: MemoryStore | None = None, max_bytes: int = 1000
 ) -> AsyncIterator[Rig]:
     """Serve the front end."""
-
-    async def unasked() -> Any:
-        raise NotImplementedError
-
     functions, room = Functions(), room or Room()
     settings = Settings(functions=FUNCTIONS)
     received: list[str] = []
@@ -143,15 +136,8 @@ async def served(
     api = InvokeApi(
         FrontEnd(lambda: settings, functions.target, acceptor), room, InvokeMeters(), body_limit_s=body_limit_s
     )
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=unasked,
-        routes=api.routes(),
-    )
     async with (
-        serving(application(surface), ListenAddress("127.0.0.1", 0)) as address,
+        bare_node(api.routes()) as address,
         aiohttp.ClientSession(f"http://{address}") as client,
     ):
         yield Rig(functions, room, client, address.port, received)

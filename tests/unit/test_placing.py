@@ -20,12 +20,9 @@ from model.lease import ALL_ROLES, FleetSnapshot, Member
 from model.placement import Capacity, Offer
 from node.credentials import BearerTokens, FleetNodes
 from node.environments_api import EnvironmentsApi
-from node.health import Readiness
-from node.options import ListenAddress
 from node.placement import Placement
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
+from tests.support.bare_surface import bare_node
 from tests.support.node_process import eventually
 from tests.support.scripted_http import ScriptedServer, answer, close_silently, free_port, reset, say
 
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from node.options import ListenAddress
     from statemgr.stores import PlacementStore
 
 OK = Request(b"{}", "id", '{"a": "\u00e4"}', "Root=1")
@@ -150,15 +148,8 @@ class Fleet:
             Placement(store, workers, lambda: made.functions, every_s=EVERY_S)
         )
         api = EnvironmentsApi(made.placement, workers, made.room)
-        surface = Surface(
-            alive=lambda: True,
-            ready=lambda: Readiness(()),
-            metrics=lambda _accept: Exposition("text/plain", b""),
-            status=None,  # type: ignore[arg-type]
-            credentials=(FleetNodes(made.placement.secret), BearerTokens([TOKEN])) if guarded else (),
-            routes=api.routes(),
-        )
-        made.address = await stack.enter_async_context(serving(application(surface), ListenAddress("127.0.0.1", 0)))
+        credentials = (FleetNodes(made.placement.secret), BearerTokens([TOKEN])) if guarded else ()
+        made.address = await stack.enter_async_context(bare_node(api.routes(), credentials=credentials))
         self.members[name] = Member(NodeId(name))
         await self.store.join(self.members[name], ttl_s=60.0)
         leasing: Any = Leasing(name, self.members)

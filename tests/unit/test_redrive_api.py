@@ -13,14 +13,11 @@ import pytest
 from controlplane.mappings import Desired, apply
 from model.errors import EsmdError, RefusedError, UnavailableError
 from model.mapping_rules import canonical_document, parse_mapping
-from node.health import Readiness
 from node.mapping_api import MappingApi
-from node.options import ListenAddress
 from node.redrive import Redrives
 from node.runtimes import Catalogue
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from statemgr.memory_store import MemoryStore
+from tests.support.bare_surface import bare_node, unasked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -79,22 +76,10 @@ async def served(script: FakeJobs) -> AsyncIterator[tuple[aiohttp.ClientSession,
     await apply(store, [Desired(mapping.id, mapping.name, canonical_document(DOCUMENT))])
     await catalogue.read()
 
-    async def unasked(*_: Any) -> Any:
-        raise NotImplementedError
-
     redrives = ScriptedRedrives(catalogue, cast("Runtimes", None), store, cast("RedriveParts", None), present=unasked)
     redrives.script = script
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=unasked,
-        routes=MappingApi(
-            explain=unasked, redrives=redrives, replays=cast("Replays", None), seeks=cast("Seeks", None)
-        ).routes(),
-    )
-    listen = ListenAddress("127.0.0.1", 0)
-    async with serving(application(surface), listen) as address, aiohttp.ClientSession(f"http://{address}") as client:
+    api = MappingApi(explain=unasked, redrives=redrives, replays=cast("Replays", None), seeks=cast("Seeks", None))
+    async with bare_node(api.routes()) as address, aiohttp.ClientSession(f"http://{address}") as client:
         yield client, redrives
 
 

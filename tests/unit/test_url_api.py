@@ -17,12 +17,9 @@ from invocation.invoke_request import MAX_EVENT_BYTES
 from invocation.invoking import InvocationResult, NotInvoked, Request, throttled
 from invocation.local_target import LocalTarget
 from invocation.settings import HandlerFunction
-from node.health import Readiness
 from node.invoke_metrics import InvokeMeters
-from node.options import ListenAddress
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
 from node.url_api import FunctionUrls
+from tests.support.bare_surface import bare_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,10 +71,6 @@ class Rig:
 @asynccontextmanager
 async def served(*, guarded: bool = False, body_limit_s: float = 30.0) -> AsyncIterator[Rig]:
     """Serve two functions, of which one has a URL."""
-
-    async def unasked() -> Any:
-        raise NotImplementedError
-
     functions, room, meters = Functions(), Room(), InvokeMeters()
     settings = Settings(functions={"open": OPEN, "shut": SHUT})
 
@@ -85,15 +78,9 @@ async def served(*, guarded: bool = False, body_limit_s: float = 30.0) -> AsyncI
         return LocalTarget(function, functions)
 
     front_end = FrontEnd(lambda: settings, target)
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=unasked,
-        routes=FunctionUrls(front_end, room, meters, guarded=guarded, body_limit_s=body_limit_s).routes(),
-    )
+    api = FunctionUrls(front_end, room, meters, guarded=guarded, body_limit_s=body_limit_s)
     async with (
-        serving(application(surface), ListenAddress("127.0.0.1", 0)) as address,
+        bare_node(api.routes()) as address,
         aiohttp.ClientSession(f"http://{address}") as client,
     ):
         yield Rig(functions, client, meters, room)
