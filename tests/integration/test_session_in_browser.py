@@ -241,6 +241,7 @@ async def _the_position_is_moved(session: Session) -> None:
     await page.press("ArrowDown")
     await page.until("document.querySelector('dialog select').value === 'time'")
     assert await page.evaluate("document.querySelector('.when').checkVisibility()") is True
+    await legible(page, width=420)
     await page.press("ArrowUp")
     await page.until("document.querySelector('dialog select').value === 'trim_horizon'")
     await page.tab_to("at.textContent === 'Move'")
