@@ -29,7 +29,7 @@ export function actionsFor(mapping, flow) {
   if (["kafka", "kinesis"].includes(flow?.kind)) {
     found.push({
       key: "seek", label: "Move…", title: `Move the position of ${name}?`, confirm: "Move", danger: true,
-      text: "What is under way is finished first. Moved back, all records from there on are delivered again. Moved on, those that were not read yet are passed over, and only if you say so.",
+      text: "What is under way is finished first. Moved back, all records from there on are delivered again. Moved on, those that were not read yet are passed over, if you say so.",
       fields: () => [
         h("label", { key: "to" }, "Read on from", h("select", { name: "to", value: "trim_horizon" },
           h("option", { value: "trim_horizon" }, "the oldest record that the source has"), h("option", { value: "time" }, "a point in time"), h("option", { value: "latest" }, "now"))),
