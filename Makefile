@@ -18,7 +18,7 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml requirements.lock | $(BIN)/python
 	@echo 'installing into $(VENV) …' >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded,functions]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[embedded,functions]' aws-lambda-powertools
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
@@ -28,7 +28,7 @@ $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## Install and run the demo: ARGS="--seconds 10 --json"
-	@$(BIN)/esmd demo $(ARGS)
+	@$(BIN)/esmd demo --functions examples/functions/demo.yaml $(ARGS)
 
 # A virtual environment of its own: it wants another botocore than ours.
 $(VENV)/.awscli: | $(VENV)/.dev

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -61,7 +62,7 @@ from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aiohttp import web
 
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from model.secret import SecretResolver
     from node.options import RunOptions
     from node.signals import Shutdown
+    from pollers.tracing import Traces
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
@@ -88,11 +90,12 @@ async def run_node(
     embedded_kafka: str | None = None,
     embedded_aws: str | None = None,
     listener: socket.socket | None = None,
+    watch: Callable[[Traces], Traces] | None = None,
 ) -> None:
     """Run a node until asked to drain, and drain it.
 
     `embedded_kafka` and `embedded_aws` are where the caller runs that broker and those services already; `listener`
-    listens already at the address that the options say.
+    listens already at the address that the options say. `watch` wraps what traces the attempts of pollers.
 
     Raises `InvalidConfigurationError` for what this version cannot do, `NotReachedInTimeError` when Redis or a broker
     does not answer in time, OSError when the address is taken.
@@ -132,6 +135,8 @@ async def run_node(
             await access.read()
             tls = None if settings.tls is None else ServerTls(settings.tls)
             traces = await servers.enter_async_context(tracing(os.environ, node=_node_name()))
+            if watch is not None:
+                traces = replace(traces, of=watch(traces.of))
         node = Node(
             options,
             store,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
@@ -17,15 +19,22 @@ import click
     show_default=True,
     help="Order events per second; a tenth as many clicks, a fiftieth as many mails.",
 )
+@click.option(
+    "--functions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Add the functions and mappings of a configuration file: on the demo's topic `orders`, its stream `clicks`, "
+    "queues of mails, or a schedule.",
+)
 @click.pass_context
-def demo_command(ctx: click.Context, *, seconds: float | None, as_json: bool, rate: int) -> int:
+def demo_command(ctx: click.Context, *, seconds: float | None, as_json: bool, rate: int, functions: Path | None) -> int:
     """See esmd work: orders from Kafka, clicks from Kinesis and mails from SQS flow to functions, live in the terminal.
 
     Starts a private Redis, a Kafka broker, Kinesis and SQS on the loopback interface, and a node with a real
     configuration file that runs Python functions in sandboxes, one of them by a schedule. Needs no network and leaves
-    nothing behind. Ctrl-C ends it with a summary.
+    nothing behind. Ctrl-C ends it with a summary. `make demo` adds the functions of examples/functions.
     """
     from node.demo.show import run_demo  # noqa: PLC0415 - a node's parts are loaded when one runs
 
     debug = bool((ctx.find_root().obj or {}).get("debug"))
-    return run_demo(seconds=seconds, as_json=as_json, rate=rate, debug=debug)
+    return run_demo(seconds=seconds, as_json=as_json, rate=rate, debug=debug, functions=functions)

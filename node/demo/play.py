@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import yaml
 
 from config.load import load
+from config.yaml_document import read_document
+from invocation.settings import HandlerFunction
 from model.errors import UnavailableError
-from model.mapping import KafkaSource, KinesisSource, ScheduleSource, SqsSource
 from node.demo import screen
-from node.demo.aws_feeds import ClickFeed, MailFeed
-from node.demo.aws_producer import AwsProducer
-from node.demo.clicks import Clicks
+from node.demo.added import added_functions, reduced, views
+from node.demo.function import Report
 from node.demo.function_process import FunctionProcess
-from node.demo.mails import Mails
-from node.demo.orders import Orders
-from node.demo.producer import Producer
-from node.demo.sandboxed import SandboxReports, why_not
+from node.demo.producers import Producers, Readers, added_queues, rates_for
+from node.demo.sandboxed import OWN, SandboxReports, cannot_run, own_function
 from node.demo.snapshot import Observer, Phase, Produced, Snapshot, settled
 from node.demo.view import Scene
+from node.demo.watching import Watch
 from node.embedded_aws import EmbeddedAws
 from node.embedded_kafka import EmbeddedKafka
 from node.options import ListenAddress, Overrides, RunOptions
@@ -34,19 +34,15 @@ from node.signals import Shutdown, StoppedWhileStartingError
 from node.wiring import run_node
 
 if TYPE_CHECKING:
-    from model.mapping import EventSource
-    from node.demo.function import Report
+    from collections.abc import Callable, Mapping, Sequence
+
+    from config.settings import Settings
+    from node.demo.added import AddedFunction, FunctionView
     from node.demo.screen import Screen
 
 CONFIG = "demo.yaml"
-TOPIC = "orders"
-STREAM_ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
-STREAM_SHARDS = 2
-QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:mails"
-QUEUE_VISIBILITY_S = 2  # after so long the queue hands a failed message out again; the function's timeout in the file
+ADDED = "functions.yaml"
 BROKER = "127.0.0.1:9092"  # in the shipped file; the demo puts the real address in
-_ORDERS_PER_CLICK = 10
-_ORDERS_PER_MAIL = 50
 _LISTEN = ListenAddress("127.0.0.1", 9001)
 _REFRESH_S = 0.25
 _READY_POLL_S = 0.02
@@ -60,10 +56,12 @@ class Wishes:
     """What the command line says."""
 
     config: Path
+    settings: Settings  # of this file and that of `functions`, as they are
     rate: int
     seconds: float | None
     command: str = "esmd"  # how to call it here
     seed: int = 1
+    functions: Path | None = None  # a file of further functions and mappings
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,7 @@ class Ended:
     first_after_s: float | None
     settled: bool
     no_sandboxes: str | None = None  # why functions did not run in any
+    added: tuple[FunctionView, ...] = ()
 
 
 async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_time_s: float) -> Ended | None:
@@ -84,51 +83,77 @@ async def play(wishes: Wishes, data_dir: Path, shutdown: Shutdown, *, started_ti
 
     Raises `UnavailableError` when a part does not start or ends by itself.
     """
+    shipped = wishes.settings
+    added = () if wishes.functions is None else added_functions(shipped, str(wishes.functions), {})
     async with contextlib.AsyncExitStack() as parts:
-        kafka, aws, found = EmbeddedKafka({}), EmbeddedAws(), _Found()
-        clicks_rate = max(1, wishes.rate // _ORDERS_PER_CLICK)
-        mails_rate = max(1, wishes.rate // _ORDERS_PER_MAIL)
-        clicks = AwsProducer(ClickFeed(Clicks(wishes.seed), STREAM_ARN, shards=STREAM_SHARDS), rate=clicks_rate)
-        mails = AwsProducer(MailFeed(Mails(wishes.seed), QUEUE_ARN, visibility_s=QUEUE_VISIBILITY_S), rate=mails_rate)
+        kafka, aws = EmbeddedKafka({}), EmbeddedAws()
+        found = _Found({one.name: function for one in added if (function := _tried(shipped, one.name)) is not None})
+        producers = Producers.made(wishes.rate, wishes.seed, added_queues(shipped))
 
         async def start_aws() -> None:
             await parts.enter_async_context(aws)
-            for producer in (clicks, mails):
-                await producer.create(aws.endpoint_url)
+            await producers.create(aws.endpoint_url)
 
         async with shutdown.starting(), asyncio.TaskGroup() as starting:
             starting.create_task(parts.enter_async_context(kafka), name="start kafka")
             starting.create_task(found.start(parts), name="start functions")
-            starting.create_task(start_aws(), name="start stream and queue")
-        config = data_dir / CONFIG
-        functions, no_sandboxes = found.functions, found.no_sandboxes
-        text = functions.configured(wishes.config.read_text())
-        config.write_text(text.replace(BROKER, kafka.bootstrap_servers))
+            starting.create_task(start_aws(), name="start stream and queues")
+        functions = found.functions
+        configs = _written(wishes, data_dir, functions.configured, kafka.bootstrap_servers, found.missing)
         listener = parts.enter_context(_listener())
         overrides = Overrides(listen=ListenAddress(*listener.getsockname()), data_dir=data_dir)
-        settings = load([config], environ={}, overrides=overrides.sections())
+        settings = load(configs, environ={}, overrides=overrides.sections())
         topics = settings.embedded.kafka.topics if settings.embedded.kafka is not None else {}
         for topic, partitions in topics.items():
             await kafka.create_topic(topic, partitions)
-        options = RunOptions((config,), overrides, settings)
+        options = RunOptions(configs, overrides, settings)
         scene = Scene(
-            rates=Produced(wishes.rate, clicks_rate, mails_rate),
+            rates=rates_for(wishes.rate),
             command=wishes.command,
             node_url=f"http://{options.listen}",
-            config=str(config),
+            config=str(configs[0]),
             log=str(data_dir / "esmd.log"),
             seconds=wishes.seconds,
-            no_sandboxes=no_sandboxes,
+            no_sandboxes=found.no_sandboxes,
+            missing=found.missing,
         )
         session = await parts.enter_async_context(
             aiohttp.ClientSession(scene.node_url, timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
         )
         seen = parts.enter_context(screen.opened(scene))
         servers = _Servers(kafka.bootstrap_servers, aws.endpoint_url, listener)
-        producers = _Producers(Producer(Orders(wishes.seed), TOPIC, rate=wishes.rate), clicks, mails)
-        course = _Course(wishes, shutdown, functions, producers, servers, session, seen, started_time_s=started_time_s)
+        added = tuple(replace(one, missing=found.missing.get(one.name)) for one in added)
+        watch = Watch([name for one in added for name in one.mappings])
+        course = _Course(
+            wishes, shutdown, functions, producers, servers, session, seen, added, watch, started_time_s=started_time_s
+        )
         ended = await course.run(options)
-        return None if ended is None else replace(ended, no_sandboxes=no_sandboxes)
+        return None if ended is None else replace(ended, no_sandboxes=found.no_sandboxes)
+
+
+def _tried(settings: Settings, name: str) -> HandlerFunction | None:
+    """Return a function that can be tried here; one that runs elsewhere cannot."""
+    function = settings.target_for(name)
+    return function if isinstance(function, HandlerFunction) else None
+
+
+def _written(
+    wishes: Wishes, data_dir: Path, configured: Callable[[str], str], kafka: str, missing: Mapping[str, str]
+) -> tuple[Path, ...]:
+    """Write down what the node shall run: with the broker's real address, and without functions that cannot run."""
+    written = [data_dir / CONFIG]
+    written[0].write_text(configured(wishes.config.read_text()).replace(BROKER, kafka))
+    if wishes.functions is not None:
+        document = reduced(_document(wishes.functions), missing)
+        written.append(data_dir / ADDED)
+        written[1].write_text(yaml.safe_dump(document, sort_keys=False).replace(BROKER, kafka))
+    return tuple(written)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """Return a configuration file as it stands there; it has been loaded before."""
+    found = read_document(path).value
+    return found if isinstance(found, dict) else {}
 
 
 def _listener() -> socket.socket:
@@ -146,11 +171,15 @@ def _listener() -> socket.socket:
 class _Found:
     """The functions: in sandboxes where there can be some, or else in a process of their own."""
 
+    added: Mapping[str, HandlerFunction]
     functions: FunctionProcess | SandboxReports = field(default_factory=SandboxReports)
     no_sandboxes: str | None = None  # why there can be none
+    missing: Mapping[str, str] = field(default_factory=dict)  # why added ones cannot run
 
     async def start(self, parts: contextlib.AsyncExitStack) -> None:
-        self.no_sandboxes = await why_not()
+        tried = await cannot_run({**self.added, OWN: own_function()})
+        self.no_sandboxes = tried.pop(OWN, None)
+        self.missing = tried
         if self.no_sandboxes is not None:
             self.functions = FunctionProcess()
         await parts.enter_async_context(self.functions)
@@ -165,25 +194,6 @@ class _Servers:
     listener: socket.socket  # of the node
 
 
-@dataclass(frozen=True, slots=True)
-class _Producers:
-    """Who produces to the demo's sources."""
-
-    orders: Producer
-    clicks: AwsProducer
-    mails: AwsProducer
-
-    @property
-    def produced(self) -> Produced:
-        """How much so far."""
-        return Produced(self.orders.produced, self.clicks.produced, self.mails.produced)
-
-    def stop(self) -> None:
-        """Produce no more."""
-        for producer in (self.orders, self.clicks, self.mails):
-            producer.stop()
-
-
 @dataclass(slots=True)
 class _Course:
     """One demo under way."""
@@ -191,10 +201,12 @@ class _Course:
     wishes: Wishes
     shutdown: Shutdown
     functions: FunctionProcess | SandboxReports
-    producers: _Producers
+    producers: Producers
     servers: _Servers
     session: aiohttp.ClientSession
     seen: Screen
+    added: Sequence[AddedFunction]
+    watch: Watch
     started_time_s: float
     observer: Observer = field(default_factory=Observer)
     now: Snapshot = field(default_factory=lambda: Snapshot(Phase.STARTING, 0.0))
@@ -231,6 +243,7 @@ class _Course:
                 embedded_kafka=servers.kafka,
                 embedded_aws=servers.aws,
                 listener=servers.listener,
+                watch=self.watch,
             )
         except* StoppedWhileStartingError:
             pass  # contextlib.suppress would not look into the group that a task group makes of it
@@ -257,14 +270,11 @@ class _Course:
 
     async def _flow(self, options: RunOptions) -> Ended:
         """Produce until the time is over or somebody wants to stop, and deliver all of it."""
-        loop, producers, aws = asyncio.get_running_loop(), self.producers, self.servers.aws
+        loop, producers, servers = asyncio.get_running_loop(), self.producers, self.servers
+        readers = Readers.of(options.settings.mappings)
         async with asyncio.TaskGroup() as tasks:
             began_at = loop.time()
-            orders = producers.orders.run(self.servers.kafka, behind=lambda: self.now.behind)
-            clicks = producers.clicks.run(aws, behind=lambda: self._unfinished("clicks", producers.clicks))
-            mails = producers.mails.run(aws, behind=lambda: self._unfinished("mails", producers.mails))
-            for producing, what in ((orders, "orders"), (clicks, "clicks"), (mails, "mails")):
-                tasks.create_task(producing, name=f"produce {what}")
+            producers.start(tasks, servers.kafka, servers.aws, readers=readers, now=lambda: self.now)
             ends_at = None if self.wishes.seconds is None else began_at + self.wishes.seconds
             while not (self.shutdown.drain.is_set() or (ends_at is not None and loop.time() >= ends_at)):
                 await self._look(Phase.FLOWING, began_at)
@@ -275,7 +285,7 @@ class _Course:
             producers.stop()
         seconds = loop.time() - began_at
         produced = producers.produced
-        due = {mapping.name: _of_source(produced, mapping.source) for mapping in options.settings.mappings}
+        due = producers.due(readers)
         gives_up_at = loop.time() + _SETTLE_S
         while True:
             await self._look(Phase.FINISHING, began_at)
@@ -285,7 +295,8 @@ class _Course:
             await asyncio.sleep(_REFRESH_S)
         # The functions' last report may still be on its way.
         await asyncio.sleep(_REFRESH_S)
-        return Ended(self.status, self.functions.report, produced, seconds, self._first_after_s(), done)
+        added = views(self.added, self.status, self.watch.tallies)
+        return Ended(self.status, self._report(), produced, seconds, self._first_after_s(), done, added=added)
 
     async def _look(self, phase: Phase, began_at: float) -> None:
         """Ask the node how it is, and show it."""
@@ -296,12 +307,13 @@ class _Course:
         at = asyncio.get_running_loop().time()
         self.now = self.observer.observe(
             self.status,
-            self.functions.report,
+            self._report(),
             at=at,
             phase=phase,
             elapsed_s=at - began_at,
             produced=self.producers.produced,
             first_after_s=self._first_after_s(),
+            functions=views(self.added, self.status, self.watch.tallies),
         )
         try:
             await self.seen.show(self.now)
@@ -309,24 +321,14 @@ class _Course:
             if not self.shutdown.drain.is_set():
                 self.shutdown.request()
 
-    def _unfinished(self, mapping: str, producer: AwsProducer) -> int:
-        return self.now.unfinished(mapping, producer.produced)
+    def _report(self) -> Report:
+        """Return what the functions said, and what was seen of those that say nothing."""
+        said = self.functions.report
+        return Report(said.url, said.first_time_s, {**said.tallies, **self.watch.tallies})
 
     def _first_after_s(self) -> float | None:
         first_s = self.functions.report.first_time_s
         return None if first_s is None else max(0.0, first_s - self.started_time_s)
-
-
-def _of_source(produced: Produced, source: EventSource) -> int:
-    match source:
-        case KinesisSource():
-            return produced.clicks
-        case SqsSource():
-            return produced.mails
-        case KafkaSource():
-            return produced.orders
-        case ScheduleSource():
-            return 0  # nobody produces firings
 
 
 def process_started_time_s() -> float:

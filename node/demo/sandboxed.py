@@ -25,16 +25,27 @@ from node.demo.latency import Latencies
 from node.sandboxing import worker_manager
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import aiohttp
 
+    from invocation.worker_manager import WorkerManager
+
 _TRY_S = 15.0
-_TRY = b'{"time": "1970-01-01T00:00:00Z"}'
+_TRY = b'{"source": "aws.events", "detail-type": "Scheduled Event", "time": "1970-01-01T00:00:00Z", "detail": {}}'
 _SHOWN = 300
 
 CODE = Path(handlers.__file__).parent.parent
 SHIPPED_CODE = "code: node/demo"
 SHIPPED_ADDRESS = "127.0.0.1:8125"
 _THROTTLES = re.compile(r'^esm_throttles_total\{mapping="([^"]+)",[^}]*\} ([0-9.e+]+)$', re.MULTILINE)
+
+
+class _Error(msgspec.Struct):
+    """An error document."""
+
+    errorType: str = ""  # noqa: N815 - as AWS spells it
+    errorMessage: str = ""  # noqa: N815 - same
 
 
 class _Call(msgspec.Struct):
@@ -50,23 +61,56 @@ class _Call(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Call).decode
 
 
-async def why_not() -> str | None:
-    """Try one sandbox, and return why functions cannot run in any here; None: they can.
+OWN = "the demo's own"
+"""The key under which the demo's own function is tried: no function has such a name."""
 
-    What is missing on a machine or in a container is found out only by trying.
+
+def own_function() -> HandlerFunction:
+    """Return one of the demo's own functions, to be tried."""
+    return HandlerFunction("demo", "handlers.app.tidy", str(CODE), timeout_s=_TRY_S)
+
+
+async def cannot_run(functions: Mapping[str, HandlerFunction]) -> dict[str, str]:
+    """Try each function once, with the event of a schedule; return by its key why some cannot run here.
+
+    What is missing on a machine or in a container is found out only by trying. A handler that fails does run.
     """
-    function = HandlerFunction("demo", "handlers.app.tidy", str(CODE), timeout_s=_TRY_S)
+    found: dict[str, str] = {}
+
+    async def attempt(workers: WorkerManager, key: str, function: HandlerFunction) -> None:
+        why = await _why_not(workers, function)
+        if why is not None:
+            found[key] = why
+
+    async with worker_manager(Settings(), Secrets()) as workers, asyncio.TaskGroup() as trying:
+        for key, function in functions.items():
+            trying.create_task(attempt(workers, key, function), name=f"try {function.name}")
+    return found
+
+
+async def _why_not(workers: WorkerManager, function: HandlerFunction) -> str | None:
     try:
         check_function(function)
-        async with asyncio.timeout(_TRY_S), worker_manager(Settings(), Secrets()) as workers:
+        async with asyncio.timeout(_TRY_S):
             came = await workers.invoke(function, Request(_TRY, "try"))
     except TimeoutError:
         return f"no sandbox was ready within {_TRY_S:g} s"
     except EsmdError as exc:
-        return str(exc).removeprefix("function demo: ")
+        return str(exc).removeprefix(f"function {function.name}: ")
     if isinstance(came, NotInvoked):
         return came.message
-    return None if came.function_error is None else came.payload.decode(errors="replace")[:_SHOWN]
+    return None if came.function_error is None else _fault_of_runtime(came.payload)
+
+
+def _fault_of_runtime(payload: bytes) -> str | None:
+    """Return what an error document says if it is not the handler's own affair."""
+    try:
+        document = msgspec.json.decode(payload, type=_Error)
+    except msgspec.MsgspecError:
+        return payload.decode(errors="replace")[:_SHOWN]
+    if not document.errorType.startswith(("Runtime.", "Sandbox.")):
+        return None
+    return f"{document.errorType}: {document.errorMessage}"[:_SHOWN]
 
 
 class SandboxReports(asyncio.DatagramProtocol):

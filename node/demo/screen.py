@@ -47,7 +47,8 @@ class FullScreen:
 
     async def show(self, snapshot: Snapshot) -> None:
         """Draw, in a thread: a terminal that is held (Ctrl-S) must not hold the node."""
-        drawn = view.screen(snapshot, self._scene, self._live.console.width)
+        width, height = self._live.console.size
+        drawn = view.screen(snapshot, self._scene, width, height)
         await asyncio.to_thread(self._live.update, drawn, refresh=True)
 
 
@@ -72,6 +73,8 @@ class Lines:
             )
             if scene.no_sandboxes is not None:
                 self._print(f"esmd demo: {view.without_sandboxes(scene.no_sandboxes)}")
+            for name, why in scene.missing.items():
+                self._print(f"esmd demo: {view.does_not_run(name, why)}")
         if snapshot.elapsed_s >= self._next_s:
             self._next_s = snapshot.elapsed_s + _LINE_EVERY_S * 0.99
             self._print(view.line(snapshot))

@@ -13,11 +13,12 @@ import click
 from rich.console import Console
 
 import config
+from config.load import load
 from node import logs
 from node.daemon import run_until_stopped
 from node.demo.play import CONFIG, Ended, Wishes, play, process_started_time_s
 from node.demo.summary import document, summary
-from node.demo.view import without_sandboxes
+from node.demo.view import does_not_run, without_sandboxes
 from node.exits import ExitStatus
 from node.signals import Shutdown, StoppedWhileStartingError
 
@@ -28,10 +29,16 @@ SHIPPED = Path(config.__file__).parent / CONFIG
 _PIPE_WIDTH = 120
 
 
-def run_demo(*, seconds: float | None, as_json: bool, rate: int, debug: bool) -> ExitStatus:
-    """Run the demo; results go to standard output, everything else to standard error."""
+def run_demo(
+    *, seconds: float | None, as_json: bool, rate: int, debug: bool, functions: Path | None = None
+) -> ExitStatus:
+    """Run the demo; results go to standard output, everything else to standard error.
+
+    Raises `InvalidConfigurationError` for what is wrong with the file of `functions`.
+    """
     started_time_s = process_started_time_s()
-    wishes = Wishes(SHIPPED, rate, seconds, _command())
+    settings = load([SHIPPED] if functions is None else [SHIPPED, functions], environ={})
+    wishes = Wishes(SHIPPED, settings, rate, seconds, _command(), functions=functions)
     data_dir = Path(tempfile.mkdtemp(prefix="esmd-demo-"))
     log = data_dir / "esmd.log"
     shutdown = Shutdown()
@@ -63,7 +70,7 @@ def _tell(ends: Sequence[Ended], *, as_json: bool) -> None:
         click.echo("esmd demo: stopped before events flowed", err=True)
         return
     ended = ends[0]
-    told = document(ended.status, ended.report, ended.seconds)
+    told = document(ended.status, ended.report, ended.seconds, ended.added)
     if not ended.settled:
         click.echo("esmd demo: not everything was delivered in the time allowed at the end", err=True)
     if as_json:
@@ -80,12 +87,16 @@ def _tell(ends: Sequence[Ended], *, as_json: bool) -> None:
             ended.report,
             produced=ended.produced,
             first_after_s=ended.first_after_s,
+            added=ended.added,
             config=str(SHIPPED),
             command=_command(),
         )
     )
     if ended.no_sandboxes is not None:
         console.print(f"Note: {without_sandboxes(ended.no_sandboxes)}.", markup=False)
+    for view in ended.added:
+        if view.function.missing is not None:
+            console.print(f"Note: {does_not_run(view.function.name, view.function.missing)}.", markup=False)
 
 
 def _command() -> str:

@@ -11,8 +11,9 @@ from node.demo.function import Tally
 from node.demo.latency import Latencies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from node.demo.added import FunctionView
     from node.demo.function import Report
 
 _RATE_S = 2.0  # rates are told over this long
@@ -80,6 +81,13 @@ class Produced(NamedTuple):
 NOTHING = Produced()
 
 
+class Due(NamedTuple):
+    """Events that mappings have to finish, together if there are several: they share a queue."""
+
+    mappings: tuple[str, ...]
+    events: int
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything on the screen."""
@@ -91,15 +99,28 @@ class Snapshot:
     mappings: tuple[MappingView, ...] = ()
     shards: tuple[ShardLine, ...] = ()
     last_error: LastError | None = None
+    functions: tuple[FunctionView, ...] = ()  # that were added, with what their mappings did
 
-    def unfinished(self, mapping: str, produced: int) -> int:
-        """Return how many of the events of a mapping it has not finished."""
-        return produced - sum(one.delivered + one.filtered for one in self.mappings if one.name == mapping)
+    def unfinished(self, mappings: Collection[str], produced: int) -> int:
+        """Return how many of the events produced for mappings these have not finished."""
+        return produced - sum(one.delivered + one.filtered for one in self.mappings if one.name in mappings)
+
+    @property
+    def added(self) -> frozenset[str]:
+        """The mappings of added functions."""
+        return frozenset(name for view in self.functions for name in view.function.mappings)
+
+    @property
+    def own(self) -> tuple[MappingView, ...]:
+        """The demo's own mappings that are no schedules."""
+        added = self.added
+        return tuple(one for one in self.mappings if one.next_firing is None and one.name not in added)
 
     @property
     def schedules(self) -> tuple[MappingView, ...]:
-        """The mappings that are schedules."""
-        return tuple(mapping for mapping in self.mappings if mapping.next_firing is not None)
+        """The demo's own mappings that are schedules."""
+        added = self.added
+        return tuple(one for one in self.mappings if one.next_firing is not None and one.name not in added)
 
     @property
     def behind(self) -> int:
@@ -165,8 +186,9 @@ class Observer:
         elapsed_s: float,
         produced: Produced,
         first_after_s: float | None,
+        functions: tuple[FunctionView, ...] = (),
     ) -> Snapshot:
-        """Take in the node's status document and the functions' report."""
+        """Take in the node's status document and the functions' report; `functions` are those that were added."""
         mappings = tuple(self._mapping(document, report, at) for document in status["mappings"])
         shards = tuple(
             ShardLine(
@@ -185,7 +207,7 @@ class Observer:
             if shard.last_error is not None:
                 self._error = (f"{shard.mapping} {shard.id}", shard.last_error, at)
         error = None if self._error is None else LastError(*self._error[:2], at - self._error[2])
-        return Snapshot(phase, elapsed_s, produced, first_after_s, mappings, shards, error)
+        return Snapshot(phase, elapsed_s, produced, first_after_s, mappings, shards, error, functions)
 
     def _mapping(self, document: Mapping[str, Any], report: Report, at: float) -> MappingView:
         name, ledger = document["name"], document["ledger"]
@@ -213,10 +235,10 @@ class Observer:
         )
 
 
-def settled(status: Mapping[str, Any], produced: Mapping[str, int]) -> bool:
-    """Whether every mapping has finished everything; `produced` says by its name how much that is."""
+def settled(status: Mapping[str, Any], due: Iterable[Due]) -> bool:
+    """Whether every mapping has finished everything that it was due to."""
     ledgers = {mapping["name"]: mapping["ledger"] for mapping in status["mappings"]}
-    return produced.keys() <= ledgers.keys() and all(
-        ledger["balanced"] and ledger["in_flight"] == 0 and ledger["polled"] >= produced.get(name, 0)
-        for name, ledger in ledgers.items()
+    return all(ledger["balanced"] and ledger["in_flight"] == 0 for ledger in ledgers.values()) and all(
+        ledgers.keys() >= set(one.mappings) and sum(ledgers[name]["polled"] for name in one.mappings) >= one.events
+        for one in due
     )

@@ -8,15 +8,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from node.demo.added import told
 from node.demo.function import Tally
 from node.demo.latency import Latencies
-from node.demo.view import ms
+from node.demo.view import functions_table, ms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
+    from node.demo.added import FunctionView
     from node.demo.function import Report
     from node.demo.snapshot import Produced
 
@@ -24,17 +26,21 @@ _COUNTS = ("polled", "delivered", "filtered")
 _COLUMNS = (*_COUNTS, "p50", "p99", "errors", "throttled")
 
 
-def document(status: Mapping[str, Any], report: Report, seconds: float) -> dict[str, Any]:
+def document(
+    status: Mapping[str, Any], report: Report, seconds: float, added: Sequence[FunctionView] = ()
+) -> dict[str, Any]:
     """Return the status document with the seconds events were produced for, and each mapping's latencies.
 
-    Latencies are from a record's timestamp to the invocation that took it; null when none was taken.
+    Latencies are from a record's timestamp to the invocation that took it; null when none was taken. Where functions
+    were added, `functions` says what each has done.
     """
     mappings = []
     for mapping in status["mappings"]:
         latencies = Latencies((report.tallies.get(mapping["name"]) or Tally()).latency)
         p50, p99 = latencies.percentile(50), latencies.percentile(99)
         mappings.append({**mapping, "latency_ms": {"p50": _rounded(p50), "p99": _rounded(p99)}})
-    return {**status, "mappings": mappings, "seconds": round(seconds, 3)}
+    more = {"functions": [told(view) for view in added]} if added else {}
+    return {**status, "mappings": mappings, "seconds": round(seconds, 3), **more}
 
 
 def summary(
@@ -45,21 +51,27 @@ def summary(
     first_after_s: float | None,
     config: str,
     command: str,
+    added: Sequence[FunctionView] = (),
 ) -> RenderableType:
-    """Return what people read at the end; `ended` is what `document` made."""
+    """Return what people read at the end; `ended` is what `document` made, `added` what added functions have done."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("mapping", no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
+    of_added = {name for view in added for name in view.function.mappings}
     for mapping in ended["mappings"]:
+        if mapping["name"] in of_added:
+            continue
         ledger, tally = mapping["ledger"], report.tallies.get(mapping["name"]) or Tally()
         counts = [f"{ledger[name]:,}" for name in _COUNTS]
         latency = [ms(mapping["latency_ms"][name]) for name in ("p50", "p99")]
         table.add_row(Text(mapping["name"], "bold"), *counts, *latency, f"{tally.errors:,}", f"{tally.turned_away:,}")
+    more: list[RenderableType] = [Text(), functions_table(added)] if added else []
     return Group(
         Text(_headline(ended, produced, first_after_s)),
         Text(),
         table,
+        *more,
         Text(),
         Text(_shown(ended, report)),
         Text(_next(config, command)),

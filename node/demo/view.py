@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -10,20 +10,31 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from model.mapping import SourceKind
 from node.client import DEFAULT_URL
+from node.demo.added import KINDS
 from node.demo.snapshot import Phase
 from node.printing import sparkline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
+    from node.demo.added import FunctionView
     from node.demo.snapshot import LastError, MappingView, Produced, ShardLine, Snapshot
 
 WIDE = 110
 """From this many columns on there is room for the sparkline and the errors of shards."""
 
+_FRAME = 10  # lines of the screen besides those of mappings, added functions and shards
+_READING = "reading"
+_KINDS = {
+    SourceKind.KAFKA: "Kafka",
+    SourceKind.KINESIS: "Kinesis",
+    SourceKind.SQS: "SQS",
+    SourceKind.SCHEDULE: "schedule",
+}
 _ERROR_SHOWN_S = 60.0
 _STATE_STYLES = {"reading": "green", "retrying": "yellow", "waiting": "yellow", "failed": "bold red"}
 
@@ -39,18 +50,29 @@ class Scene:
     log: str
     seconds: float | None = None
     no_sandboxes: str | None = None  # why functions do not run in any
+    missing: Mapping[str, str] = field(default_factory=dict)  # why added functions do not run, by name
 
 
-def screen(snapshot: Snapshot, scene: Scene, width: int) -> RenderableType:
-    """Return the whole screen: 24 lines for four mappings of ten shards and a schedule, so that 80x24 shows all."""
-    schedules = [mapping.name for mapping in snapshot.schedules]
+def screen(snapshot: Snapshot, scene: Scene, width: int, height: int | None = None) -> RenderableType:
+    """Return the whole screen: 24 lines for four mappings of ten shards and a schedule, so that 80x24 shows all.
+
+    With added functions there is room for as many shards as `height` leaves. No `height`: as long as it gets.
+    """
+    names = {mapping.name for mapping in snapshot.own}
+    shards, wide = [shard for shard in snapshot.shards if shard.mapping in names], width >= WIDE
+    functions = _added(snapshot, scene)
+    room = len(shards)
+    if functions and height is not None:
+        taken = len(snapshot.functions) + 1 + len(functions) - 1  # the table and its heading, and what stands around it
+        room = max(1, height - _FRAME - len(names) - taken)
     return Group(
         _headline(snapshot, scene, width),
         _first(snapshot),
         _schedule(snapshot.schedules),
-        _mappings([mapping for mapping in snapshot.mappings if mapping.name not in schedules], wide=width >= WIDE),
+        _mappings(snapshot.own, wide=wide),
         Text(),
-        _shards([shard for shard in snapshot.shards if shard.mapping not in schedules], wide=width >= WIDE),
+        *functions,
+        _shards(shards, room, wide=wide),
         Text(),
         _error(snapshot.last_error, scene.no_sandboxes),
         _hint("config", f"{scene.config}; the log is {PurePath(scene.log).name} beside it"),
@@ -66,16 +88,38 @@ def line(snapshot: Snapshot) -> str:
         f"{mapping.name}: {mapping.delivered_per_s:,.0f} delivered/s, {mapping.delivered:,} in all, "
         f"{mapping.filtered:,} filtered, p50 {ms(mapping.p50_ms)}, p99 {ms(mapping.p99_ms)}, "
         f"{mapping.errors} errors, {mapping.throttled} throttled"
-        for mapping in snapshot.mappings
-        if mapping.next_firing is None
+        for mapping in snapshot.own
     ]
     parts += [_firings(mapping) for mapping in snapshot.schedules]
+    parts += [f"{view.function.name}: {view.calls:,} calls" for view in snapshot.functions if not view.function.missing]
     return f"{snapshot.elapsed_s:5.1f} s  " + " | ".join([*parts, f"lag {snapshot.behind:,}"])
 
 
 def without_sandboxes(why: str) -> str:
     """Say that the functions are not run in sandboxes, and why."""
     return f"the functions run in a process beside the node, not in its sandboxes: {why}"
+
+
+def does_not_run(name: str, why: str) -> str:
+    """Say that an added function is left out, and why."""
+    return f"function {name} does not run here: {why}"
+
+
+def functions_table(functions: Sequence[FunctionView]) -> Table:
+    """Return what the added functions have done: their calls, and the events they took by the kind of source."""
+    table = _table(True, "added function")
+    table.add_column("runtime", no_wrap=True)
+    for name in ("calls", *(_KINDS[kind] for kind in KINDS), "errors"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for view in functions:
+        function = view.function
+        label = Text(function.name, "bold" if function.missing is None else "dim")
+        if function.missing is not None:
+            table.add_row(label, Text(function.runtime, "dim"), *[Text("-", "dim")] * (len(KINDS) + 2))
+            continue
+        taken = [f"{view.delivered[kind]:,}" if kind in view.delivered else "-" for kind in KINDS]
+        table.add_row(label, function.runtime, f"{view.calls:,}", *taken, _count(view.errors, "red"))
+    return table
 
 
 def ms(latency_ms: float | None) -> str:
@@ -151,16 +195,26 @@ def _mappings(mappings: Sequence[MappingView], *, wide: bool) -> Table:
     return table
 
 
-def _shards(shards: Sequence[ShardLine], *, wide: bool) -> Table:
+def _added(snapshot: Snapshot, scene: Scene) -> list[RenderableType]:
+    """Return the table of added functions, and a line for each that is left out; nothing where none were added."""
+    if not snapshot.functions:
+        return []
+    notes = [_hint("note", does_not_run(name, why)) for name, why in scene.missing.items()]
+    return [functions_table(snapshot.functions), *notes, Text()]
+
+
+def _shards(shards: Sequence[ShardLine], room: int, *, wide: bool) -> Table:
+    """Return the shards, as many as there is room for: those in trouble rather than others."""
     table = _table(True, "mapping")
-    table.add_column("shard", no_wrap=True)
+    table.add_column("shard" if room >= len(shards) else f"shard ({room} of {len(shards)})", no_wrap=True)
+    chosen = sorted(range(len(shards)), key=lambda at: shards[at].state == _READING)[:room]
     table.add_column("lag", justify="right", no_wrap=True, min_width=7)
     table.add_column("checkpoint", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=9)
     if wide:
         table.add_column("fencing token", justify="right", no_wrap=True)
         table.add_column("error now", no_wrap=True, overflow="ellipsis")
-    for shard in shards:
+    for shard in [shards[at] for at in sorted(chosen)]:
         more = [Text(str(shard.fencing_token)), Text(shard.last_error or "", "red")] if wide else []
         table.add_row(
             shard.mapping,

@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from controlplane.status import LedgerStatus, MappingStatus, NodeStatus, ShardStatus, Status
+from invocation.runtimes import runtime_command
+from invocation.settings import HandlerFunction
+from model.errors import RefusedError
 from tests.support.processes import wait_gone
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ SHARDS = {
     "mails": ["poller-0", "poller-1"],
     "tidy": ["schedule"],
 }
+EXAMPLE = ROOT / "examples/functions/demo.yaml"
+KINDS = {"orders": "kafka", "clicks": "kinesis", "mails": "sqs"}
 SERVERS = 3  # Redis, Kafka and AWS's services
 WITHOUT_RUNTIME_CLIENT = 'import sys\n\nsys.modules["awslambdaric"] = None\n'
 
@@ -106,6 +111,65 @@ def test_the_document(demo: Callable[..., subprocess.Popen[str]], open_folder: P
     for child in children:
         wait_gone(child)
     assert list(open_folder.iterdir()) == []
+
+
+def test_added_functions_run_on_every_source(demo: Callable[..., subprocess.Popen[str]], open_folder: Path) -> None:
+    """What `make demo` adds: each of the example's functions takes events of topic, stream and queue, and none is lost.
+
+    Node.js takes part where AWS's client is installed in its folder; where it is not, the reason is told.
+    """
+    text = EXAMPLE.read_text().replace("code: examples", f"code: {ROOT}/examples")
+    (open_folder / "added.yaml").write_text(text)
+    process = demo("--seconds", "3", "--json", "--functions", "added.yaml")
+    flowing(process)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    document = json.loads(out)
+    functions = {one["name"]: one for one in document["functions"]}
+    assert list(functions) == ["local", "nodejs", "shell"]
+    assert functions["nodejs"]["missing"] == node_js_lacks()
+    assert (functions["local"]["missing"], functions["shell"]["missing"]) == (None, None)
+    mappings = {one["name"]: one for one in document["mappings"]}
+    assert set(SHARDS) < set(mappings)
+    for name, one in functions.items():
+        if one["missing"] is not None:
+            assert f"{name}-orders" not in mappings
+            continue
+        assert all(one["delivered"][source] > 0 for source in ("kafka", "kinesis", "sqs")), one
+        assert one["calls"] >= 3
+        assert one["errors"] == 0
+        for source in ("orders", "clicks", "mails"):
+            mapping = mappings[f"{name}-{source}"]
+            assert mapping["latency_ms"]["p50"] <= mapping["latency_ms"]["p99"]
+            assert mapping["ledger"]["delivered"] == one["delivered"][KINDS[source]]
+    for mapping in mappings.values():
+        ledger = mapping["ledger"]
+        assert (ledger["balanced"], ledger["in_flight"]) == (True, 0)
+    polled = {name: mapping["ledger"]["polled"] for name, mapping in mappings.items()}
+    assert polled["local-orders"] == polled["shell-orders"] == polled["archive"]
+    assert polled["local-clicks"] == polled["shell-clicks"] == polled["clicks"]
+    assert [path.name for path in open_folder.iterdir()] == ["added.yaml"]
+
+
+def node_js_lacks() -> str | None:
+    """Return why the example's function for Node.js cannot run here."""
+    code = str(ROOT / "examples/functions/nodejs")
+    try:
+        runtime_command(HandlerFunction("nodejs", "index.handler", code, "nodejs"))
+    except RefusedError as exc:
+        return str(exc).removeprefix("function nodejs: ")
+    return None
+
+
+def test_what_is_wrong_with_added_functions_is_told_at_once(
+    demo: Callable[..., subprocess.Popen[str]], open_folder: Path
+) -> None:
+    """With file and line, before anything is started."""
+    (open_folder / "added.yaml").write_text("functions:\n  mine: {handler: app.handler}\n")
+    process = demo("--functions", "added.yaml")
+    _, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 2
+    assert "added.yaml:2: functions.mine" in err
 
 
 def test_without_the_runtime_client_functions_run_beside_the_node(

@@ -12,7 +12,7 @@ from node.demo.aws_feeds import ClickFeed, MailFeed
 from node.demo.clicks import Clicks
 from node.demo.handlers.events import Seen, records
 from node.demo.mails import Mail, Mails
-from node.demo.play import QUEUE_ARN, STREAM_ARN
+from node.demo.producers import QUEUE_ARN, STREAM_ARN
 
 NOW = "2026-01-02T03:04:05.678+00:00"
 

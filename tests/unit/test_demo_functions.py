@@ -17,7 +17,7 @@ from node.demo.function_process import FunctionProcess
 from node.demo.handlers import app
 from node.demo.handlers.behaviour import Answer
 from node.demo.latency import Latencies
-from node.demo.sandboxed import CODE, SandboxReports
+from node.demo.sandboxed import CODE, OWN, SandboxReports, own_function
 from node.demo.show import SHIPPED
 from tests.support.node_process import eventually
 
@@ -113,10 +113,27 @@ def test_two_demos_at_one_moment_have_addresses_of_their_own() -> None:
             socket.create_server(one.getsockname()).close()
 
 
-async def test_sandboxes_are_tried_before_they_are_relied_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What keeps the function from running is the reason that is told."""
+async def test_sandboxes_are_tried_before_they_are_relied_on(open_folder: Path) -> None:
+    """What keeps a function from running is the reason that is told; a handler that fails does run."""
+    (open_folder / "app.py").write_text("import nothing_like_it")
+    (open_folder / "well.py").write_text("def handler(e, c): raise KeyError(e['detail-type'])")
+    (open_folder / "bootstrap").write_text("#!/bin/sh\nexit 7\n")
+    (open_folder / "bootstrap").chmod(0o755)
+    tried = {
+        "gone": HandlerFunction("gone", "app.handler", str(open_folder / "gone")),
+        "import": HandlerFunction("import", "app.handler", str(open_folder), timeout_s=15),
+        "shell": HandlerFunction("shell", "x", str(open_folder), "provided", timeout_s=15),
+        "well": HandlerFunction("well", "well.handler", str(open_folder), timeout_s=15),
+    }
+    told = await sandboxed.cannot_run(tried)
+    assert told.keys() == {"gone", "import", "shell"}
+    assert told["gone"] == f"code: {open_folder / 'gone'} is no folder"
+    assert told["import"].startswith("Runtime.ImportModuleError: Unable to import module 'app': No module named")
+    assert "exit status 7" in told["shell"]
+
+
+async def test_the_demos_own_function_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It runs where sandboxes can be."""
+    assert await sandboxed.cannot_run({OWN: own_function()}) == {}
     monkeypatch.setattr(sandboxed, "CODE", tmp_path / "gone")
-    assert await sandboxed.why_not() == f"code: {tmp_path / 'gone'} is no folder"
-    (tmp_path / "handlers").mkdir()
-    monkeypatch.setattr(sandboxed, "CODE", tmp_path)
-    assert "Runtime." in (await sandboxed.why_not() or "")
+    assert await sandboxed.cannot_run({OWN: own_function()}) == {OWN: f"code: {tmp_path / 'gone'} is no folder"}

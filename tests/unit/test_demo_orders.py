@@ -15,7 +15,8 @@ from model.pattern import compile_pattern
 from node.demo.clicks import Click, Clicks
 from node.demo.handlers.behaviour import BURST_S, FIRST_BURST_S, FIRST_ERROR_S, Answer, Behaviour
 from node.demo.orders import Order, Orders
-from node.demo.play import BROKER, QUEUE_ARN, QUEUE_VISIBILITY_S, STREAM_ARN, TOPIC
+from node.demo.play import BROKER
+from node.demo.producers import QUEUE_ARN, QUEUE_VISIBILITY_S, STREAM_ARN, TOPIC
 from node.demo.sandboxed import SHIPPED_ADDRESS, SHIPPED_CODE
 from node.demo.show import SHIPPED
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from node.demo.function import Report, Tally
 from node.demo.screen import Lines, opened
-from node.demo.snapshot import LastError, MappingView, Observer, Phase, Produced, ShardLine, Snapshot, settled
+from node.demo.snapshot import Due, LastError, MappingView, Observer, Phase, Produced, ShardLine, Snapshot, settled
 from node.demo.summary import document, summary
 from node.demo.view import Scene, line, screen
 from node.printing import sparkline
@@ -203,9 +203,18 @@ def test_rates_and_recent_latencies() -> None:
 )
 def test_settled_means_everything_is_finished(counts: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
     """The demo may end once every mapping has polled all its events, has none in flight and a balanced ledger."""
-    assert settled(status(counts), {"m": 100}) is expected
-    assert not settled(status(counts), {"m": 100, "other": 0})
-    assert not settled({"mappings": []}, {"m": 0})
+    assert settled(status(counts), [Due(("m",), 100)]) is expected
+    assert not settled(status(counts), [Due(("m",), 100), Due(("other",), 0)])
+    assert not settled({"mappings": []}, [Due(("m",), 0)])
+
+
+def test_readers_of_one_queue_share_its_events() -> None:
+    """What one of them has polled the other one never gets."""
+    (one,), (other,) = status(ledger(60, 60))["mappings"], status(ledger(40, 40))["mappings"]
+    both = {"mappings": [one, {**other, "name": "n"}]}
+    assert settled(both, [Due(("m", "n"), 100)])
+    assert not settled(both, [Due(("m", "n"), 101)])
+    assert not settled(both, [Due(("m",), 100)])
 
 
 def test_the_document_adds_seconds_and_latencies() -> None:

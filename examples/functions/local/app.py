@@ -17,15 +17,19 @@ _stream = BatchProcessor(event_type=EventType.KinesisDataStreams)
 _queue = BatchProcessor(event_type=EventType.SQS)
 
 
+_NAMES = ("id", "order_id", "mail_id", "visitor")  # by what orders, mails and clicks are known
+
+
 class NegativeAmountError(Exception):
     """An order that nobody can have placed."""
 
 
-def take(order: dict[str, Any]) -> None:
+def take(document: dict[str, Any]) -> None:
     """Stand for the work."""
-    if order.get("amount", 0) < 0:
-        raise NegativeAmountError(order["id"])
-    print(f"order {order['id']} taken")
+    name = next((document[key] for key in _NAMES if key in document), "something")
+    if document.get("amount", 0) < 0:
+        raise NegativeAmountError(name)
+    print(f"{name} taken")
 
 
 def _from_topic(record: KafkaEventRecord) -> None:
@@ -41,7 +45,7 @@ def _from_queue(record: SQSRecord) -> None:
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    """Take the orders of one batch; only those that fail come again."""
+    """Take the documents of one batch; only those that fail come again."""
     if event.get("source") == "aws.events":
         print(f"it is {event['time']}")
         return None
