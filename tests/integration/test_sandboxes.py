@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
-import textwrap
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
 from invocation.invoking import Request, throttled
 from invocation.roster import State
-from invocation.runtimes import runtime_command
-from invocation.settings import HandlerFunction, Isolation
-from model.errors import RefusedError
 from model.secret import SecretText
 from tests.support.loops import on_both_loops
 from tests.support.node_process import ROOT, eventually
 from tests.support.sandbox_rig import ARN, error, sandboxes, value
 
-EXAMPLES = ROOT / "examples/functions"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 SHOW = """
 import os
@@ -261,113 +258,6 @@ async def test_a_cancelled_invocation_does_not_go_on(tmp_path: Path, open_folder
         assert rig.environments() == 0
 
 
-async def test_what_cannot_be_started_says_so(tmp_path: Path) -> None:
-    """A bootstrap that is no program, and one that names an interpreter that is not there."""
-    async with sandboxes(tmp_path) as rig:
-        function = rig.function("#!/no/such/shell\n", file="bootstrap", runtime="provided", handler="a.b")
-        failed = error(await rig.call(function, request_id="the-id"))
-    assert failed["errorType"] == "Runtime.InvalidEntrypoint"
-    assert failed["errorMessage"] == "RequestId: the-id Error: No such file or directory"
-
-
-async def test_a_shell_script_is_a_runtime(tmp_path: Path) -> None:
-    """The example's `bootstrap` answers through the Runtime API, without anything of ours."""
-    async with sandboxes(tmp_path) as rig:
-        function = HandlerFunction("shell", "orders.audit", str(EXAMPLES / "shell"), "provided", 10.0)
-        results = [await rig.call(function, {"n": n}) for n in range(2)]
-    assert [value(result) for result in results] == [{"handler": "orders.audit"}] * 2
-    assert b"event of 8 bytes for orders.audit" in results[1].log_tail
-    assert (results[0].init_s is None, results[1].init_s is None) == (False, True)
-
-
-async def test_node_js_functions_run_with_awss_client(tmp_path: Path) -> None:
-    """The example for Node.js answers; without the client it is refused with the way to get it."""
-    function = HandlerFunction("nodejs", "index.handler", str(EXAMPLES / "nodejs"), "nodejs", 10.0)
-    try:
-        runtime_command(function)
-    except RefusedError as exc:
-        assert "npm install aws-lambda-ric" in str(exc) or "needs Node.js" in str(exc)  # noqa: PT017 what it says
-        pytest.skip("AWS's runtime client for Node.js is not installed")
-    async with sandboxes(tmp_path) as rig:
-        assert value(await rig.call(function, {"records": {"t-0": [{}]}})) == {"batchItemFailures": []}
-
-
-STAND_IN = """
-    import { get, request } from "node:http";
-    import { resolve } from "node:path";
-    const [file, name] = process.argv[2].split(".");
-    const handler = (await import(resolve(process.env.LAMBDA_TASK_ROOT, file + ".mjs")))[name];
-    const api = `http://${process.env.AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/`;
-    const read = async (from) => { let text = ""; for await (const part of from) text += part; return text; };
-    while (true) {
-      const event = await new Promise((done) => get(api + "next", done));
-      const answer = await handler(JSON.parse(await read(event)), { getRemainingTimeInMillis: () => 1 });
-      const post = request(`${api}${event.headers["lambda-runtime-aws-request-id"]}/response`, { method: "POST" });
-      post.end(JSON.stringify(answer));
-      await new Promise((done) => post.on("response", (taken) => read(taken).then(done)));
-    }
-"""
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
-async def test_node_js_works_within_the_limits_of_a_sandbox(tmp_path: Path) -> None:
-    """It runs as another user, with little memory; a few lines stand for AWS's client, which must be compiled."""
-    async with sandboxes(tmp_path) as rig:
-        example = (EXAMPLES / "nodejs/index.mjs").read_text()
-        function = rig.function(example, file="index.mjs", handler="index.handler", runtime="nodejs")
-        client = Path(function.code) / "node_modules/aws-lambda-ric"
-        client.mkdir(parents=True)
-        (client / "package.json").write_text('{"bin": "./client.mjs"}')
-        (client / "client.mjs").write_text(textwrap.dedent(STAND_IN))
-        results = [await rig.call(function, {"records": {"t-0": [{}, {}]}}) for _ in range(2)]
-    assert [value(result) for result in results] == [{"batchItemFailures": []}] * 2
-    assert b"2 records, 1 ms left" in results[1].log_tail
-
-
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-async def test_bubblewrap_shows_a_function_nothing_of_the_machine(tmp_path: Path) -> None:
-    """It has no network, no other processes, no files but its own, and answers all the same."""
-    code = """
-        import os, socket
-        def handler(event, context):
-            try:
-                socket.create_connection(("127.0.0.1", event), 2)
-                reached = True
-            except OSError:
-                reached = False
-            open("/tmp/mine", "w").close()
-            try:
-                open(os.environ["LAMBDA_TASK_ROOT"] + "/mine", "w")
-                written = True
-            except OSError:
-                written = False
-            return {"reached": reached, "written": written, "root": sorted(os.listdir("/")), "tmp": os.listdir("/tmp"),
-                    "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()], "user": os.getuid()}
-    """
-    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
-    async with server, sandboxes(tmp_path) as rig:
-        port = server.sockets[0].getsockname()[1]
-        function = rig.function(code, isolation=Isolation.BUBBLEWRAP)
-        seen = value(await rig.call(function, port))
-        connected = value(await rig.call(replace(function, network=True), port))
-        hog = rig.function(HOG, isolation=Isolation.BUBBLEWRAP)
-        assert "signal: killed" in error(await rig.call(hog))["errorMessage"]
-    assert (seen["reached"], seen["written"], seen["tmp"]) == (False, False, ["mine"])
-    assert connected["reached"]
-    assert "home" not in seen["root"]
-    assert len(seen["processes"]) <= 3
-    assert seen["user"] == (os.getuid() or seen["user"])
-
-
-HOG = """
-import time
-def handler(event, context):
-    held = []
-    while True:
-        held.append(bytearray(1 << 20))
-        time.sleep(0.0005)
-"""
-
 NODE = """
 import asyncio, sys
 from pathlib import Path
@@ -400,17 +290,3 @@ async def test_a_killed_node_leaves_no_sandbox_behind(open_folder: Path) -> None
         await node.wait()
     await eventually(lambda: not any(process.is_running() for process in left), "everything is gone")
     await eventually(lambda: not list(open_folder.glob("esmd-sandboxes-*")), "the folders are gone")
-
-
-def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
-    """A runtime that is not there, code that is not there, a bootstrap that is not executable."""
-
-    def refusal(function: HandlerFunction) -> str:
-        with pytest.raises(RefusedError) as caught:
-            runtime_command(function)
-        return str(caught.value)
-
-    assert "code: /no/such is no folder" in refusal(HandlerFunction("f", "a.b", "/no/such"))
-    assert "this node has python3." in refusal(HandlerFunction("f", "a.b", str(tmp_path), "python3.7"))
-    assert "ruby is not run" in refusal(HandlerFunction("f", "a.b", str(tmp_path), "ruby"))
-    assert "needs an executable `bootstrap`" in refusal(HandlerFunction("f", "a.b", str(tmp_path), "provided"))

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
+from tests.support.apt import installed
 from tests.support.server_process import ServerProcess
-from tests.support.servers import ServerUnavailableError, fetch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,21 +66,7 @@ _KEYS = {
 
 def chromium() -> str:
     """Find the browser; in continuous integration, as root of a Debian, install it. Raises `ServerUnavailableError`."""
-    if (found := _found()) is not None:
-        return found
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0 or os.environ.get("CI") != "true":
-        raise ServerUnavailableError(f"no Chromium is on PATH: {_INSTALL}")
-    wait = ["-q", "-o", "DPkg::Lock::Timeout=120"]
-    with tempfile.TemporaryDirectory() as temporary:
-        # apt checks signatures as a user of its own, who must be able to write there; not every /tmp lets him.
-        Path(temporary).chmod(0o1777)
-        env = {"TMPDIR": temporary, "DEBIAN_FRONTEND": "noninteractive"}
-        fetch([apt, "update", *wait], "the list of packages", env=env)
-        fetch([apt, "install", "-y", *wait, "--no-install-recommends", "chromium"], "chromium", env=env)
-    if (found := _found()) is None:
-        raise ServerUnavailableError(f"apt-get installed no Chromium: {_INSTALL}")
-    return found
+    return installed(_found, ["chromium"], what="no Chromium is on PATH", hint=_INSTALL)
 
 
 def _found() -> str | None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_FETCH_S = 280  # a first run downloads 50 MB
+_FETCH_S = 280.0  # a first run downloads 50 MB
+_SHOWN = 40  # lines of what a package manager said: the first ones name the cause, or the last
 
 
 class ServerUnavailableError(Exception):
@@ -77,7 +78,12 @@ def _cache() -> Path:
 
 
 def fetch(
-    command: Sequence[str], what: str, *, env: Mapping[str, str] | None = None, folder: str | None = None
+    command: Sequence[str],
+    what: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    folder: str | Path | None = None,
+    limit_s: float = _FETCH_S,
 ) -> None:
     """Run a package manager, one at a time: Maven's own repository is not for two. Raises `ServerUnavailableError`.
 
@@ -91,14 +97,15 @@ def fetch(
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=_FETCH_S,
+                timeout=limit_s,
                 cwd=folder,
                 env={**os.environ, **(env or {})},
             )
     except subprocess.TimeoutExpired as exc:
-        raise ServerUnavailableError(f"{command[0]} did not fetch {what} within {_FETCH_S} s") from exc
+        raise ServerUnavailableError(f"{command[0]} did not fetch {what} within {limit_s:g} s") from exc
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[:20])
+        lines = (done.stdout + done.stderr).splitlines()
+        said = "\n".join(lines if len(lines) <= _SHOWN else [*lines[: _SHOWN // 2], "…", *lines[-_SHOWN // 2 :]])
         raise ServerUnavailableError(f"{command[0]} cannot fetch {what}:\n{said}")
 
 
