@@ -20,7 +20,7 @@ from statemgr.event_queue import QueueFullError
 from statemgr.redis_store.store import RedisStore
 from tests.support.async_rig import SINK_ARN, TRIED_ONCE, caller, functions
 from tests.support.aws_servers import aws_client
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 from tests.support.node_process import NodeProcess, eventually
 
 if TYPE_CHECKING:
@@ -66,14 +66,20 @@ async def node(tmp_path: Path, redis: EmbeddedRedis, served: Functions) -> Async
         yield node
 
 
+@pytest.fixture
+async def client(node: NodeProcess) -> AsyncIterator[Any]:
+    """Give AWS's own client of the node."""
+    async with lambda_calls(f"http://{node.address}") as client:
+        yield client
+
+
 async def depth(node: NodeProcess) -> int:
     """Return how many events the fleet has."""
     return int((await node.status())["async_invoke"]["events"])
 
 
-async def test_boto3_invokes_asynchronously(node: NodeProcess, served: Functions) -> None:
+async def test_boto3_invokes_asynchronously(node: NodeProcess, client: Any, served: Functions) -> None:
     """AWS's own client gets 202 with a request id, and the function runs once under that id."""
-    client = lambda_client(f"http://{node.address}")
     answer = await asyncio.to_thread(
         client.invoke, FunctionName="work:live", InvocationType="Event", Payload=b'{"n": 1}'
     )
@@ -95,9 +101,8 @@ async def _empty(node: NodeProcess) -> bool:
     return await depth(node) == 0
 
 
-async def test_events_beyond_a_megabyte_are_refused(node: NodeProcess) -> None:
+async def test_events_beyond_a_megabyte_are_refused(client: Any) -> None:
     """An asynchronous event may have 1 MB and no byte more."""
-    client = lambda_client(f"http://{node.address}")
 
     def send(size: int) -> Any:
         return client.invoke(FunctionName="slow", InvocationType="Event", Payload=b'"' + b"x" * (size - 2) + b'"')
@@ -135,8 +140,10 @@ async def test_a_function_without_concurrency_is_not_tried(
 ) -> None:
     """With a reserved concurrency of 0 the event goes straight to the destination; boto3 says so while it runs."""
     async with running(tmp_path, redis, served.section(event_invoke=TRIED_ONCE)) as node, caller() as calling:
-        client = lambda_client(f"http://{node.address}")
-        await asyncio.to_thread(client.put_function_concurrency, FunctionName="work", ReservedConcurrentExecutions=0)
+        async with lambda_calls(f"http://{node.address}") as client:
+            await asyncio.to_thread(
+                client.put_function_concurrency, FunctionName="work", ReservedConcurrentExecutions=0
+            )
         reserved = 'esm_function_reserved_concurrency{function="work"}'
 
         async def known() -> bool:

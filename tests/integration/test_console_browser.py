@@ -14,7 +14,7 @@ from node.console_feed import Feed
 from tests.support.chromium import Chromium
 from tests.support.console_page import H1, LEDGER, everything_has_a_name, legible
 from tests.support.console_rig import BusyFleet, served
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 from tests.support.mendable import Mendable
 from tests.support.missing import skip_or_fail
 from tests.support.node_process import NodeProcess, kafka_document, url_target
@@ -58,9 +58,8 @@ async def test_a_mappings_story_by_keyboard_alone(
             async with browser.page(f"http://{node.address}/console") as page:
                 await page.until(f"{H1} === 'Nothing to do yet'")
                 assert (await node.metrics())["esm_console_followers"] == 1
-                client = await asyncio.to_thread(lambda_client, f"http://{node.address}")
-                made = await asyncio.to_thread(client.create_event_source_mapping, FunctionName="f", **source)
-                client.close()
+                async with lambda_calls(f"http://{node.address}") as client:
+                    made = await asyncio.to_thread(client.create_event_source_mapping, FunctionName="f", **source)
                 await page.until("document.querySelector('.rows .state')?.textContent === 'Enabled'")
                 assert topic in await page.evaluate("document.querySelector('.rows .name a').textContent")
 

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from tests.support.archives import archive, handler
 from tests.support.aws_servers import CREDENTIALS, aws_client
 from tests.support.definitions_rig import made
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 from tests.support.node_process import NodeProcess, eventually
 
 if TYPE_CHECKING:
@@ -69,11 +69,8 @@ async def node(folder: Path, redis_url: str, *, name: str = "node", **more: Any)
     document = {"redis": {"url": redis_url}, "leasing": {"ttl": 3}, "control_plane": PLANE, **more}
     async with NodeProcess(folder, document, name=name) as process:
         await process.start()
-        client = await asyncio.to_thread(lambda_client, f"http://{process.address}")
-        try:
+        async with lambda_calls(f"http://{process.address}") as client:
             yield Node(process, client)
-        finally:
-            client.close()
 
 
 async def test_a_fleet_runs_what_one_node_was_sent(own_redis: EmbeddedRedis, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from botocore.exceptions import ClientError
 
 from tests.support.aws_servers import CREDENTIALS, aws_client
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 from tests.support.lambda_rig import QUEUE
 from tests.support.mendable import Mendable
 from tests.support.node_process import ROOT, NodeProcess, eventually
@@ -60,11 +60,8 @@ class Mappings:
 async def started(node: NodeProcess) -> AsyncIterator[Mappings]:
     """Start a node; yield what boto3 does with it."""
     await node.start()
-    client = await asyncio.to_thread(lambda_client, f"http://{node.address}")
-    try:
+    async with lambda_calls(f"http://{node.address}") as client:
         yield Mappings(client)
-    finally:
-        client.close()
 
 
 def progress_keys(redis_url: str, uuid: str) -> list[bytes]:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from node.embedded_redis import EmbeddedRedis
 from tests.support.invoke_rig import invoke_rig
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,11 +33,10 @@ async def test_boto3_signs_and_is_let_in(tmp_path: Path) -> None:
                 )
             (change,) = rig.node.find("api.changed")
             assert (change["caller"], change["method"], change["status"]) == ("access key test", "DELETE", 404)
-            stranger = lambda_client(rig.url, secret="guess")
-            with pytest.raises(ClientError) as caught:
-                await asyncio.to_thread(stranger.list_event_source_mappings)
-            assert caught.value.response["Error"]["Code"] == "InvalidSignatureException"
-            stranger.close()
+            async with lambda_calls(rig.url, secret="guess") as stranger:
+                with pytest.raises(ClientError) as caught:
+                    await asyncio.to_thread(stranger.list_event_source_mappings)
+                assert caught.value.response["Error"]["Code"] == "InvalidSignatureException"
             for headers, status in (({}, 401), ({"Authorization": "Bearer look"}, 200)):
                 assert (await rig.node.get("/metrics", headers))[0] == status
             assert "guess" not in rig.node.log_file.read_text()

@@ -16,7 +16,7 @@ from node.lambda_definitions_api import upload_room
 from statemgr.memory_store import MemoryStore
 from tests.support.archives import handler
 from tests.support.bare_surface import bare_node
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -80,8 +80,5 @@ async def definitions_rig(
     before = [upload_room(lambda: rig.side.uploaded.creating)]
     async with bare_node(rig.side.routes(), credentials=credentials, before=before) as address:
         rig.url = f"http://{address}"
-        rig.client = await asyncio.to_thread(lambda_client, rig.url)
-        try:
+        async with lambda_calls(rig.url) as rig.client:
             yield rig
-        finally:
-            rig.client.close()

@@ -7,7 +7,7 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 from tests.support.node_process import NodeProcess
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def handler(event, context):
 class InvokeRig:
     """The node and its client."""
 
-    def __init__(self, node: NodeProcess) -> None:
+    def __init__(self, node: NodeProcess, client: Any) -> None:
         self.node = node
         self.url = f"http://{node.address}"
-        self.client = lambda_client(self.url)
+        self.client = client
 
     async def invoke(self, function: str, event: Any = None, **more: Any) -> dict[str, Any]:
         """Invoke; the payload is read into `Payload`."""
@@ -69,9 +69,6 @@ async def invoke_rig(
     document = {"redis": {"url": redis_url}, "functions": {"local": local, **functions}, **more}
     async with NodeProcess(folder, document, env=env, arguments=arguments) as node:
         await node.start()
-        rig = InvokeRig(node)
-        try:
-            yield rig
+        async with lambda_calls(f"http://{node.address}") as client:
+            yield InvokeRig(node, client)
             assert await node.stop() == 0
-        finally:
-            rig.client.close()

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 from controlplane.lambda_errors import refused
 from controlplane.lambda_functions import LambdaFunctions
 from controlplane.lambda_mappings import LambdaMappings
@@ -20,7 +22,7 @@ from node.plan_api import PlanApi
 from statemgr.memory_store import MemoryStore
 from tests.support.bare_surface import bare_node
 from tests.support.fleet_values import ANN, LONG_S, take, update
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from model.mapping import EventSourceMapping, MappingRecord
     from model.progress import ShardState
 
+PATH = "/2015-03-31/event-source-mappings"
+KAFKA: dict[str, Any] = {
+    "SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": ["127.0.0.1:9092"]}},
+    "Topics": ["audit"],
+}
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:orders"
 STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -132,8 +139,11 @@ async def lambda_rig(store: MemoryStore | None = None) -> AsyncIterator[LambdaRi
     apis = (LambdaApi(rig.mappings), LambdaFunctionsApi(rig.functions), PlanApi(rig.store, rig.around))
     async with bare_node([route for api in apis for route in api.routes()]) as address:
         rig.url = f"http://{address}"
-        rig.client = await asyncio.to_thread(lambda_client, rig.url)
-        try:
+        async with lambda_calls(rig.url) as rig.client:
             yield rig
-        finally:
-            rig.client.close()
+
+
+async def raw(rig: LambdaRig, method: str, path: str, body: Any = None) -> tuple[int, str | None, Any]:
+    """Ask without a client that checks; return status, error type and document."""
+    async with aiohttp.ClientSession() as session, session.request(method, rig.url + path, json=body) as answer:
+        return answer.status, answer.headers.get("x-amzn-ErrorType"), await answer.json()

@@ -26,7 +26,7 @@ from statemgr.memory_store import MemoryStore
 from tests.support.archives import archive, handler
 from tests.support.aws_servers import CREDENTIALS
 from tests.support.definitions_rig import ARN, RUNTIME, definitions_rig, made
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,10 +309,9 @@ async def test_signed_uploads_and_readers(tmp_path: Path) -> None:
         large = archive({"app.py": "", "noise": os.urandom(6_000_000)})
         answer = await rig.call("create_function", **made(code=large, Environment={"Variables": {"A": "planted"}}))
         assert answer["Environment"] == {"Variables": {"A": "planted"}}
-        forger = await asyncio.to_thread(lambda_client, rig.url, secret="wrong")
-        with pytest.raises(forger.exceptions.ClientError, match="InvalidSignature"):
-            await asyncio.to_thread(forger.update_function_code, FunctionName="up", ZipFile=large)
-        forger.close()
+        async with lambda_calls(rig.url, secret="wrong") as forger:
+            with pytest.raises(forger.exceptions.ClientError, match="InvalidSignature"):
+                await asyncio.to_thread(forger.update_function_code, FunctionName="up", ZipFile=large)
         async with aiohttp.ClientSession(rig.url, headers={"Authorization": "Bearer look"}) as http:
             async with http.get("/2015-03-31/functions/up/configuration") as answered:
                 text = await answered.text()

@@ -1,15 +1,11 @@
-"""From files, environment and command line to settings, or to every problem with its line."""
+"""From files, environment and command line to settings."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from config.load import load
 from config.settings import (
@@ -26,37 +22,10 @@ from config.settings import (
 from invocation.settings import HandlerFunction, Isolation, LambdaFunction, RieFunction, SandboxSettings, UrlFunction
 from model.function_config import FunctionPart
 from model.mapping_rules import canonical_document
-from model.problem import InvalidConfigurationError, Problem
+from model.problem import InvalidConfigurationError
 from model.secret import SecretText
+from tests.support.config_files import BILLING, MAPPING, NOW, loaded, rules, write
 from tests.support.mapping_documents import document
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-NOW = datetime(2026, 6, 1, tzinfo=UTC)
-MAPPING = document("S", Name="orders", FunctionName="billing")
-BILLING = {"functions": {"billing": {"url": "https://billing.internal/events"}}}
-
-
-def _write(folder: Path, *texts: str | Mapping[str, object]) -> list[Path]:
-    paths = [folder / f"c{i}.yaml" for i in range(len(texts))]
-    for path, text in zip(paths, texts, strict=True):
-        path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
-    return paths
-
-
-def _load(folder: Path, *texts: str | Mapping[str, object], **options: Any) -> Settings:
-    return load(_write(folder, *texts), **{"environ": {}, "now": NOW, **options})
-
-
-def _problems(folder: Path, *texts: str | Mapping[str, object], **options: Any) -> list[Problem]:
-    with pytest.raises(InvalidConfigurationError) as caught:
-        _load(folder, *texts, **options)
-    return caught.value.problems
-
-
-def _rules(folder: Path, *texts: str | Mapping[str, object], **options: Any) -> list[tuple[str, str]]:
-    return [(problem.path, problem.rule) for problem in _problems(folder, *texts, **options)]
 
 
 def test_nothing_gives_the_defaults() -> None:
@@ -69,7 +38,7 @@ def test_nothing_gives_the_defaults() -> None:
 
 def test_every_section_reaches_the_settings(tmp_path: Path) -> None:
     """Each key of each section lands in its place."""
-    found = _load(
+    found = loaded(
         tmp_path,
         """
 redis: {url: "redis://127.0.0.1:6379/0"}
@@ -141,7 +110,7 @@ auth: {tokens: ["${env:T}"], access_keys: {AKIA: "${file:/k}"}}
 
 def test_what_is_said_of_functions_is_checked(tmp_path: Path) -> None:
     """Settings of concurrency and asynchronous invocation are held against AWS's rules, each with its line."""
-    (path,) = _write(
+    (path,) = write(
         tmp_path,
         """
 invoke: {account_concurrency: 250}
@@ -179,13 +148,13 @@ functions:
 @pytest.mark.parametrize("redis", ["embedded", {"url": "embedded"}])
 def test_redis_can_be_embedded_by_name(tmp_path: Path, redis: object) -> None:
     """`embedded` in either place means a private server."""
-    assert _load(tmp_path, {"redis": redis}).redis_url is None
+    assert loaded(tmp_path, {"redis": redis}).redis_url is None
 
 
 def test_mappings_know_where_they_stand(tmp_path: Path) -> None:
     """A mapping comes with its document, file and line."""
     text = "# first\nevent_source_mappings:\n  - {Name: orders, FunctionName: billing,\n     EventSourceArn: %s}\n"
-    found = _load(tmp_path, BILLING, text % MAPPING["EventSourceArn"])
+    found = loaded(tmp_path, BILLING, text % MAPPING["EventSourceArn"])
     (entry,) = found.event_source_mappings
     assert (entry.file, entry.line, entry.document) == (str(tmp_path / "c1.yaml"), 3, MAPPING)
     assert found.mappings == (entry.mapping,)
@@ -195,24 +164,16 @@ def test_mappings_know_where_they_stand(tmp_path: Path) -> None:
 def test_precedence_is_command_line_file_environment(tmp_path: Path) -> None:
     """The command line goes over files, files over the environment, key by key."""
     environ = {"ESMD_REDIS_URL": "redis://env:1", "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}
-    assert _load(tmp_path, {}, environ=environ).redis_url == SecretText("redis://env:1")
+    assert loaded(tmp_path, {}, environ=environ).redis_url == SecretText("redis://env:1")
     file = {"redis": {"url": "redis://file:1"}, "aws": {"account_id": "111111111111"}}
-    found = _load(tmp_path, file, environ=environ)
+    found = loaded(tmp_path, file, environ=environ)
     assert found.redis_url == SecretText("redis://file:1")
     assert (found.aws.region, found.aws.account_id) == ("eu-west-1", "111111111111")
     overrides = {"redis": {"url": "redis://cli:1"}, "aws": {"region": "us-west-2"}}
-    found = _load(tmp_path, file, environ=environ, overrides=overrides)
+    found = loaded(tmp_path, file, environ=environ, overrides=overrides)
     assert found.redis_url == SecretText("redis://cli:1")
     assert (found.aws.region, found.aws.account_id) == ("us-west-2", "111111111111")
-    assert _load(tmp_path, {}, environ={"AWS_DEFAULT_REGION": "eu-west-2"}).aws.region == "eu-west-2"
-
-
-def test_problems_outside_files_name_their_origin(tmp_path: Path) -> None:
-    """A bad environment variable or option is reported as such."""
-    (one,) = _problems(tmp_path, {}, environ={"AWS_REGION": "mars"})
-    assert (one.file, one.path) == ("environment", "aws.region")
-    (one,) = _problems(tmp_path, {}, overrides={"drain_timeout": -1})
-    assert (one.file, one.path) == ("command line", "drain_timeout")
+    assert loaded(tmp_path, {}, environ={"AWS_DEFAULT_REGION": "eu-west-2"}).aws.region == "eu-west-2"
 
 
 def test_several_files_add_up(tmp_path: Path) -> None:
@@ -220,153 +181,29 @@ def test_several_files_add_up(tmp_path: Path) -> None:
     other = document("S", Name="other", FunctionName="b", EventSourceArn=MAPPING["EventSourceArn"] + "2")
     one = {**BILLING, "listen": "127.0.0.1:1", "event_source_mappings": [MAPPING]}
     two = {"functions": {"b": {"url": "http://b"}}, "listen": "127.0.0.1:1", "event_source_mappings": [other]}
-    found = _load(tmp_path, one, two)
+    found = loaded(tmp_path, one, two)
     assert [entry.mapping.name for entry in found.event_source_mappings] == ["orders", "other"]
     assert set(found.functions) == {"billing", "b"}
-
-
-def test_files_that_contradict_each_other_are_problems(tmp_path: Path) -> None:
-    """A section or function set differently in two files, and a name taken twice, stand at the second file."""
-    one = "listen: 127.0.0.1:1\nfunctions: {f: {url: 'http://a'}}\n"
-    two = "listen: 127.0.0.1:2\nfunctions:\n  f: {url: 'http://b'}\n"
-    found = _problems(tmp_path, one, two)
-    assert [(p.file, p.line, p.path) for p in found] == [
-        (str(tmp_path / "c1.yaml"), 1, "listen"),
-        (str(tmp_path / "c1.yaml"), 3, "functions.f"),
-    ]
-    mappings = {"event_source_mappings": [MAPPING]}
-    (taken,) = _problems(tmp_path, {**BILLING, **mappings}, mappings)
-    assert (taken.file, taken.path) == (str(tmp_path / "c1.yaml"), "event_source_mappings[0].Name")
-
-
-BAD = """\
-listen: 0.0.0.0:9001
-leasing: {ttl: 2.9}
-redi: embedded
-aws: {account_id: 000000000000}
-functions:
-  a: {url: "ftp://x"}
-  b: {url: "http://x", arn: y}
-  c:
-    handler: app.handler
-    code: .
-    concurency: 3
-event_source_mappings:
-  - Name: orders
-    EventSourceArn: arn:aws:sqs:us-east-1:000000000000:orders
-    FunctionName: billing
-    BatchSize: 20000
-  - {}
-"""
-
-
-@pytest.mark.parametrize(
-    ("more", "path", "rule"),
-    [
-        ({"environment": {"LAMBDA_X": "1"}}, "environment.LAMBDA_X", "is set by the node and cannot be configured"),
-        ({"environment": {"_HANDLER": "1"}}, "environment._HANDLER", "is set by the node and cannot be configured"),
-        ({"environment": {"A": "x" * 4096}}, "environment", "holds more than 4 KB"),
-        ({"network": False}, "network", "can be kept from a function with `isolation: bubblewrap` only"),
-    ],
-)
-def test_what_a_function_with_a_handler_cannot_be_given(
-    tmp_path: Path, more: dict[str, object], path: str, rule: str
-) -> None:
-    """Variables of the node's, more than AWS takes, and a promise that a mere process cannot keep."""
-    function = {"handler": "app.handler", "code": ".", **more}
-    (problem,) = _problems(tmp_path, {"functions": {"f": function}})
-    assert (problem.path, problem.rule) == (f"functions.f.{path}", rule)
-
-
-def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None:
-    """All mistakes come together as `file:line: path: rule`, in order."""
-    gone = tmp_path / "gone.yaml"
-    (path,) = _write(tmp_path, BAD)
-    with pytest.raises(InvalidConfigurationError) as caught:
-        load([path, gone], environ={}, now=NOW)
-    loopback = 'other than loopback needs `auth: {tokens: ["${env:ESMD_TOKEN}"]}`; or listen on 127.0.0.1'
-    url = "must be an http:// or https:// URL without user, password or secret reference"
-    constraint = "failed to satisfy constraint: Member must have value less than or equal to 10000"
-    large = f"Value '20000' at 'batchSize' {constraint}"
-    missing = (
-        "Function does not exist: billing. List it under functions, set invoke.endpoint for functions that are not "
-        "listed, or give a full function ARN"
-    )
-    null = "failed to satisfy constraint: Member must not be null."
-    assert str(caught.value).replace(str(tmp_path), "").split("\n") == [
-        f"/c0.yaml:1: listen: {loopback}",
-        "/c0.yaml:2: leasing.ttl: must be 3 or more, not 2.9",
-        "/c0.yaml:3: redi: unknown key; did you mean redis?",
-        "/c0.yaml:4: aws.account_id: must be text, not a number; put it in quotes",
-        f"/c0.yaml:6: functions.a.url: {url} (credentials belong into headers)",
-        "/c0.yaml:7: functions.b: needs exactly one of url, arn, rie, handler, not url and arn",
-        "/c0.yaml:11: functions.c.concurency: unknown key; did you mean concurrency?",
-        f"/c0.yaml:15: event_source_mappings[0].FunctionName: {missing}",
-        f"/c0.yaml:16: event_source_mappings[0].BatchSize: {large}",
-        "/c0.yaml:17: event_source_mappings[1]: Unrecognized event source.",
-        f"/c0.yaml:17: event_source_mappings[1].FunctionName: Value null at 'functionName' {null}",
-        "/c0.yaml:17: event_source_mappings[1].Name: is required: the mapping's stable identity in this file",
-        "/gone.yaml: cannot be read: No such file or directory",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("given_document", "path"),
-    [
-        ({"redis": "redis://x"}, "redis"), ({"redis": {}}, "redis.url"), ({"redis": {"url": "x"}}, "redis.url"),
-        ({"listen": "x"}, "listen"), ({"listen": "127.0.0.1:65536"}, "listen"), ({"listen": 9001}, "listen"),
-        ({"data_dir": ""}, "data_dir"), ({"leasing": {"ttl": "10"}}, "leasing.ttl"), ({"leasing": 10}, "leasing"),
-        ({"leasing": {"ttl": float("nan")}}, "leasing.ttl"), ({"drain_timeout": -1}, "drain_timeout"),
-        ({"aws": {"region": "Mars"}}, "aws.region"), ({"aws": {"endpoint_url": "x"}}, "aws.endpoint_url"),
-        ({"invoke": {"endpoint": "http://user:pass@h"}}, "invoke.endpoint"), ({"invoke": {"url": "x"}}, "invoke.url"),
-        ({"embedded": {"kafka": {"topics": {"a": 0}}}}, "embedded.kafka.topics.a"),
-        ({"embedded": {"kafka": {"topics": ["a"]}}}, "embedded.kafka.topics"),
-        ({"embedded": {"sqs": {}}}, "embedded.sqs"), ({"embedded": {"redis": {"fsync": "no"}}}, "embedded.redis.fsync"),
-        ({"async_invoke": {"queue": 0}}, "async_invoke.queue"),
-        ({"auth": {}}, "auth"), ({"auth": {"tokens": []}}, "auth.tokens"), ({"auth": {"tokens": "x"}}, "auth.tokens"),
-        ({"auth": {"access_keys": {"a b": "x"}}}, 'auth.access_keys["a b"]'), ({"functions": []}, "functions"),
-        ({"functions": {"a b": {"url": "http://x"}}}, 'functions["a b"]'), ({"functions": {"a": 1}}, "functions.a"),
-        ({"functions": {"a": {}}}, "functions.a"),
-        ({"functions": {"a": {"url": "http://h/${env:X}"}}}, "functions.a.url"),
-        ({"functions": {"a": {"url": "http://h", "timeout": 0}}}, "functions.a.timeout"),
-        ({"functions": {"a": {"url": "http://h", "timeout": 901}}}, "functions.a.timeout"),
-        ({"functions": {"a": {"url": "http://h", "headers": {"A": "x\r\ny"}}}}, "functions.a.headers.A"),
-        ({"functions": {"a": {"url": "http://h", "headers": {"A:": "x"}}}}, "functions.a.headers.A:"),
-        ({"functions": {"a": {"arn": "billing"}}}, "functions.a.arn"),
-        ({"functions": {"a": {"rie": []}}}, "functions.a.rie"),
-        ({"functions": {"a": {"handler": "app", "code": "."}}}, "functions.a.handler"),
-        ({"functions": {"a": {"handler": "a.b"}}}, "functions.a.code"),
-        ({"functions": {"a": {"handler": "a.b", "code": ".", "memory": 127}}}, "functions.a.memory"),
-        ({"event_source_mappings": {}}, "event_source_mappings"),
-        ({"event_source_mappings": [1]}, "event_source_mappings[0]"),
-        ("[1]", ""), ("x", ""), ("listen: !Ref x", "listen"),
-    ],
-)  # fmt: skip
-def test_a_bad_value_in_a_section_is_named(tmp_path: Path, given_document: str | dict[str, Any], path: str) -> None:
-    """Each wrong value makes problems at its own path, with a line."""
-    found = _problems(tmp_path, given_document)
-    assert {problem.path for problem in found} == {path}
-    assert all(problem.line > 0 for problem in found)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:1", "[::1]:9001", "127.8.8.8:65535"])
 def test_loopback_needs_no_auth(tmp_path: Path, listen: str) -> None:
     """Addresses only this machine can reach are served without `auth`."""
-    assert _load(tmp_path, {"listen": listen}).listen == listen
+    assert loaded(tmp_path, {"listen": listen}).listen == listen
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9001", ":9001", "[::]:9001", "example.com:80", "127.evil.example:80"])
 def test_other_addresses_need_auth(tmp_path: Path, listen: str) -> None:
     """Addresses others can reach are refused without `auth`, also from the command line, and accepted with it."""
-    assert [path for path, _ in _rules(tmp_path, {"listen": listen})] == ["listen"]
-    assert [path for path, _ in _rules(tmp_path, {}, overrides={"listen": listen})] == ["listen"]
-    assert _load(tmp_path, {"listen": listen, "auth": {"access_keys": {"A": "${env:X}"}}}).listen == listen
+    assert [path for path, _ in rules(tmp_path, {"listen": listen})] == ["listen"]
+    assert [path for path, _ in rules(tmp_path, {}, overrides={"listen": listen})] == ["listen"]
+    assert loaded(tmp_path, {"listen": listen, "auth": {"access_keys": {"A": "${env:X}"}}}).listen == listen
 
 
 def test_anchors_have_a_place(tmp_path: Path) -> None:
     """Top-level keys beginning with x- hold YAML anchors and are otherwise ignored."""
     text = "x-defaults: &d {timeout: 5}\nfunctions:\n  a: {<<: *d, url: 'http://a'}\n"
-    assert _load(tmp_path, text).functions == {"a": UrlFunction("a", "http://a", 5.0)}
+    assert loaded(tmp_path, text).functions == {"a": UrlFunction("a", "http://a", 5.0)}
 
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:billing"
@@ -383,7 +220,7 @@ ARN = "arn:aws:lambda:us-east-1:000000000000:function:billing"
 )  # fmt: skip
 def test_function_names_are_resolved(tmp_path: Path, name: str, sections: dict[str, Any], expected: str) -> None:
     """A listed function goes first, then the Invoke API, then AWS for a full ARN."""
-    found = _load(tmp_path, {**sections, "event_source_mappings": [{**MAPPING, "FunctionName": name}]})
+    found = loaded(tmp_path, {**sections, "event_source_mappings": [{**MAPPING, "FunctionName": name}]})
     target = found.target_for(name)
     assert target is not None
     assert target.name == expected
@@ -392,7 +229,7 @@ def test_function_names_are_resolved(tmp_path: Path, name: str, sections: dict[s
 @pytest.mark.parametrize("name", ["other", "000000000000:function:other"])
 def test_a_function_nobody_knows_is_a_problem_with_its_mend(tmp_path: Path, name: str) -> None:
     """A FunctionName that stands for nothing says how to give it something."""
-    ((path, rule),) = _rules(tmp_path, {**BILLING, "event_source_mappings": [{**MAPPING, "FunctionName": name}]})
+    ((path, rule),) = rules(tmp_path, {**BILLING, "event_source_mappings": [{**MAPPING, "FunctionName": name}]})
     assert path == "event_source_mappings[0].FunctionName"
     assert rule.startswith(f"Function does not exist: {name}. List it under functions, set invoke.endpoint")
 
@@ -401,44 +238,22 @@ def test_kafka_functions_have_fourteen_minutes(tmp_path: Path) -> None:
     """A listed function with a longer timeout cannot be a Kafka mapping's; other sources may use all 15 minutes."""
     functions = {"billing": {"url": "http://b", "timeout": 841}}
     kafka = document("A", FunctionName="billing")
-    ((path, rule),) = _rules(tmp_path, {"functions": functions, "event_source_mappings": [kafka, MAPPING]})
+    ((path, rule),) = rules(tmp_path, {"functions": functions, "event_source_mappings": [kafka, MAPPING]})
     assert path == "event_source_mappings[0].FunctionName"
     assert rule == "the timeout of billing is 841 s; for Kafka it must be 840 s or less"
     functions["billing"]["timeout"] = 840
-    assert len(_load(tmp_path, {"functions": functions, "event_source_mappings": [kafka]}).mappings) == 1
+    assert len(loaded(tmp_path, {"functions": functions, "event_source_mappings": [kafka]}).mappings) == 1
 
 
 def test_a_broken_function_is_not_also_missing(tmp_path: Path) -> None:
     """A mapping of a function that is listed but wrong adds no second problem."""
-    found = _rules(tmp_path, {"functions": {"billing": {"url": "x"}}, "event_source_mappings": [MAPPING]})
+    found = rules(tmp_path, {"functions": {"billing": {"url": "x"}}, "event_source_mappings": [MAPPING]})
     assert [path for path, _ in found] == ["functions.billing.url"]
 
 
 def test_a_starting_time_in_the_future_is_refused(tmp_path: Path) -> None:
     """StartingPositionTimestamp is held against the present."""
     later = document("K", FunctionName=ARN, StartingPosition="AT_TIMESTAMP", StartingPositionTimestamp="2026-06-02")
-    assert [path for path, _ in _rules(tmp_path, {"event_source_mappings": [later]})] == [
+    assert [path for path, _ in rules(tmp_path, {"event_source_mappings": [later]})] == [
         "event_source_mappings[0].StartingPositionTimestamp"
     ]
-
-
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 20000) | st.text(max_size=8) | st.just("${env:X}"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=6,
-)
-_KEYS = ["redis", "listen", "data_dir", "leasing", "drain_timeout", "aws", "invoke", "embedded", "auth", "functions",
-         "event_source_mappings", "Resources", "x-a", "url", "Properties"]  # fmt: skip
-
-
-@given(st.dictionaries(st.sampled_from(_KEYS), _VALUES | st.dictionaries(st.sampled_from(_KEYS), _VALUES), max_size=5))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_file_breaks_the_loader(tmp_path: Path, content: dict[str, Any]) -> None:
-    """Whatever a file says, the answer is settings or problems that name the file."""
-    try:
-        _load(tmp_path, content)
-    except InvalidConfigurationError as exc:
-        unplaced = [problem for problem in exc.problems if not problem.file]
-    else:
-        unplaced = []
-    assert unplaced == []
