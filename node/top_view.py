@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.printing import STATE_STYLES, ago, printable, sparkline, the_circuit
+from node.stretch import Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _NOTHING = {"OK", "No records processed"}
 
 @dataclass(slots=True)
 class _Course:
-    samples: deque[tuple[float, dict[str, int]]] = field(default_factory=deque)
+    ledgers: Stretch[dict[str, int]] = field(default_factory=lambda: Stretch(_RATE_S))
     history: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
 
@@ -48,19 +49,17 @@ class Courses:
         self._courses = {uuid: self._courses.get(uuid, _Course()) for uuid in present}
         for uuid, ledger in present.items():
             course = self._courses[uuid]
-            course.samples.append((at, {name: ledger[name] for name in _COUNTED}))
-            while len(course.samples) > 2 and course.samples[1][0] <= at - _RATE_S:  # noqa: PLR2004 - a stretch has two ends
-                course.samples.popleft()
+            course.ledgers.add(at, {name: ledger[name] for name in _COUNTED})
             rates = self.rates(uuid)
             if rates is not None:
                 course.history.append(rates["delivered"])
 
     def rates(self, uuid: str) -> dict[str, float] | None:
         """Return records a second by what became of them; None as long as there is one document only."""
-        samples = self._courses[uuid].samples if uuid in self._courses else deque()
-        if len(samples) < 2:  # noqa: PLR2004 - a stretch has two ends
+        ends = self._courses[uuid].ledgers.ends() if uuid in self._courses else None
+        if ends is None:
             return None
-        (began, first), (ended, last) = samples[0], samples[-1]
+        (began, first), (ended, last) = ends
         # A ledger goes back when a shard's next holder reads again what the last one had not saved.
         return {name: max(0, last[name] - first[name]) / (ended - began) for name in _COUNTED}
 

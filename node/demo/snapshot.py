@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from node.demo.function import Tally
 from node.demo.latency import Latencies
+from node.stretch import Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -132,8 +133,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    at: float
+class _Counts:
     delivered: int
     filtered: int
     latencies: Latencies
@@ -143,29 +143,26 @@ class _Sample:
 class _Course:
     """What a mapping did lately."""
 
-    samples: deque[_Sample] = field(default_factory=deque)
+    counts: Stretch[_Counts] = field(default_factory=lambda: Stretch(_LATENCY_S))
     history: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_S))
     second_at: float | None = None
     second_delivered: int = 0
 
-    def take(self, sample: _Sample) -> None:
-        self.samples.append(sample)
-        while len(self.samples) > 2 and self.samples[1].at <= sample.at - _LATENCY_S:  # noqa: PLR2004 - a stretch has two ends
-            self.samples.popleft()
+    def take(self, at: float, counts: _Counts) -> None:
+        self.counts.add(at, counts)
         if self.second_at is None:
-            self.second_at, self.second_delivered = sample.at, sample.delivered
-        elif sample.at - self.second_at >= 1:
-            per_s = (sample.delivered - self.second_delivered) / (sample.at - self.second_at)
-            self.history.append(per_s)
-            self.second_at, self.second_delivered = sample.at, sample.delivered
+            self.second_at, self.second_delivered = at, counts.delivered
+        elif at - self.second_at >= 1:
+            self.history.append((counts.delivered - self.second_delivered) / (at - self.second_at))
+            self.second_at, self.second_delivered = at, counts.delivered
 
     def rates(self) -> tuple[float, float]:
         """Return delivered and filtered per second."""
-        last = self.samples[-1]
-        first = next(sample for sample in self.samples if sample.at >= last.at - _RATE_S)
-        if last.at <= first.at:
+        ends = self.counts.ends(_RATE_S)
+        if ends is None:
             return 0.0, 0.0
-        took_s = last.at - first.at
+        (began_at, first), (ended_at, last) = ends
+        took_s = ended_at - began_at
         return (last.delivered - first.delivered) / took_s, (last.filtered - first.filtered) / took_s
 
 
@@ -213,11 +210,12 @@ class Observer:
         name, ledger = document["name"], document["ledger"]
         tally = report.tallies.get(name) or Tally()
         course = self._courses.setdefault(name, _Course())
-        course.take(_Sample(at, ledger["delivered"], ledger["filtered"], Latencies(tally.latency)))
+        latencies = Latencies(tally.latency)
+        course.take(at, _Counts(ledger["delivered"], ledger["filtered"], latencies))
         delivered_per_s, filtered_per_s = course.rates()
-        recent = course.samples[-1].latencies.since(course.samples[0].latencies)
+        recent = latencies.since(course.counts.first.latencies)
         if not recent.total:
-            recent = course.samples[-1].latencies
+            recent = latencies
         return MappingView(
             name=name,
             state=document["state"],
