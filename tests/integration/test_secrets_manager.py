@@ -11,6 +11,7 @@ from aiohttp import web
 from config.secrets import AwsSecretsManager, Secrets
 from model.errors import RefusedError, UnavailableError
 from model.secret import SecretText
+from tests.support.web_server import served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,16 +45,8 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SecretsServer
     found = SecretsServer()
     app = web.Application()
     app.router.add_post("/", found.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    found.url = f"http://{host}:{port}"
-    try:
+    async with served(app) as found.url:
         yield found
-    finally:
-        await runner.cleanup()
 
 
 async def _resolve(url: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp import web
 
+from tests.support.web_server import served
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Mapping
@@ -76,18 +78,12 @@ async def functions() -> AsyncIterator[Functions]:
     serving = Functions()
     app = web.Application()
     app.add_routes(serving.routes())
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        serving.url = f"http://{host}:{port}"
-        yield serving
-    finally:
-        if serving.held is not None:
-            serving.held.set()
-        await runner.cleanup()
+    async with served(app, access_log=None) as serving.url:
+        try:
+            yield serving
+        finally:
+            if serving.held is not None:
+                serving.held.set()
 
 
 class Caller:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
+from tests.support.web_server import served
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
@@ -115,15 +117,9 @@ class WindowTarget:
         """Serve on a free port."""
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_post("/", self._handle)
-        runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        try:
-            await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        async with served(app, handler_cancellation=False, shutdown_timeout=1) as url:
+            self.url = f"{url}/"
             yield self
-        finally:
-            await runner.cleanup()
 
 
 def _numbers(event: Mapping[str, Any]) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from model.errors import RefusedError, UnavailableError
 from model.secret import SecretText
 from node.credentials import Access, BearerTokens, SignedRequests
 from node.guard import audit, guard
+from tests.support.web_server import served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -43,14 +44,8 @@ async def surface(methods: Sequence[Method]) -> AsyncIterator[aiohttp.ClientSess
 
     app = web.Application(middlewares=[guard(methods), audit], client_max_size=1024)
     app.router.add_route("*", "/{path:.*}", echo)
-    runner = web.AppRunner(app, handle_signals=False)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
-            yield client
-    finally:
-        await runner.cleanup()
+    async with served(app, handle_signals=False) as url, aiohttp.ClientSession(url) as client:
+        yield client
 
 
 async def ask(
