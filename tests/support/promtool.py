@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.support.servers import ServerUnavailableError, cached, fetch
+from tests.support.apt import Apt
+from tests.support.servers import cached
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _INSTALL = "install promtool (Debian: the package prometheus)"
 _LIMIT_S = 60
@@ -21,23 +22,11 @@ def promtool() -> str:
     found = shutil.which("promtool")
     if found is not None:
         return found
-    apt = shutil.which("apt-get")
-    if apt is None or os.environ.get("CI") != "true":
-        raise ServerUnavailableError(f"no promtool is on PATH: {_INSTALL}")
 
     def unpack(home: Path) -> None:
         """Take it out of its package: the server itself, and what serves its pages, are not wanted."""
-        wait = ["-q", "-o", "DPkg::Lock::Timeout=120"]
-        with tempfile.TemporaryDirectory() as temporary:
-            # apt checks signatures as a user of its own, who must be able to write there.
-            Path(temporary).chmod(0o1777)
-            env = {"TMPDIR": temporary, "DEBIAN_FRONTEND": "noninteractive"}
-            if os.geteuid() == 0:
-                fetch([apt, "update", *wait], "the list of packages", env=env)
-            fetch([apt, "download", *wait, "prometheus"], "prometheus", env=env, folder=temporary)
-            (package,) = Path(temporary).glob("prometheus_*.deb")
-            fetch(["dpkg-deb", "-x", str(package), f"{temporary}/unpacked"], "promtool")
-            shutil.copy2(f"{temporary}/unpacked/usr/bin/promtool", home / "promtool")
+        with Apt.here(what="no promtool is on PATH", hint=_INSTALL) as apt:
+            shutil.copy2(apt.unpacked("prometheus") / "usr/bin/promtool", home / "promtool")
 
     return str(cached("promtool", "prometheus", unpack) / "promtool")
 

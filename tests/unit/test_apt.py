@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.apt import installed
+from tests.support.apt import Apt, installed
 from tests.support.servers import ServerUnavailableError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 APT = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/runs"
-case "$1" in install) touch "$(dirname "$0")/tool";; esac
+case "$1" in install) touch "$(dirname "$0")/tool";; download) touch tool_1.0_all.deb;; esac
 """
 
 
@@ -61,6 +62,35 @@ def test_a_laptop_is_left_alone(
     with pytest.raises(ServerUnavailableError, match="no tool: get one"):
         installed(look, ["tool"], what="no tool", hint="get one")
     assert runs(tmp_path) == []
+
+
+def test_a_program_is_taken_out_of_its_package(
+    look: Callable[[], str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without root too; nothing is installed for it, and nothing of the package stays."""
+    del look
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(subprocess, "run", stand_in(subprocess.run))
+    with Apt.here(what="no tool", hint="get one") as apt:
+        unpacked = apt.unpacked("tool")
+        assert (unpacked / "usr/bin/tool").read_text() == "a tool"
+    assert not unpacked.exists()
+    (download,) = runs(tmp_path)
+    assert download.startswith("download ")
+
+
+def stand_in(run: Any) -> Any:
+    """Return what unpacks any package to the same file, and otherwise runs what it is told."""
+
+    def running(command: list[Any], **options: Any) -> Any:
+        if command[0] != "dpkg-deb":
+            return run(command, **options)
+        program = command[3] / "usr/bin/tool"
+        program.parent.mkdir(parents=True)
+        program.write_text("a tool")
+        return None
+
+    return running
 
 
 def test_packages_without_the_program_are_told(look: Callable[[], str | None]) -> None:
