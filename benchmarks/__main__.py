@@ -1,6 +1,6 @@
 """`make bench`: measure, print the table, write `benchmarks/results/latest.json`.
 
-    python -m benchmarks [--case PREFIX]… [--rounds N] [--seconds S] [--quick] [--embedded]
+    python -m benchmarks [--case PREFIX]… [--rounds N] [--seconds S] [--quick] [--embedded] [--no-downloads]
 
 A case is a small module: it is given a `benchmarks.bench.Bench` and returns rows. `CASES` names them all.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import filtering
+from benchmarks import filtering, versus
 from benchmarks.bench import Bench, Options
 from benchmarks.commands import Commands
 from benchmarks.counting import CountingCost
@@ -27,6 +27,7 @@ from benchmarks.results import table, write
 from benchmarks.sandbox import InvokeOverHttp, Sandbox
 from benchmarks.sqs import Sqs
 from benchmarks.takeover import TakeOver
+from benchmarks.versus import Peers
 from tests.support.servers import ServerFailedError, ServerUnavailableError
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from benchmarks.bench import Case
     from benchmarks.results import Row
 
-_SOURCES = (Kafka(), Kinesis(), Sqs())
+_KAFKA, _KINESIS, _SQS = _SOURCES = Kafka(), Kinesis(), Sqs()
 CASES: tuple[Case, ...] = (
     *filtering.cases(),
     Commands(), Sandbox(), InvokeOverHttp(), CountingCost(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)],
+    Peers(_KAFKA, versus.KAFKA), Peers(_KINESIS, versus.KINESIS), Peers(_SQS, versus.SQS),
     Growth(), IdleShards(), TakeOver(3), TakeOver(10),
 )  # fmt: skip
 
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--embedded", action="store_true", help="the embedded broker: it does not long-poll, so only to try things"
     )
+    parser.add_argument("--no-downloads", action="store_true", help="leave out peers that need packages of their own")
     parser.add_argument("--output", type=Path, default=_LATEST, metavar="FILE", help="where to write the JSON document")
     asked = parser.parse_args(arguments)
     chosen = [case for case in CASES if not asked.case or any(case.name.startswith(one) for one in asked.case)]
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=asked.rate,
         quick=asked.quick,
         embedded=asked.embedded,
+        download=not asked.no_downloads,
     )
     rows: list[Row] = []
     try:

@@ -25,6 +25,7 @@ from tests.support.embedded_broker import EmbeddedBroker
 from tests.support.kafka import KafkaProcess
 from tests.support.kafka_admin import KafkaAdmin
 from tests.support.kinesis_local import KinesisLocal
+from tests.support.moto_server import MotoServer
 from tests.support.servers import free_ports, unique_name
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Options:
     rate: float  # records per second, for latencies
     quick: bool  # only see that everything runs
     embedded: bool  # the embedded broker instead of Apache Kafka
+    download: bool = True  # peers that need packages of their own, and with them
 
 
 class Case(Protocol):
@@ -134,6 +136,12 @@ class Bench:
         return self._running.enter_context(KinesisLocal()).endpoint_url
 
     @cached_property
+    def moto(self) -> str:
+        """The address of a server of DynamoDB of our own."""
+        self.say("starting moto")
+        return self._running.enter_context(MotoServer()).endpoint_url
+
+    @cached_property
     def elasticmq(self) -> str:
         """The address of an SQS server of our own."""
         self.say("starting ElasticMQ")
@@ -197,11 +205,17 @@ class Bench:
             yield NodeUnderTest(child, f"http://{listen}")
 
     def child(
-        self, module: str, arguments: Sequence[str], *, measured: bool, env: Mapping[str, str] | None = None
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        measured: bool,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> Child:
-        """Start another module of ours; the caller ends it."""
+        """Start another module of ours, or another `command` under that name; the caller ends it."""
         cpus = self.cpus.measured if measured else self.cpus.others
-        return Child(module, arguments, cpus=cpus, env=env, log=self._path(f"{module}.log"))
+        return Child(module, arguments, cpus=cpus, env=env, log=self._path(f"{module}.log"), command=command)
 
     def _path(self, name: str) -> Path:
         self._numbers += 1

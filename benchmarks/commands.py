@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from benchmarks.deliveries import wait_for
+from benchmarks.sampling import wait_for
 from benchmarks.kafka import mapping_of
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row

@@ -9,27 +9,20 @@ records are; nothing here knows one.
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row, percentile
-from benchmarks.sink import Arrival
+from benchmarks.sampling import ratios, read_arrivals, take, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from benchmarks.bench import Bench, Sink
     from benchmarks.processes import Child
+    from benchmarks.sampling import Sample
 
-_FIRST_S = 60.0  # until the first records arrive
-_POLL_S = 0.05
-_WARM_SHARE = 0.08  # of the backlog, before measuring
-_END_SHARE = 0.97  # of the backlog, where a measurement ends at the latest
 _SETTLE_S = 1.0  # of a latency measurement, not counted
 _ARRIVE_S = 15.0
 
@@ -69,17 +62,6 @@ class DeliverySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What one subject did in one round."""
-
-    records_per_cpu_s: float
-    records_per_s: float
-    records_per_request: float
-    cpu_share: float
-    peak_mb: float
-
-
-@dataclass(frozen=True, slots=True)
 class Deliveries:
     """One case: `benchmarks.bench.Case`."""
 
@@ -116,11 +98,7 @@ class Deliveries:
                 samples, measure = subjects[subject]
                 last = measure()
                 samples.append(last)
-                bench.say(
-                    f"{self.name} {subject}: {last.records_per_cpu_s:,.0f} records per CPU-second, "
-                    f"{last.records_per_s:,.0f}/s, {last.records_per_request:.1f} a request, "
-                    f"CPU {last.cpu_share:.0%}, {last.peak_mb:.0f} MB"
-                )
+                bench.say(f"{self.name} {subject}: {last.told()}")
         # A quick run times arrivals once for each source: the other cases go the same way.
         timed = not options.quick or (self.batch, self.filtered) == (self.source.batches[0], False)
         latencies = self._latency_figures(bench) if timed else ()
@@ -130,8 +108,8 @@ class Deliveries:
                 (
                     Figure.of("records/CPU-s", "1/s", [one.records_per_cpu_s for one in nodes]),
                     Figure.of("floor's", "1/s", [one.records_per_cpu_s for one in floors]),
-                    Figure.of("ratio", "", _ratios(nodes, floors)),
-                    *([Figure.of("times plain", "", _ratios(nodes, plains))] if plains else []),
+                    Figure.of("ratio", "", ratios(nodes, floors)),
+                    *([Figure.of("times plain", "", ratios(nodes, plains))] if plains else []),
                     Figure.of("records/s", "1/s", [one.records_per_s for one in nodes]),
                     Figure.of("a request", "", [one.records_per_request for one in nodes]),
                     Figure.of("peak", "MB", [one.peak_mb for one in nodes]),
@@ -168,35 +146,8 @@ class Deliveries:
             return sample
 
     def _sample(self, bench: Bench, feed: Feed, sink: Sink, subject: Child) -> Sample:
-        quick = bench.options.quick
         share = self.source.kept_one_in if self.filtered else 1
-        total = feed.records // share
-        warm = 0 if quick else total * _WARM_SHARE
-        deadline = time.monotonic() + _FIRST_S
-        while (begun := sink.counts()).records < warm:
-            if time.monotonic() > deadline:
-                raise BenchmarkFailedError(f"{self.name}: {begun.records} of {total} records within {_FIRST_S:g} s")
-            subject.usage()  # raises when it has ended
-            time.sleep(_POLL_S)
-        before = subject.usage()
-        begun = sink.counts()
-        ends_at = before.at + (_FIRST_S if quick else bench.options.seconds)
-        while True:
-            time.sleep(_POLL_S)
-            after, counts = subject.usage(), sink.counts()
-            if after.at >= ends_at or counts.records >= total * _END_SHARE:
-                break
-        if counts.records == begun.records:
-            raise BenchmarkFailedError(f"{self.name}: no record within {_FIRST_S:g} s")
-        used = after.since(before)
-        records = (counts.records - begun.records) * share
-        return Sample(
-            records_per_cpu_s=records / max(used.cpu_s, 0.01),
-            records_per_s=records / used.at,
-            records_per_request=(counts.records - begun.records) / max(1, counts.requests - begun.requests),
-            cpu_share=used.cpu_s / used.at,
-            peak_mb=subject.peak_mb(),
-        )
+        return take(bench, subject, sink, name=self.name, total=feed.records // share, share=share)
 
     # Latency
 
@@ -244,25 +195,3 @@ class Deliveries:
         arrivals = read_arrivals(sink.log)
         settled_us = min(sent for one in arrivals for _, sent in one.records) + settle_s * 1_000_000
         return [(one.at_us - sent) / 1000 for one in arrivals for _, sent in one.records if sent >= settled_us]
-
-
-def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[float]:
-    """Return what one subject did for another's CPU-second, round by round."""
-    return [our.records_per_cpu_s / their.records_per_cpu_s for our, their in zip(ours, theirs, strict=True)]
-
-
-def read_arrivals(log: Path | None) -> list[Arrival]:
-    """Read a sink's log; a last line that is still being written is left out."""
-    if log is None:
-        raise ValueError("the sink keeps no log")
-    lines = log.read_bytes().split(b"\n")[:-1]
-    return [msgspec.json.decode(line, type=Arrival) for line in lines]
-
-
-def wait_for(true: Callable[[], bool], what: str, *, within_s: float = 60.0) -> None:
-    """Poll until a condition holds. Raises `BenchmarkFailedError`."""
-    deadline = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > deadline:
-            raise BenchmarkFailedError(f"still waiting for {what} after {within_s:g} s")
-        time.sleep(_POLL_S)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import wait_for
+from benchmarks.sampling import wait_for
 from benchmarks.kafka import Kafka
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import wait_for
+from benchmarks.sampling import wait_for
 from benchmarks.kafka import mapping_of
 from benchmarks.results import Figure, Row
 

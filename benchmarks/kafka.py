@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.deliveries import Feed, wait_for
+from benchmarks.deliveries import Feed
 from benchmarks.load_kafka import KEPT, KEPT_ONE_IN
 from benchmarks.processes import BenchmarkFailedError
+from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ class Kafka:
 
     name = "kafka"
     floor_module = "benchmarks.floor_kafka"
-    plain_module: str | None = "benchmarks.plain_kafka"
+    plain_module: str | None = "benchmarks.peers.confluent_kafka.loop"
     load_module = "benchmarks.load_kafka"
     mark = '"offset":'
     pattern = f'{{"value": {{"type": ["{KEPT}"]}}}}'

@@ -30,9 +30,9 @@ class Kinesis:
 
     name = "kinesis"
     floor_module = "benchmarks.floor_kinesis"
-    plain_module: str | None = "benchmarks.plain_kinesis"
+    plain_module: str | None = "benchmarks.peers.aioboto3_kinesis.loop"
     load_module = "benchmarks.load_kinesis"
-    mark = '"sequenceNumber":'
+    mark = '"kinesis":'
     pattern = f'{{"data": {{"type": ["{KEPT}"]}}}}'
     kept = KEPT
     kept_one_in = KEPT_ONE_IN

@@ -1,4 +1,4 @@
-"""A backlog of Kinesis, served as fast as Python can: an HTTP server that knows four calls and one stream.
+"""A backlog of Kinesis, served as fast as Python can: an HTTP server that knows five calls and one stream.
 
     python -m benchmarks.kinesis_pages --shards 8 --records N
 
@@ -26,6 +26,17 @@ _FIRST = 49590338271490256608559692538361571095921575989136588898
 _MAX_RECORDS = 10_000  # of one GetRecords
 _APART_US = 1000  # between two records of a shard, which takes a thousand a second at most
 _AWAY_MS = 1000  # any number above zero says that there is more
+_HASHES = 2**128
+_STREAM = {
+    "StreamName": ARN.rpartition("/")[2],
+    "StreamARN": ARN,
+    "StreamStatus": "ACTIVE",
+    "StreamModeDetails": {"StreamMode": "PROVISIONED"},
+    "RetentionPeriodHours": 24,
+    "StreamCreationTimestamp": 1_700_000_000.0,
+    "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
+    "EncryptionType": "NONE",
+}
 
 
 class Pages:
@@ -50,15 +61,22 @@ class Pages:
             case "GetRecords":
                 return self._page(request["ShardIterator"], request.get("Limit", _MAX_RECORDS))
             case "GetShardIterator":
-                after = request.get("StartingSequenceNumber")
-                place = 0 if after is None else int(after) + 1 - _FIRST
+                place = 0
+                if (number := request.get("StartingSequenceNumber")) is not None:
+                    place = int(number) - _FIRST + (request["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER")
                 return msgspec.json.encode({"ShardIterator": f"{request['ShardId']}/{place}"})
             case "ListShards":
-                return msgspec.json.encode({"Shards": [_shard(number) for number in range(self._shards)]})
+                return msgspec.json.encode({"Shards": self._shown()})
             case "DescribeStreamSummary":
-                return msgspec.json.encode({"StreamDescriptionSummary": {"RetentionPeriodHours": 24}})
+                return msgspec.json.encode({"StreamDescriptionSummary": {**_STREAM, "OpenShardCount": self._shards}})
+            case "DescribeStream":
+                shown = {**_STREAM, "Shards": self._shown(), "HasMoreShards": False}
+                return msgspec.json.encode({"StreamDescription": shown})
             case _:
                 return b""
+
+    def _shown(self) -> list[dict[str, object]]:
+        return [_shard(number, self._shards) for number in range(self._shards)]
 
     def _page(self, iterator: str, limit: int) -> bytes:
         shard, _, place = iterator.partition("/")
@@ -78,10 +96,11 @@ def _record(number: int, arrived_us: int) -> bytes:
     ).encode()
 
 
-def _shard(number: int) -> dict[str, object]:
+def _shard(number: int, shards: int) -> dict[str, object]:
+    first, after = (_HASHES * place // shards for place in (number, number + 1))
     return {
         "ShardId": f"shardId-{number:012}",
-        "HashKeyRange": {"StartingHashKey": str(number), "EndingHashKey": str(number)},
+        "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(after - 1)},
         "SequenceNumberRange": {"StartingSequenceNumber": str(_FIRST - 1)},
     }
 

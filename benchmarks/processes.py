@@ -45,7 +45,7 @@ class Usage:
 
 
 class Child:
-    """A Python module of this repository as a process of its own."""
+    """A Python module of this repository as a process of its own, or another program that `command` begins."""
 
     def __init__(
         self,
@@ -56,13 +56,14 @@ class Child:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
         stdout: int | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.module = module
         self.log = log
         with contextlib.ExitStack() as files:
             words: IO[bytes] | None = files.enter_context(log.open("wb")) if log is not None else None
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
+                [*(command or [sys.executable, "-P", "-m", module]), *arguments],
                 cwd=_ROOT,
                 env={**os.environ, "PYTHONPATH": str(_ROOT), **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -93,14 +94,14 @@ class Child:
                 if read.endswith(b"\n"):
                     return read.decode().strip()
             elif self.process.poll() is not None:
-                raise BenchmarkFailedError(f"{self.module} ended with {self.process.returncode}{self._last_words()}")
+                raise BenchmarkFailedError(f"{self.module} ended with {self.process.returncode}{self.last_words()}")
             time.sleep(0.005)
-        raise BenchmarkFailedError(f"{self.module} said nothing within {within_s:g} s{self._last_words()}")
+        raise BenchmarkFailedError(f"{self.module} said nothing within {within_s:g} s{self.last_words()}")
 
     def usage(self) -> Usage:
         """Return what the process used so far. Raises `BenchmarkFailedError` when it is gone."""
         if self.process.poll() is not None:
-            raise BenchmarkFailedError(f"{self.module} ended with {self.process.returncode}{self._last_words()}")
+            raise BenchmarkFailedError(f"{self.module} ended with {self.process.returncode}{self.last_words()}")
         times = self._psutil.cpu_times()
         return Usage(time.monotonic(), times.user + times.system)
 
@@ -134,7 +135,8 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """Return the end of its log, to put after a message."""
         if self.log is None or not self.log.exists():
             return ""
         lines = self.log.read_text(errors="replace").splitlines()[-15:]

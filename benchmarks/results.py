@@ -40,10 +40,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case and its figures."""
+    """A case and its figures; without any, the reason why it was left out."""
 
     case: str
     figures: tuple[Figure, ...]
+    left_out: str = ""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -54,11 +55,16 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Return the rows as text: one table for each run of rows that have the same figures."""
+    """Return the rows as text: one table for all rows that have the same figures, then what was left out."""
     groups: dict[tuple[str, ...], list[Row]] = {}
+    left_out: list[str] = []
     for row in rows:
-        groups.setdefault(tuple(figure.name for figure in row.figures), []).append(row)
-    return "\n\n".join(_table(names, group) for names, group in groups.items())
+        if row.left_out:
+            left_out.append(f"left out: {row.case}: {row.left_out}")
+        else:
+            groups.setdefault(tuple(figure.name for figure in row.figures), []).append(row)
+    tables = [_table(names, group) for names, group in groups.items()]
+    return "\n\n".join([*tables, *(["\n".join(left_out)] if left_out else [])])
 
 
 def _table(names: tuple[str, ...], rows: Sequence[Row]) -> str:
@@ -92,6 +98,7 @@ def write(
                     }
                     for figure in row.figures
                 },
+                **({"left_out": row.left_out} if row.left_out else {}),
             }
             for row in rows
         ],

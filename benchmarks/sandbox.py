@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from yarl import URL
 
-from benchmarks.deliveries import wait_for
+from benchmarks.sampling import wait_for
 from benchmarks.machine import pin
 from benchmarks.processes import BenchmarkFailedError, Child
 from benchmarks.results import Figure, Row, percentile

@@ -32,7 +32,7 @@ class Sqs:
 
     name = "sqs"
     floor_module = "benchmarks.floor_sqs"
-    plain_module: str | None = "benchmarks.plain_sqs"
+    plain_module: str | None = "benchmarks.peers.aioboto3_sqs.loop"
     load_module = "benchmarks.load_sqs"
     mark = '"messageId":'
     pattern = f'{{"body": {{"type": ["{KEPT}"]}}}}'

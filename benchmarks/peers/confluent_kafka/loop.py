@@ -1,6 +1,6 @@
 """The plain way: a loop of consume, POST and commit as confluent-kafka users write it.
 
-    python -m benchmarks.plain_kafka --servers HOST:PORT --topic TOPIC --url URL --batch 100 [--keep click]
+    python -m benchmarks.peers.confluent_kafka.loop --servers HOST:PORT --topic TOPIC --url URL --batch 100 [--keep click]
 
 librdkafka reads, the event is made of dicts by the standard library's `json`, urllib3 posts it, offsets are committed
 in the background. One batch in flight. A failed POST ends it; nothing of what a node promises beyond that.
@@ -9,43 +9,16 @@ in the background. One batch in flight. A failed POST ends it; nothing of what a
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
 
 import urllib3
-from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer
+from confluent_kafka import Consumer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from benchmarks.peers.confluent_kafka.event import event
 
 _HEADERS = {"Content-Type": "application/json"}
 _OK = 200
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
-
-
-def event(servers: str, messages: Iterable[Any]) -> bytes:
-    """Make the event of one batch."""
-    records: dict[str, list[dict[str, Any]]] = {}
-    for message in messages:
-        kind, timestamp = message.timestamp()
-        records.setdefault(f"{message.topic()}-{message.partition()}", []).append(
-            {
-                "topic": message.topic(),
-                "partition": message.partition(),
-                "offset": message.offset(),
-                "timestamp": timestamp,
-                "timestampType": "CREATE_TIME" if kind == TIMESTAMP_CREATE_TIME else "LOG_APPEND_TIME",
-                "key": _text(message.key()),
-                "value": _text(message.value()),
-                "headers": [{name: list(value)} for name, value in message.headers() or ()],
-            }
-        )
-    return json.dumps({"eventSource": "SelfManagedKafka", "bootstrapServers": servers, "records": records}).encode()
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """The plain way: a `get_records` loop as aioboto3 users write it.
 
-    python -m benchmarks.plain_kinesis --endpoint URL --stream ARN --url URL --batch 100 [--keep click]
+    python -m benchmarks.peers.aioboto3_kinesis.loop --endpoint URL --stream ARN --url URL --batch 100 [--keep click]
 
 A loop per shard with AWS's client model, the event as dicts through the standard library's `json`, a POST with aiohttp;
 one batch in flight per shard, five calls a second as AWS allows. Nothing that a node promises, and nothing made fast.

@@ -1,0 +1,1 @@
+"""A peer: see its README."""
