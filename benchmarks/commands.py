@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from benchmarks.sampling import wait_for
 from benchmarks.kafka import mapping_of
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
+from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,10 +8,10 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from benchmarks.sampling import wait_for
 from benchmarks.kafka import Kafka
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
+from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

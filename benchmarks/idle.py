@@ -6,9 +6,9 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.sampling import wait_for
 from benchmarks.kafka import mapping_of
 from benchmarks.results import Figure, Row
+from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import uvloop
 from yarl import URL
 
-from benchmarks.sampling import wait_for
 from benchmarks.machine import pin
 from benchmarks.processes import BenchmarkFailedError, Child
 from benchmarks.results import Figure, Row, percentile
+from benchmarks.sampling import wait_for
 from config.secrets import Secrets
 from invocation.classify import Answer
 from invocation.invoking import InvocationResult, Request

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.sampling import read_arrivals, wait_for
 from benchmarks.kafka import mapping_of
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
+from benchmarks.sampling import read_arrivals, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""Other ways to do a node's work, one folder each, written as their users write them. `benchmarks.peering` runs them."""
+"""Other ways to do a node's work, one folder each, as their users write them. `benchmarks.peering` runs them."""

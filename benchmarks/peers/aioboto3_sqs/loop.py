@@ -1,6 +1,6 @@
 """The plain way: receive, POST, delete, as aioboto3 users write it.
 
-    python -m benchmarks.peers.aioboto3_sqs.loop --endpoint URL --queue ARN --loops 20 --url URL --batch 10 [--keep click]
+    python -m benchmarks.peers.aioboto3_sqs.loop --endpoint URL --queue ARN --loops 20 --url URL --batch 10
 
 Several loops with AWS's client model, the event as dicts through the standard library's `json`, a POST with aiohttp.
 Nothing that a node promises, and nothing made fast.

@@ -1,6 +1,6 @@
 """The plain way: a loop of consume, POST and commit as confluent-kafka users write it.
 
-    python -m benchmarks.peers.confluent_kafka.loop --servers HOST:PORT --topic TOPIC --url URL --batch 100 [--keep click]
+    python -m benchmarks.peers.confluent_kafka.loop --servers HOST:PORT --topic TOPIC --url URL --batch 100
 
 librdkafka reads, the event is made of dicts by the standard library's `json`, urllib3 posts it, offsets are committed
 in the background. One batch in flight. A failed POST ends it; nothing of what a node promises beyond that.

@@ -27,7 +27,7 @@ async def run(arguments: argparse.Namespace) -> None:
     broker = KafkaBroker(arguments.servers, logger=None)
     async with aiohttp.ClientSession(headers=_HEADERS, raise_for_status=True) as session:
 
-        @broker.subscriber(
+        @broker.subscriber(  # type: ignore[untyped-decorator]
             arguments.topic,
             group_id=f"peer-{uuid.uuid4().hex}",
             auto_offset_reset="earliest",
