@@ -17,6 +17,7 @@ from benchmarks.bench import Bench, Options
 from benchmarks.commands import Commands
 from benchmarks.counting import CountingCost
 from benchmarks.deliveries import Deliveries
+from benchmarks.fleet import Fleet
 from benchmarks.growth import Growth
 from benchmarks.idle import IdleShards
 from benchmarks.kafka import Kafka
@@ -27,6 +28,7 @@ from benchmarks.results import table, write
 from benchmarks.sandbox import InvokeOverHttp, Sandbox
 from benchmarks.sqs import Sqs
 from benchmarks.takeover import TakeOver
+from benchmarks.two_processes import TwoProcesses
 from benchmarks.versus import Peers
 from tests.support.servers import ServerFailedError, ServerUnavailableError
 
@@ -42,7 +44,7 @@ CASES: tuple[Case, ...] = (
     Commands(), Sandbox(), InvokeOverHttp(), CountingCost(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)],
     Peers(_KAFKA, versus.KAFKA), Peers(_KINESIS, versus.KINESIS), Peers(_SQS, versus.SQS),
-    Growth(), IdleShards(), TakeOver(3), TakeOver(10),
+    TwoProcesses(_KAFKA), Growth(), IdleShards(), TakeOver(3), TakeOver(10), Fleet(),
 )  # fmt: skip
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"

@@ -181,6 +181,7 @@ class Bench:
         name: str | None = None,
         ttl_s: int = 10,
         env: Mapping[str, str] | None = None,
+        processes: int = 1,
     ) -> Iterator[NodeUnderTest]:
         """Run a node with one mapping, or none, and more functions besides `sink`.
 
@@ -201,7 +202,8 @@ class Bench:
             config["event_source_mappings"] = [named]
         path = self._path("node.yaml")
         path.write_bytes(msgspec.json.encode(config))
-        with Child("node", ["run", str(path)], cpus=self.cpus.measured, env=env, log=self._path("node.log")) as child:
+        arguments = ["run", "--processes", str(processes), str(path)]
+        with Child("node", arguments, cpus=self.cpus.measured, env=env, log=self._path("node.log")) as child:
             yield NodeUnderTest(child, f"http://{listen}")
 
     def child(

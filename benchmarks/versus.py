@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.sampling import Sample
 
 _MOST_ROUNDS = 3
-_LOOP_S = 10.0  # of the source's fastest reader, that a backlog holds besides what is measured
+_WARM_PER_S = 100_000  # records that no peer exceeds which has to warm up
 
 KAFKA = (
     Peer("aiokafka", "aiokafka", "aiokafka"),
@@ -65,7 +65,7 @@ class Peers:
     def run(self, bench: Bench) -> Iterable[Row]:
         """Measure everybody in turn."""
         options = bench.options
-        records = 5_000 if options.quick else int(self.source.per_s * (options.seconds + self._warm_s()))
+        records = 5_000 if options.quick else self._records(options.seconds)
         feed = self.source.backlog(bench, records)
         node = _Found()
         found = {peer: _Found() for peer in self.peers}
@@ -82,8 +82,9 @@ class Peers:
         for peer in self.peers:
             yield self._row(peer.shown, found[peer], node)
 
-    def _warm_s(self) -> float:
-        return 1.0 + max(peer.warm_s for peer in self.peers)
+    def _records(self, seconds: float) -> int:
+        """Return how many nobody gets through: the fastest without a warm-up, nor those that have one."""
+        return int(self.source.per_s * (seconds + 1) + _WARM_PER_S * max(peer.warm_s for peer in self.peers))
 
     def _row(self, title: str, found: _Found, node: _Found) -> Row:
         case = f"{self.name}: {title}"
