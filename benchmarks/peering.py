@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOME = Path(__file__).parent / "peers"
 _JAVA = 17
 _HEAP_MB = 1024
+_QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 _MAVEN = "install a Java 17 development kit and Maven (apt-get install openjdk-17-jdk-headless maven)"
 
 
@@ -68,7 +69,7 @@ class Peer:
         if self._pom.exists():
             built = _build(_HOME / self.folder)
             jars = f"{built / 'target' / 'classes'}:{built / 'jars'}/*"
-            return [*java_command(_JAVA, _HEAP_MB, jars, *_java_options()), "esmd.bench.Peer"]
+            return [*java_command(_JAVA, _HEAP_MB, jars, _QUIET), "esmd.bench.Peer"]
         return [str(self._python()), "-P", "-m", self.module]
 
     @property
@@ -105,10 +106,6 @@ def _build(folder: Path) -> Path:
         fetch([maven, "-B", "-q", "-f", str(home / "pom.xml"), *goals, f"-DoutputDirectory={home / 'jars'}"], "jars")
 
     return cached(f"peer-{folder.name}", "".join(path.read_text() for path in files), build)
-
-
-def _java_options() -> list[str]:
-    return ["-Daws.cborEnabled=false", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 
 
 def _found(pattern: str, path: Path) -> str:

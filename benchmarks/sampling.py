@@ -23,6 +23,7 @@ FIRST_S = 60.0
 
 _POLL_S = 0.05
 _WARM_SHARE = 0.08  # of the backlog, before measuring
+_WARM_MOST = 120_000  # records of it
 _END_SHARE = 0.97  # of the backlog, where a measurement ends at the latest
 
 
@@ -66,7 +67,7 @@ def take(
     begun = Counts()
     first_at = _first(subject, sink, name=name, within_s=within_s)
     if not bench.options.quick:  # so few records may all have come by now
-        _warm_up(subject, sink, name=name, records=total * _WARM_SHARE, until=first_at + warm_s)
+        _warm_up(subject, sink, name=name, records=min(total * _WARM_SHARE, _WARM_MOST), until=first_at + warm_s)
         before, begun = subject.usage(), sink.counts()
     ends_at = before.at + (FIRST_S + within_s if bench.options.quick else bench.options.seconds)
     while True:

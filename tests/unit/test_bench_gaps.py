@@ -1,0 +1,43 @@
+"""What a benchmark makes of a function's log: gaps of partitions, duplicates, who is still silent."""
+
+from __future__ import annotations
+
+from benchmarks.gaps import distinct, duplicates, longest_gap_s, partitions_since
+from benchmarks.sink import Arrival
+
+
+def _arrivals(*seen: tuple[float, str]) -> list[Arrival]:
+    """Return one event for each pair of seconds and place."""
+    return [Arrival(int(at_s * 1_000_000), "", 0, [(place, 0)]) for at_s, place in seen]
+
+
+def test_a_gap_is_between_two_records_of_one_partition() -> None:
+    """Other partitions that go on meanwhile do not shorten it."""
+    arrivals = _arrivals((1.0, "t-0/0"), (1.1, "t-1/0"), (2.0, "t-1/1"), (3.0, "t-1/2"), (3.5, "t-0/1"))
+    assert longest_gap_s(arrivals, 0, 10_000_000) == 2.5
+
+
+def test_a_gap_counts_where_it_overlaps_the_span() -> None:
+    """One that began before the span or ended after it is counted whole; one beside it is not."""
+    arrivals = _arrivals((1.0, "t-0/0"), (4.0, "t-0/1"), (4.5, "t-0/2"), (9.0, "t-0/3"))
+    spans = [(0, 2), (2, 4.25), (4.1, 4.4), (4.25, 6), (0, 1), (9, 20)]
+    found = [longest_gap_s(arrivals, int(first * 1e6), int(after * 1e6)) for first, after in spans]
+    assert found == [3.0, 3.0, 0.5, 4.5, 0.0, 0.0]
+
+
+def test_arrivals_may_be_out_of_order_in_the_log() -> None:
+    """They are looked at by time."""
+    assert longest_gap_s(_arrivals((3.0, "t-0/1"), (1.0, "t-0/0"), (3.5, "t-0/2")), 0, 9_000_000) == 2.0
+
+
+def test_a_record_that_comes_again_counts_where_it_came_again() -> None:
+    """Each further time counts, in the span in which it fell; the first one never does."""
+    arrivals = _arrivals((1, "t-0/0"), (2, "t-0/0"), (3, "t-0/1"), (5, "t-0/0"), (6, "t-0/1"), (9, "t-0/0"))
+    assert duplicates(arrivals, [0, 4_000_000, 8_000_000]) == [1, 2]
+    assert distinct(arrivals) == 2
+
+
+def test_a_partition_is_silent_until_it_delivers() -> None:
+    """Only what came since then counts."""
+    arrivals = _arrivals((1, "t-0/0"), (2, "t-1/0"), (3, "t-1/1"), (4, "t-12/0"))
+    assert [partitions_since(arrivals, int(at * 1e6)) for at in (0, 2, 3.5, 5)] == [3, 2, 1, 0]

@@ -1,0 +1,49 @@
+"""The folders of peers, and how the table shows what was left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peering, versus
+from benchmarks.__main__ import CASES
+from benchmarks.results import Figure, Row, table
+
+_PEERS = (*versus.KAFKA, *versus.KINESIS, *versus.SQS)
+_HOME = Path(peering.__file__).parent / "peers"
+
+
+def test_every_folder_is_measured() -> None:
+    """None is forgotten, and none is measured that is not there."""
+    folders = {path.name for path in _HOME.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {peer.folder for peer in _PEERS} == folders
+    assert {case.name for case in CASES} >= {"peers-kafka", "peers-kinesis", "peers-sqs"}
+
+
+@pytest.mark.parametrize("peer", _PEERS, ids=lambda peer: peer.folder)
+def test_a_peer_has_a_pinned_version_and_says_what_it_promises(peer: peering.Peer) -> None:
+    """The table shows the version; every requirement is exact; the README names the four promises."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", peer.version)
+    requirements = _HOME / peer.folder / "requirements.txt"
+    lines = requirements.read_text().splitlines() if requirements.exists() else []
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9.]+(\.post\d+)?", line)] == []
+    assert peer.downloads == bool(lines or (_HOME / peer.folder / "pom.xml").exists())
+    said = (_HOME / peer.folder / "README.md").read_text().lower()
+    assert [word for word in ("order", "least once", "retr", "checkpoint", "commit", "delete") if word in said][:2] == [
+        "order",
+        "least once",
+    ]
+
+
+def test_what_was_left_out_is_told_below_the_tables() -> None:
+    """With its reason, and without a row of figures."""
+    rows = [Row("here", (Figure.of("records/s", "1/s", [2.0]),)), Row("gone", (), "no Java")]
+    assert table(rows).splitlines() == [
+        "case  records/s",
+        "----  ---------",
+        "here       2.00",
+        "",
+        "left out: gone: no Java",
+    ]
