@@ -19,17 +19,16 @@ def _seen(arrivals: Iterable[Arrival]) -> Iterator[tuple[int, str]]:
 
 
 def longest_gap_s(arrivals: Iterable[Arrival], from_us: int, to_us: int) -> float:
-    """Return the longest time that a partition stood still which had records before, if any of it is in the span.
+    """Return the longest time that a partition stood still which had records before, and that ended in the span.
 
-    A gap that is still open at the end of the arrivals counts as none: there was nothing left to deliver.
+    What is still standing at the end counts as none: there was nothing left to deliver.
     """
     last: dict[str, int] = {}
     longest_us = 0
     for at_us, place in _seen(arrivals):
         partition = place.rpartition("/")[0]
-        before_us = last.get(partition, at_us)
-        if at_us > from_us and before_us < to_us:
-            longest_us = max(longest_us, at_us - before_us)
+        if from_us <= at_us < to_us:
+            longest_us = max(longest_us, at_us - last.get(partition, at_us))
         last[partition] = at_us
     return longest_us / 1_000_000
 

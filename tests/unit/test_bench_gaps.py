@@ -17,12 +17,12 @@ def test_a_gap_is_between_two_records_of_one_partition() -> None:
     assert longest_gap_s(arrivals, 0, 10_000_000) == 2.5
 
 
-def test_a_gap_counts_where_it_overlaps_the_span() -> None:
-    """One that began before the span or ended after it is counted whole; one beside it is not."""
+def test_a_gap_counts_where_it_ends() -> None:
+    """Whole, also if it began before the span; one that ends later is the next span's."""
     arrivals = _arrivals((1.0, "t-0/0"), (4.0, "t-0/1"), (4.5, "t-0/2"), (9.0, "t-0/3"))
-    spans = [(0, 2), (2, 4.25), (4.1, 4.4), (4.25, 6), (0, 1), (9, 20)]
+    spans = [(0, 2), (2, 4.25), (4.25, 5), (5, 9), (5, 10), (9.5, 20)]
     found = [longest_gap_s(arrivals, int(first * 1e6), int(after * 1e6)) for first, after in spans]
-    assert found == [3.0, 3.0, 0.5, 4.5, 0.0, 0.0]
+    assert found == [0.0, 3.0, 0.5, 0.0, 4.5, 0.0]
 
 
 def test_arrivals_may_be_out_of_order_in_the_log() -> None:

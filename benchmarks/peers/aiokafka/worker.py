@@ -60,11 +60,12 @@ async def run(arguments: argparse.Namespace) -> None:
     try:
         async with aiohttp.ClientSession(headers=_HEADERS, raise_for_status=True) as session:
             while not stop.is_set():
+                # Outside the lock: in a rebalance it waits for the new assignment, which waits for the listener.
+                found = await consumer.getmany(timeout_ms=50, max_records=arguments.batch)
+                records = [record for several in found.values() for record in several]
+                if not records:
+                    continue
                 async with working:
-                    found = await consumer.getmany(timeout_ms=50, max_records=arguments.batch)
-                    records = [record for several in found.values() for record in several]
-                    if not records:
-                        continue
                     async with session.post(arguments.url, data=event(arguments.servers, records)) as response:
                         await response.read()
                     try:
