@@ -136,10 +136,8 @@ class Peers:
 
     def _peer(self, bench: Bench, feed: Feed, peer: Peer, command: Sequence[str]) -> Sample:
         with bench.redis() as redis, bench.sink(mark=self.source.mark) as sink:
-            servers = {"redis": ("--redis", redis), "dynamodb": ("--dynamodb", "")}
-            if "dynamodb" in peer.needs:
-                servers["dynamodb"] = ("--dynamodb", bench.moto)
-            needed = [word for need in peer.needs for word in servers[need]]
+            needed = ["--redis", redis] if "redis" in peer.needs else []
+            needed += ["--dynamodb", bench.moto] if "dynamodb" in peer.needs else []
             arguments = [*feed.floor, "--url", sink.url, "--batch", str(self.source.batches[0]), *needed]
             with bench.child(peer.module, arguments, measured=True, env=feed.env, command=command) as child:
                 sample = take(
