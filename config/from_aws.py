@@ -13,7 +13,7 @@ import yaml
 
 from model.mapping_rules import canonical_document, check_together, parse_mapping
 from model.problem import InvalidConfigurationError
-from model.rules.parameters import PARAMETERS
+from model.rules.parameters import FUNCTION, PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,8 +56,15 @@ def configuration(
             remarks.insert(0, "esmd cannot read this one:")
         parts.append(_written(document, [*remarks, *problems], off=bool(problems)))
     head = f"# From AWS Lambda in {region}. Functions stand as ARNs, which every node can call.\n"
-    head += f"aws: {{region: {region}}}\n"
+    head += f"aws: {{region: {region}{_account(documents)}}}\n"
     return head + ("event_source_mappings:\n" + "".join(parts) if documents else "".join(parts))
+
+
+def _account(mappings: Iterable[EventSourceMapping]) -> str:
+    """Return the account that all functions are of, so that a listed function may take the place of one of them."""
+    parts = [FUNCTION.fullmatch(mapping.function_name) for mapping in mappings]
+    accounts = {found["account"] for found in parts if found is not None}
+    return f', account_id: "{account}"' if len(accounts) == 1 and (account := accounts.pop()) else ""
 
 
 def _document(one: Mapping[str, Any], tags: Mapping[str, Mapping[str, str]] | None) -> tuple[dict[str, Any], list[str]]:

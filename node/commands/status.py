@@ -78,7 +78,7 @@ def _mapping(mapping: dict[str, Any]) -> Iterable[RenderableType]:
         _text(mapping["name"], "bold"),
         "  ",
         _text(mapping["state"], "green" if mapping["state"] == "Enabled" else "yellow"),
-        _text(", seeking" if mapping.get("seeking") else "", "yellow"),
+        Text(", seeking" if mapping.get("seeking") else "", "yellow"),
         "  ",
         _text(result, "red" if result.startswith("PROBLEM") else ""),
         "  ",

@@ -11,6 +11,7 @@ import yaml
 
 from config.from_aws import configuration
 from config.load import load
+from invocation.settings import UrlFunction
 from model.mapping import KafkaSource, KinesisSource, SqsSource
 from node import cli
 
@@ -99,6 +100,18 @@ def test_each_kind_of_mapping_comes_over(tmp_path: Path) -> None:
     assert "# esmd cannot read this one:" in text
     assert "#   EventSourceArn: arn:aws:dynamodb" in text
     assert "tags were not read" not in text
+
+
+def test_a_listed_function_takes_the_place_of_one_in_aws(tmp_path: Path) -> None:
+    """By its name: the file says the account that the ARNs are of, unless there are several."""
+    text = configuration([STREAM, QUEUE], region="us-east-1")
+    settings = validated(tmp_path, text + 'functions: {billing: {url: "http://127.0.0.1:9/"}}\n')
+    target = settings.target_for(FUNCTION)
+    assert isinstance(target, UrlFunction)
+    assert settings.aws.account_id == "123456789012"
+    elsewhere = {**QUEUE, "FunctionArn": FUNCTION.replace("123456789012", "210987654321")}
+    assert "account_id" not in configuration([STREAM, elsewhere], region="us-east-1")
+    assert "account_id" not in configuration([], region="us-east-1")
 
 
 def test_two_mappings_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:

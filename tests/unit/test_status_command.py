@@ -97,6 +97,7 @@ def test_people_see_everything_that_matters(node: FakeNode, capsys: pytest.Captu
         "k-1",
         "61 s",
         "polled: no fan-out",
+        "clicks  Enabled  PROBLEM",
     ):
         assert shown in text
     assert "\x1b" not in text
