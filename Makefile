@@ -7,7 +7,7 @@ SEEDS ?= 0-1999
 BASE ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check sim lint-deploy services bench bench-compare chaos durability format lock clean
+.PHONY: help demo test check docs sim lint-deploy services bench bench-compare chaos durability format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,11 @@ check: $(VENV)/.dev ## Format, lint, types, import layers, unit tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit $(ARGS)
 
+docs: $(VENV)/.dev ## Make the reference from the code, and the site in build/docs; warnings are errors
+	$(BIN)/python -m docs.making
+	$(BIN)/sphinx-build -q --fail-on-warning --keep-going -j auto -c docs -d build/doctrees . build/docs
+	@echo 'open build/docs/index.html'
+
 sim: $(VENV)/.dev ## Simulate fleets under faults: SEEDS=0-1999, or one seed
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
@@ -83,4 +88,4 @@ lock: $(VENV)/.dev ## Resolve the development environment anew
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what was built or installed here
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -53,6 +53,8 @@ COUNTS = {
 }
 """The counter of each field of `Counters`; the exposition adds `_total` to the names."""
 
+FOLLOWERS = ("esm_console_followers", "Consoles that look at this node.")
+"""The gauge of those who follow the node's events: its name and what it is."""
 
 _CIRCUIT_STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 

@@ -52,7 +52,7 @@ from node.sandboxing import SandboxCollector, worker_manager
 from node.seek import Seeks
 from node.serve import Surface, application, serving
 from node.servers import open_store, sources_reached, start_aws, start_kafka
-from node.telemetry import NodeCollector, Telemetry
+from node.telemetry import FOLLOWERS, NodeCollector, Telemetry
 from node.tls import ServerTls
 from node.tracing import NodeTraces, tracing
 from node.url_api import FunctionUrls
@@ -290,7 +290,7 @@ class Node:
         telemetry.registry.register(self._functions)
         telemetry.registry.register(self._traces)
         console = ConsoleApi(self._feed)
-        telemetry.gauge("esm_console_followers", "Consoles that look at this node.", lambda: self._feed.followers)
+        telemetry.gauge(*FOLLOWERS, lambda: self._feed.followers)
         telemetry.registry.register(self._events.collector)
         telemetry.registry.register(self._placement)
         return Surface(
