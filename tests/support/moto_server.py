@@ -28,14 +28,15 @@ _ROOT = Path(__file__).parents[2]
 class MotoServer(LocalServer):
     """One server: its `endpoint_url` is that of every service."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, account_id: str = ACCOUNT_ID) -> None:
         super().__init__("moto")
+        self._account_id = account_id
 
     def _run(self, process: ServerProcess, home: Path) -> None:
         process.start(
             [sys.executable, "-m", "tests.support.moto_server", str(self.port)],
             serves=lambda: responds(self.port, "/moto-api/data.json"),
-            env={**os.environ, "MOTO_ACCOUNT_ID": ACCOUNT_ID},
+            env={**os.environ, "MOTO_ACCOUNT_ID": self._account_id},
             cwd=_ROOT,
         )
 

@@ -26,7 +26,7 @@ def test_there_are_examples_and_the_readme_names_each() -> None:
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"}
     text = (EXAMPLES / "README.md").read_text()
     assert FILES
-    assert [name for name in folders if f"]({name})" not in text] == []
+    assert [name for name in folders if f"]({name}/" not in text] == []
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.rglob("*.py")), ids=lambda file: str(file.relative_to(EXAMPLES)))
