@@ -229,7 +229,7 @@ def present_shards(
             report, ledger = now
             return ShardProgress(stored.position, holding.token, node, ledger, stored.state, report)
         # What it says is its last holder's until the new one has written; that it was read to its end stays true.
-        if stored.token != holding.token and stored.report.state is not ShardState.DRAINED:
+        if stored.token != holding.token and not _read_to_its_end(stored):
             last = stored.report
             report = replace(last, state=ShardState.STARTING, circuit=None)
             return ShardProgress(stored.position, stored.token, stored.node, stored.ledger, stored.state, report)
@@ -316,7 +316,7 @@ def _shard(
 ) -> ShardStatus:
     report = progress.report
     state: str = report.state
-    if holding is None and report.state is not ShardState.DRAINED:
+    if holding is None and not _read_to_its_end(progress):
         if key in wanted:
             state = WithoutHolder.UNOWNED
         else:  # of a mapping that is being read, one that was noted and not begun has parents that are
@@ -347,6 +347,12 @@ def _shard(
         load=report.load,
         next_firing=None if report.next_s is None else utc_text(report.next_s),
     )
+
+
+def _read_to_its_end(progress: ShardProgress) -> bool:
+    """Whether nothing is left in a shard. A queue's poller is `drained` once its holder has left: no end."""
+    placed = progress.position is not None or progress.origin is not None
+    return placed and progress.report.state is ShardState.DRAINED
 
 
 def _environments(offer: Offer | None) -> EnvironmentsStatus | None:

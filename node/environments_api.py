@@ -16,8 +16,8 @@ from aiohttp import web
 
 from invocation.forwarding import MAX_BYTES, PATH, encode_came, read_asked
 from invocation.invoking import NotInvoked
+from node.admission import BODY_LIMIT_S, read_body
 from node.guard import refusal
-from node.invoke_api import BODY_LIMIT_S, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
 _PLAIN_EVERY_S = 5.0
@@ -53,6 +54,37 @@ class Told:
                 self.last, self.ended = line, True
             case "error":
                 raise (NodeUnreachableError if line["unreachable"] else NodeRefusedError)(line["message"])
+
+
+def have_done(
+    url: str,
+    mapping: str,
+    what: str,
+    asked: Mapping[str, Any],
+    *,
+    as_json: bool,
+    summary: Callable[[Told], Iterable[str]],
+    after_all: str = "",
+) -> Told:
+    """Have a node do something for a mapping as long as this listens; print what it came to, also when it is cut off.
+
+    `asked` are the wishes, those that are None left out. `after_all` is said to whoever interrupts it. Raises what
+    `node.client` raises.
+    """
+    from node.client import mapping_path, post_lines  # noqa: PLC0415 - not for `esmd --help`
+
+    wishes = {key: value for key, value in asked.items() if value is not None}
+    lines = post_lines(url, mapping_path(mapping, what), wishes, timeout_s=PATIENCE_S)
+    told = Told()
+    try:
+        follow(lines, told, quiet=as_json)
+    except KeyboardInterrupt:
+        lines.close()  # and with it the connection
+        click.echo(f"esmd: interrupted; the node ends the batch under way.{after_all}", err=True)
+    finally:
+        if told.begin:
+            click.echo(json.dumps(told.document(), indent=2) if as_json else "\n".join(summary(told)))
+    return told
 
 
 def follow(lines: Iterable[dict[str, Any]], told: Told, *, quiet: bool) -> None:

@@ -5,18 +5,19 @@ Takes in the request, no more of it than may be, and counts what came of it. Wha
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import hdrs, web
 
 from invocation.classify import Answer
 from invocation.front_answers import REQUEST_ID, error_answer
-from invocation.invoke_request import MAX_EVENT_BYTES, largest, read_event, read_head, too_large
-from invocation.invoking import NotInvoked, out_of_service, throttled
+from invocation.invoke_request import largest, read_event, read_head
+from invocation.invoking import NotInvoked, out_of_service
+from node.admission import BODY_LIMIT_S, admitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _PATH = "/2015-03-31/functions/{function}/invocations"
-BODY_LIMIT_S = 60.0
 _NO_CONTENT = 204
 _TRACE = "X-Amzn-Trace-Id"
 _DRY_RUN = Answer(_NO_CONTENT, {"X-Amz-Executed-Version": "$LATEST"})
@@ -60,7 +60,8 @@ class InvokeApi:
             return _response(error_answer(function), request_id, head)
         began_at = time.perf_counter()
         try:
-            answer = await self._admitted(request, function, head, request_id)
+            take = partial(self._taken, function, head, request_id)
+            answer = await admitted(request, self._room, take, most=largest(head), limit_s=self._body_limit_s)
         except Exception:  # a supervision point: one request must not take the node down
             log.exception("invoke.failed", function=function.name, request_id=request_id)
             answer = error_answer(out_of_service("internal error; the node's log has it"))
@@ -68,53 +69,15 @@ class InvokeApi:
             self._meters.count(function.name, answer, time.perf_counter() - began_at)
         return _response(answer, request_id, head)
 
-    async def _admitted(
-        self, request: web.Request, function: FunctionSettings, head: InvokeHead, request_id: str
-    ) -> Answer:
-        """Invoke the function, if there is room for its event."""
-        length = request.content_length
-        most = largest(head)
-        if length is not None and length > most:
-            return error_answer(too_large(most))
-        if self._room.closed:
-            return error_answer(out_of_service("the node is stopping"))
-        known = length is not None and hdrs.CONTENT_ENCODING not in request.headers
-        size = length if known and length is not None else most
-        if not self._room.enter(size):
-            return error_answer(throttled(own_limit=False))
-        try:
-            body = await read_body(request, self._body_limit_s, most)
-            event = body if isinstance(body, NotInvoked) else read_event(body)
-            if isinstance(event, NotInvoked):
-                return error_answer(event)
-            if head.dry_run:
-                return _DRY_RUN
-            act = self._front_end.accept if head.later else self._front_end.invoke
-            return await act(function, head, event, request_id)
-        finally:
-            self._room.leave(size)
-
-
-async def read_body(request: web.Request, limit_s: float, most: int = MAX_EVENT_BYTES) -> bytes | NotInvoked:
-    """Return the body, of so many bytes at most, or why it is not taken."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(limit_s):
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > most:
-                    return too_large(most)
-                parts.append(part)
-            if not parts:  # none, or read by who checked the signature
-                body = await request.read()
-                return body if len(body) <= most else too_large(most)
-    except TimeoutError:
-        why = f"the event did not come within {limit_s:g} s"
-        return NotInvoked(408, "RequestTimeoutException", why)
-    except (ClientPayloadError, web.RequestPayloadError, ConnectionError):
-        return NotInvoked(400, "InvalidRequestContentException", "the request ended before its body did")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    async def _taken(self, function: FunctionSettings, head: InvokeHead, request_id: str, body: bytes) -> Answer:
+        """Invoke the function."""
+        event = read_event(body)
+        if isinstance(event, NotInvoked):
+            return error_answer(event)
+        if head.dry_run:
+            return _DRY_RUN
+        act = self._front_end.accept if head.later else self._front_end.invoke
+        return await act(function, head, event, request_id)
 
 
 def _response(answer: Answer, request_id: str, head: InvokeHead | None = None) -> web.Response:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from pollers.filtering import RecordView
     from pollers.ports import BatchInfo, Destination, Envelope, Source
     from pollers.queue_ports import QueueFacts
-    from pollers.tracing import Traces
+    from pollers.tracing import Traces, Tracing
 
 _Told = TypeVar("_Told")
 
@@ -285,6 +285,10 @@ class Parts:
             bootstrap_servers=self.embedded_servers(mapping) or source.bootstrap_servers,
             connect_options=connect_options,
         )
+
+    def tracing(self, mapping: EventSourceMapping) -> Tracing:
+        """Return what traces invocations on a mapping's behalf."""
+        return self._traces(mapping)
 
     def gate(self, mapping: EventSourceMapping, counters: Counters) -> Gate:
         """Make one for each mapping, also where they share a function: one's trouble need not be the other's."""

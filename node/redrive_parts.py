@@ -84,12 +84,18 @@ class RedriveParts:
                 raise RefusedError(f"{source.kind} sources are not read again")
 
     def for_function(self, parts: PumpParts, name: str) -> PumpParts:
-        """Return the parts with another function, and a gate of its own."""
+        """Return the parts with another function: gate and traces of its own, and counts that are not the mapping's."""
         function = self._parts.settings.target_for(name)
         if function is None:
             raise RefusedError(f"this node knows no function {name}")
-        target = self._parts.target(function)
-        return replace(parts, target=target, gate=self._parts.gate(parts.mapping, Counters()))
+        counters = Counters()
+        return replace(
+            parts,
+            target=self._parts.target(function),
+            gate=self._parts.gate(parts.mapping, counters),
+            counters=counters,
+            tracing=self._parts.tracing(replace(parts.mapping, function_name=name)),
+        )
 
     def rereading(self, parts: PumpParts) -> Rereading:
         """Return what reads the mapping's source again."""

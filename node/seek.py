@@ -157,10 +157,9 @@ class Seeks:
         while loop.time() < until:
             await asyncio.sleep(_LOOK_S)
             try:
-                _, records = await self._store.mappings()
+                present = await self._store.mapping(record.id)
             except UnavailableError:
                 continue  # the wish is made: look again
-            present = next((one for one in records if one.id == record.id), None)
             if present is None:
                 raise NotFoundError(f"mapping {record.name} is gone")
             if present.seeks > number:

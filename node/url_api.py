@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,8 +19,8 @@ from invocation.classify import Answer
 from invocation.front_answers import FUNCTION_ERROR, REQUEST_ID, error_answer
 from invocation.function_url import MALFORMED, UrlRequest, UrlResponse, event_of, response_of
 from invocation.invoke_request import MAX_EVENT_BYTES, read_head, too_large
-from invocation.invoking import NotInvoked, out_of_service, throttled
-from node.invoke_api import BODY_LIMIT_S, read_body
+from invocation.invoking import NotInvoked, out_of_service
+from node.admission import BODY_LIMIT_S, admitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,8 @@ class FunctionUrls:
             return _send(_no_url(name), request_id)
         began_at = time.perf_counter()
         try:
-            answer = await self._admitted(request, function, head, request_id)
+            take = partial(self._taken, request, function, head, request_id)
+            answer = await admitted(request, self._room, take, growth=_IN_BASE64, limit_s=self._body_limit_s)
         except Exception:  # a supervision point: one request must not take the node down
             log.exception("url.failed", function=function.name, request_id=request_id)
             answer = error_answer(out_of_service("internal error; the node's log has it"))
@@ -79,32 +81,15 @@ class FunctionUrls:
         self._meters.count(function.name, answer, time.perf_counter() - began_at)
         return _send(response, request_id, head)
 
-    async def _admitted(
-        self, request: web.Request, function: FunctionSettings, head: InvokeHead, request_id: str
+    async def _taken(
+        self, request: web.Request, function: FunctionSettings, head: InvokeHead, request_id: str, body: bytes
     ) -> Answer:
-        """Invoke the function, if there is room for its event."""
-        length = request.content_length
-        if length is not None and length > MAX_EVENT_BYTES:
+        """Invoke the function with what came."""
+        came = _as_it_came(request, body, self._hidden)
+        event = event_of(came, function=function.name, request_id=request_id, trace=head.trace, at_s=time.time())
+        if len(event) > MAX_EVENT_BYTES:
             return error_answer(too_large())
-        if self._room.closed:
-            return error_answer(out_of_service("the node is stopping"))
-        known = length is not None and hdrs.CONTENT_ENCODING not in request.headers
-        if not request.can_read_body:
-            length, known = 0, True
-        size = int(length * _IN_BASE64) if known and length is not None else MAX_EVENT_BYTES
-        if not self._room.enter(size):
-            return error_answer(throttled(own_limit=False))
-        try:
-            body = await read_body(request, self._body_limit_s)
-            if isinstance(body, NotInvoked):
-                return error_answer(body)
-            came = _as_it_came(request, body, self._hidden)
-            event = event_of(came, function=function.name, request_id=request_id, trace=head.trace, at_s=time.time())
-            if len(event) > MAX_EVENT_BYTES:
-                return error_answer(too_large())
-            return await self._front_end.invoke(function, head, event, request_id)
-        finally:
-            self._room.leave(size)
+        return await self._front_end.invoke(function, head, event, request_id)
 
 
 def _as_it_came(request: web.Request, body: bytes, hidden: frozenset[str]) -> UrlRequest:

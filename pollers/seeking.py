@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from model.errors import RefusedError
 from model.ids import Position, ShardId
 from model.progress import ShardProgress
+from model.rules.checking import read_timestamp
 from model.seek import Move
 from model.shard import BEGINNING
 from statemgr.lineage import heirs, is_done, parents_first
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from model.shard import SourceShard
 
 _NUMBER = re.compile(r"[0-9]{1,128}")
-_EPOCH = re.compile(r"[0-9]{1,11}(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +77,13 @@ def parse_time(text: str) -> int:
 
     Raises `RefusedError`.
     """
-    text = text.strip()
-    if _EPOCH.fullmatch(text):
-        return int(float(text) * 1000)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
+    moment = read_timestamp(text.strip())
+    if moment is None:
         raise RefusedError(
-            f"{text} is no place: trim_horizon, latest, an ISO 8601 time such as 2026-05-01T10:00Z, epoch seconds, or "
-            "SHARD=POSITION"
-        ) from error
-    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+            f"{text} is no place: trim_horizon, latest, an ISO 8601 time from 1970 on such as 2026-05-01T10:00Z, epoch "
+            "seconds, or SHARD=POSITION"
+        )
+    return round(moment.timestamp() * 1000)
 
 
 class Found(NamedTuple):

@@ -215,6 +215,10 @@ class MemoryStore:
         """See `MappingStore.mappings`."""
         return self._mappings_revision, sorted(self._mappings.values(), key=lambda record: record.name)
 
+    async def mapping(self, mapping: MappingId) -> MappingRecord | None:
+        """See `MappingStore.mapping`."""
+        return self._mappings.get(mapping)
+
     async def set_mapping_state(
         self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease, revision: int | None = None
     ) -> bool:

@@ -110,6 +110,9 @@ class MappingStore(Protocol):
     async def mappings(self) -> tuple[int, Sequence[MappingRecord]]:
         """Return the mappings revision and all records, ordered by name."""
 
+    async def mapping(self, mapping: MappingId) -> MappingRecord | None:
+        """Return one record, at the cost of one; None when there is no such mapping."""
+
     async def set_mapping_state(
         self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease, revision: int | None = None
     ) -> bool:

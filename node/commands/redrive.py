@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from node.following import PATIENCE_S, Told, clean, count, follow
+from node.following import clean, count, have_done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from node.following import Told
+
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|min|m|h|d)")
+_TIMES = "a time from 1970 on: ISO 8601 such as 2026-05-01T10:00Z, epoch seconds, or so long ago: 90s, 30min, 2h, 7d"
 _SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Return epoch milliseconds of an ISO 8601 time, or of so long ago."""
+    """Return epoch milliseconds of an ISO 8601 time, of epoch seconds, or of so long ago."""
     if value is None:
         return None
     ago = _AGO.fullmatch(value.strip())
     if ago is not None:
-        return round((time.time() - float(ago[1]) * _SECONDS[ago[2]]) * 1000, 0)
-    try:
-        moment = datetime.fromisoformat(value.strip())
-    except ValueError as error:
-        raise click.BadParameter(
-            "an ISO 8601 time such as 2026-05-01T10:00Z, or so long ago: 90s, 30min, 2h, 7d"
-        ) from error
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000
+        since_s = time.time() - float(ago[1]) * _SECONDS[ago[2]]
+        if since_s < 0:
+            raise click.BadParameter(_TIMES)
+        return round(since_s * 1000, 0)
+    from model.rules.checking import read_timestamp  # noqa: PLC0415 - not for `esmd --help`
+
+    when = read_timestamp(value.strip())
+    if when is None:
+        raise click.BadParameter(_TIMES)
+    return when.timestamp() * 1000
 
 
 @click.command("redrive")
@@ -73,20 +76,10 @@ def redrive_command(
     They are read from the on-failure destination, or are those in the parking lots, and leave it once the function took
     them. What fails again stays. Ctrl-C stops it at any time without losing anything; run it again to go on.
     """
-    from node.client import mapping_path, post_lines  # noqa: PLC0415 - not for `esmd --help`
-
     asked = {"from": source, "since_ms": since_ms, "rate": rate, "dry_run": dry_run}
-    wishes = {key: value for key, value in asked.items() if value is not None}
-    lines = post_lines(url, mapping_path(mapping, "redrive"), wishes, timeout_s=PATIENCE_S)
-    told = Told()
-    try:
-        follow(lines, told, quiet=as_json)
-    except KeyboardInterrupt:
-        lines.close()  # and with it the connection
-        click.echo("esmd: interrupted; the node ends the batch under way. Run it again to go on.", err=True)
-    finally:
-        if told.begin:
-            click.echo(json.dumps(told.document(), indent=2) if as_json else "\n".join(_summary(told)))
+    told = have_done(
+        url, mapping, "redrive", asked, as_json=as_json, summary=_summary, after_all=" Run it again to go on."
+    )
     return _status(told)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from node.commands.redrive import moment
-from node.following import PATIENCE_S, Told, clean, count, follow
+from node.following import clean, count, have_done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from node.following import Told
 
 
 @click.command("replay")
@@ -50,20 +51,8 @@ def replay_command(
     Through the mapping's filter and batch settings, one batch at a time; what the function fails on is told and passed.
     Its own function gets only what it had before, another one all of the range. Ctrl-C stops it at any time.
     """
-    from node.client import mapping_path, post_lines  # noqa: PLC0415 - not for `esmd --help`
-
     asked = {"from_ms": from_ms, "to_ms": to_ms, "function": function, "rate": rate, "dry_run": dry_run}
-    wishes = {key: value for key, value in asked.items() if value is not None}
-    lines = post_lines(url, mapping_path(mapping, "replay"), wishes, timeout_s=PATIENCE_S)
-    told = Told()
-    try:
-        follow(lines, told, quiet=as_json)
-    except KeyboardInterrupt:
-        lines.close()  # and with it the connection
-        click.echo("esmd: interrupted; the node ends the batch under way", err=True)
-    finally:
-        if told.begin:
-            click.echo(json.dumps(told.document(), indent=2) if as_json else "\n".join(_summary(told)))
+    told = have_done(url, mapping, "replay", asked, as_json=as_json, summary=_summary)
     return 0 if told.whole and not told.last["failed_records"] else 1
 
 

@@ -54,7 +54,8 @@ _RESULTS = {ord("s"): SaveResult.SAVED, ord("t"): SaveResult.STALE, ord("b"): Sa
 
 
 _BEAT, _LEAVE, _SNAPSHOT, _ACQUIRE, _RELEASE = map(Script, ("beat", "leave", "snapshot", "acquire", "release"))
-_PUT_MAPPING, _MAPPINGS, _SET_STATE = map(Script, ("put_mapping", "mappings", "set_state"))
+_PUT_MAPPING, _MAPPINGS, _MAPPING = map(Script, ("put_mapping", "mappings", "mapping"))
+_SET_STATE = Script("set_state")
 _SET_WANTED, _REMOVE_MAPPING, _PING = map(Script, ("set_wanted", "remove_mapping", "ping"))
 _REPORT_DRAINED, _TRY_PARKED, _RETIRE = map(Script, ("report_drained", "try_parked", "retire"))
 _WISH_SEEK, _MOVE = map(Script, ("wish_seek", "move"))
@@ -201,6 +202,11 @@ class RedisStore:
         """See `MappingStore.mappings`."""
         revision, packed = await self._fleet(_MAPPINGS)
         return int(revision), sorted(map(codec.record, packed), key=lambda record: record.name)
+
+    async def mapping(self, mapping: MappingId) -> MappingRecord | None:
+        """See `MappingStore.mapping`."""
+        packed = await self._fleet(_MAPPING, [mapping])
+        return None if packed is None else codec.record(packed)
 
     async def set_mapping_state(
         self, mapping: MappingId, state: MappingState, reason: str, *, tracker: Lease, revision: int | None = None

@@ -290,6 +290,7 @@ class Fleet(RuleBasedStateMachine):
         async def read(store: Store, index: int) -> object:
             snapshot = await store.snapshot()
             revision, records = await store.mappings()
+            assert [await store.mapping(record.id) for record in records] == list(records)
             progress = {**await store.load_mapping(ORDERS), **await store.load_mapping(CLICKS)}
             assert await store.load(list(progress)) == progress
             return (

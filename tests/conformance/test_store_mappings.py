@@ -318,3 +318,11 @@ async def test_only_the_present_holder_reports_a_drained_shard(store: Store) -> 
     assert await store.mappings() == before
     assert await store.remove_mapping(ORDERS, tracker=tracker)
     assert not await store.report_drained(lease)
+
+
+async def test_one_mapping_is_read_by_itself(store: Store) -> None:
+    """It is what the list has of it; one that is not there is none."""
+    assert await store.mapping(ORDERS) is None
+    await store.put_mapping(mapping_record())
+    await store.wish_seek(ORDERS, "{}")
+    assert [await store.mapping(ORDERS)] == list((await store.mappings())[1])

@@ -69,6 +69,7 @@ async def test_every_call_reports_a_server_that_is_gone(own_redis: EmbeddedRedis
         store.load_mapping(lease.key.mapping),
         store.put_mapping(mapping_record()),
         store.mappings(),
+        store.mapping(lease.key.mapping),
         store.set_wanted(lease.key.mapping, [], tracker=tracker),
         store.remove_mapping(lease.key.mapping, tracker=tracker),
         store.functions.functions(),

@@ -243,3 +243,28 @@ async def test_a_handler_is_called_as_it_is_now(tmp_path: Path) -> None:
     assert works_alike(before, after)
     assert not works_alike(before, longer)
     assert not works_alike(before, None)
+
+
+async def test_a_replay_to_another_function_is_none_of_the_mappings_own(tmp_path: Path) -> None:
+    """Its invocations are traced as that function's, and counted nowhere among the mapping's own."""
+    traced: list[str] = []
+
+    def traces(mapping: Any) -> Any:
+        traced.append(mapping.function_name)
+        return f"traces of {mapping.function_name}"
+
+    settings = settings_of(tmp_path)
+    settings = replace(settings, functions={**settings.functions, "g": replace(settings.functions["f"], name="g")})
+    async with parts_of(settings) as make:
+        make._traces = traces
+        none: Any = None
+        redriving = RedriveParts(make, resolver=none, targets=none, aws=none)
+        own = make(settings.mappings[0])
+        assert isinstance(own, PumpParts)
+        other = redriving.for_function(own, "g")
+        assert traced == ["f", "g"]
+        assert str(other.tracing) == "traces of g"
+        assert other.counters is not own.counters
+        assert other.gate is not own.gate
+        other.gate.close()
+        await own.close()

@@ -182,3 +182,18 @@ def test_the_bar_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "documents from SQS queue q" in text
     assert "2/4" in text
     assert "waiting: 42\N{REPLACEMENT CHARACTER}9" in text
+
+
+@pytest.mark.parametrize("text", ["1969-12-31", "30000d", "9" * 400 + "d", "soon"])
+def test_a_time_before_1970_is_no_time(node: FakeNode, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bad usage, and the node is not asked."""
+    assert cli.run(["redrive", "orders", "--since", text]) == 2
+    assert "1970" in capsys.readouterr().err
+    assert not node.path
+
+
+def test_a_time_may_be_epoch_seconds(node: FakeNode) -> None:
+    """As everywhere else where a time is given."""
+    told(node, BEGIN, END)
+    assert cli.run(["redrive", "orders", "--since", "1700000000.25"]) == 0
+    assert json.loads(node.body)["since_ms"] == 1_700_000_000_250

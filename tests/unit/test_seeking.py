@@ -192,3 +192,12 @@ def test_what_came_of_a_moved_shard_meanwhile_is_moved_too() -> None:
     assert heirs(LISTED, {A}, {A: DRAINED, B: READ, C: ShardProgress(origin=BEGINNING)}) == [B]
     assert heirs(LISTED, {A, B}, {A: DRAINED, B: DRAINED, C: READ}) == [C]
     assert heirs(LISTED, {D}, {A: DRAINED, B: READ, D: READ}) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["1969-12-31T23:59:59Z", "0001-01-01", "1969-12-31", "99999999999999999", "9999-12-31T23:59:59-14:00"]
+)
+def test_times_that_no_record_can_have_are_refused(text: str) -> None:
+    """What lies before 1970 or after the last year that can be written is no place, and no defect."""
+    with pytest.raises(RefusedError, match=r"is no place"):
+        parse_place(text, now_ms=float("inf"))

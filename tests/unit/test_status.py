@@ -342,3 +342,16 @@ async def test_a_store_that_goes_away_midway_is_one_error(monkeypatch: pytest.Mo
     monkeypatch.setattr(store, "load_mapping", away)
     with pytest.raises(StoreUnavailableError, match="away"):
         await read_status(store, ANN)
+
+
+async def test_a_poller_that_is_just_taken_over_is_starting_and_not_drained(store: MemoryStore) -> None:
+    """A queue has no end to be read to: what its last holder said in the end holds until the new one has written."""
+    await track(store, shards=1)
+    lease = await take(store, ANN, shard(0))
+    await store.save([update(lease, polled=3, report=ShardReport(ShardState.DRAINED))])
+    await store.release([lease])
+    (unheld,) = (await document(store))["mappings"][0]["shards"]
+    assert unheld["state"] == "unowned"
+    await take(store, ANN, shard(0))
+    (held,) = (await document(store))["mappings"][0]["shards"]
+    assert held["state"] == "starting"

@@ -1,0 +1,2 @@
+-- ARGV: channel, mapping. Reply: its record, or nil.
+return redis.call('HGET', MAPPINGS, ARGV[2])
