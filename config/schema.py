@@ -26,6 +26,10 @@ _ARNS = {
 }
 
 
+SOURCES = ("EventSourceArn", "SelfManagedEventSource", "schedule")
+"""What a mapping names its source by: one of these."""
+
+
 def json_schema() -> dict[str, Any]:
     """Return the schema of a configuration file."""
     properties: dict[str, Any] = {name: _described(shape_schema(f.shape), f.about) for name, f in SECTIONS.items()}
@@ -112,7 +116,8 @@ def _table(shape: Table) -> dict[str, Any]:
     return {**schema, "required": required} if required else schema
 
 
-def _mapping() -> dict[str, Any]:
+def mapping_parameters() -> dict[str, Any]:
+    """Return the schemas of a mapping's parameters, in AWS's and in CloudFormation's spelling, whatever its source."""
     properties: dict[str, Any] = {
         name: _described(shape_schema(row.shape), row.about) for name, row in PARAMETERS.items() if row.sources
     }
@@ -127,12 +132,16 @@ def _mapping() -> dict[str, Any]:
     endpoints["properties"]["KafkaBootstrapServers"] = servers
     del endpoints["required"]
     endpoints["minProperties"] = 1
+    return properties
+
+
+def _mapping() -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": properties,
+        "properties": mapping_parameters(),
         "additionalProperties": False,
         "required": ["Name", "FunctionName"],
-        "oneOf": [{"required": [one]} for one in ("EventSourceArn", "SelfManagedEventSource", "schedule")],
+        "oneOf": [{"required": [one]} for one in SOURCES],
         "allOf": [_of_source(source) for source in Source],
     }
 

@@ -63,7 +63,7 @@ CREATE = Table((
 UPDATE_CODE = Table((*_CODE, _ARCHITECTURES, _PUBLISH, _REVISION, Field("DryRun", Boolean(), "Check only")))
 UPDATE_CONFIGURATION = Table((*_CONFIGURATION, _REVISION))
 
-_WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
+WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
     "EphemeralStorage": ({"Size": 512},),
     "TracingConfig": ({"Mode": "PassThrough"},),
     "SnapStart": ({"ApplyOn": "None"},),
@@ -82,8 +82,8 @@ _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
 
 def heeded(wish: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return what a wish says that is heeded here, and the names of what it asks for and would not get."""
-    left = {name: value for name, value in wish.items() if name not in _WITHOUT_EFFECT}
-    asked = [name for name, usual in _WITHOUT_EFFECT.items() if not _empty(wish.get(name)) and wish[name] not in usual]
+    left = {name: value for name, value in wish.items() if name not in WITHOUT_EFFECT}
+    asked = [name for name, usual in WITHOUT_EFFECT.items() if not _empty(wish.get(name)) and wish[name] not in usual]
     return left, asked
 
 

@@ -40,6 +40,7 @@ SUMMARIES = {
     "import": "Read the event source mappings of an AWS account.",
     "export": "Write mappings as a CloudFormation template.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
+    "openapi": "Print the OpenAPI document of what nodes serve over HTTP.",
 }
 """Every command with its line in `esmd --help`, so that showing the help loads none of them."""
 

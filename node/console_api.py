@@ -61,6 +61,11 @@ def page_files() -> dict[str, Path]:
     return {PAGE: index, f"{PAGE}/": index, **files}
 
 
+def page_types() -> dict[str, str]:
+    """Return what the files of the page are, by their paths."""
+    return {path: _TYPES[file.suffix] for path, file in page_files().items()}
+
+
 class ConsoleApi:
     """The handlers."""
 

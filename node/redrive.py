@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 import structlog
@@ -35,12 +35,22 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+MIN_RATE = 1e-6
+"""Records a second: one in eleven days."""
+
+Rate = Annotated[float, msgspec.Meta(ge=MIN_RATE)]
+"""Records a second."""
+
+EpochMs = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""Epoch milliseconds, to the end of the year 9999."""
+
+
 class RedriveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a client asks for."""
 
     destination: str | None = msgspec.field(default=None, name="from")
-    since_ms: float | None = None  # epoch milliseconds
-    rate: float | None = None  # records a second
+    since_ms: EpochMs | None = None
+    rate: Rate | None = None
     dry_run: bool = False
 
 
@@ -76,8 +86,6 @@ class Redrives:
         record = find_mapping(list(self._catalogue), name)
         mapping = self._catalogue.mapping(record.id)
         destination = choose(mapping, request.destination)
-        if request.rate is not None and request.rate <= 0:
-            raise RefusedError("--rate is records a second, more than none")
         job: Job
         if destination == PARKED:
             if request.rate is not None or request.since_ms is not None:

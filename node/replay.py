@@ -16,7 +16,7 @@ from model.errors import RefusedError
 from model.ids import ShardKey
 from model.mapping import ScheduleSource, SqsSource
 from model.progress import ShardProgress
-from node.redrive import begin, token_of
+from node.redrive import EpochMs, Rate, begin, token_of
 from pollers.pump_parts import PumpParts
 from pollers.redriving.job import Counts, Redrive, Wishes
 from pollers.redriving.ranges import NOTHING, Limits, NothingToReread, RangeArchive, of_record
@@ -38,10 +38,10 @@ _TOLD = 20  # records that failed, by name; the others are counted
 class ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a client asks for. Times are epoch milliseconds; `to_ms` None: now."""
 
-    from_ms: float
-    to_ms: float | None = None
+    from_ms: EpochMs
+    to_ms: EpochMs | None = None
     function: str | None = None  # instead of the mapping's own
-    rate: float | None = None  # records a second
+    rate: Rate | None = None
     dry_run: bool = False
 
 
@@ -77,8 +77,6 @@ class Replays:
             raise RefusedError(f"{mapping.name} is a schedule: invoke its function with `esmd invoke`")
         if mapping.tumbling_window_s:
             raise RefusedError(f"{mapping.name} has tumbling windows: those that the records belong to are closed")
-        if request.rate is not None and request.rate <= 0:
-            raise RefusedError("--rate is records a second, more than none")
         if to_ms > now_ms:
             raise RefusedError("--to lies ahead: what comes then is delivered then")
         if not 0 <= request.from_ms < to_ms:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+from collections.abc import Sequence  # noqa: TC003 - a field of a struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from node.options import ListenAddress
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
     from aiohttp.typedefs import Handler, Middleware
 
@@ -46,6 +47,19 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """Sent unless a handler set its own."""
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """The answer of `/healthz`."""
+
+    status: str
+
+
+class ReadyAnswer(msgspec.Struct, frozen=True):
+    """The answer of `/readyz`."""
+
+    ready: bool
+    reasons: Sequence[str]
 
 
 class CannotListenError(RefusedError):
@@ -77,11 +91,11 @@ def application(surface: Surface) -> web.Application:
 
     async def healthz(_request: web.Request) -> web.Response:
         alive = surface.alive()
-        return _json({"status": "ok" if alive else "the event loop was stuck"}, 200 if alive else 503)
+        return _json(Liveness("ok" if alive else "the event loop was stuck"), 200 if alive else 503)
 
     async def readyz(_request: web.Request) -> web.Response:
         readiness = surface.ready()
-        return _json({"ready": readiness.ready, "reasons": readiness.reasons}, 200 if readiness.ready else 503)
+        return _json(ReadyAnswer(readiness.ready, readiness.reasons), 200 if readiness.ready else 503)
 
     async def metrics(request: web.Request) -> web.Response:
         exposition = surface.metrics(request.headers.get(hdrs.ACCEPT, ""))

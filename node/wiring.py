@@ -42,6 +42,7 @@ from node.lambda_api import LambdaApi
 from node.lambda_definitions_api import upload_room
 from node.lambda_surroundings import NodeSurroundings
 from node.mapping_api import MappingApi
+from node.openapi_api import OpenApi
 from node.parts import Parts, unsupported_settings, works_alike
 from node.placement import Placement
 from node.plan_api import PlanApi
@@ -305,6 +306,7 @@ class Node:
                     explain=self._explain, redrives=self._redrives, replays=self._replays, seeks=self._seeks
                 ).routes(),
                 *console.routes(),
+                *OpenApi(guarded=bool(access.methods)).routes(),
                 *EnvironmentsApi(self._placement, self._workers, self._room).routes(),
                 *self._front_end(guarded=bool(access.methods)),
                 *self._control_plane(trusted=bool(access.methods)),

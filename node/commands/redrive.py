@@ -53,9 +53,7 @@ def moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     metavar="T",
     help="Only what failed since: 2026-05-01T10:00Z (UTC), or 2h ago.",
 )
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most so many records a second."
-)
+@click.option("--rate", type=click.FloatRange(min=0.000_001), metavar="N", help="At most so many records a second.")
 @click.option("--dry-run", is_flag=True, help="Say what would be delivered, and touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option(

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--to", "to_ms", callback=moment, metavar="T2", help="What arrived before then.  [now]")
 @click.option("--function", metavar="OTHER", help="Instead of the mapping's own function.")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most so many records a second."
-)
+@click.option("--rate", type=click.FloatRange(min=0.000_001), metavar="N", help="At most so many records a second.")
 @click.option("--dry-run", is_flag=True, help="Count what would be delivered, and deliver nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option(

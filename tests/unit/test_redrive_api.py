@@ -113,7 +113,7 @@ async def test_what_happens_comes_as_it_happens() -> None:
         ("/esmd/v1/mappings/nobody/redrive", "{}", 404, "no mapping nobody"),
         (PATH, "[", 400, "not a redrive"),
         (PATH, '{"form": "parked"}', 400, "unknown field `form`"),
-        (PATH, '{"rate": 0}', 400, "--rate"),
+        (PATH, '{"rate": 0}', 400, "rate"),
         (PATH, '{"from": "arn:aws:sns:us-east-1:1:t"}', 400, "an SNS topic keeps nothing"),
         (PATH, '{"from": "parked", "since_ms": 1}', 400, "for destinations"),
     ],
