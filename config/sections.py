@@ -18,6 +18,7 @@ from config.settings import (
     EmbeddedSettings,
     InvokeSettings,
     LeasingSettings,
+    RateLimitSettings,
     TlsSettings,
 )
 from invocation.settings import Isolation, SandboxSettings
@@ -40,6 +41,7 @@ _LISTEN = text(
     r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.-]*):(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])",
     "HOST:PORT with a port up to 65535",
 )
+_RATE = Number(0, 1_000_000)
 _TOPIC = Text(1, 249, TOPIC, "a topic name")
 
 SECTIONS: Mapping[str, Field] = {
@@ -69,7 +71,12 @@ SECTIONS: Mapping[str, Field] = {
             Field("create_functions", Boolean(), "May callers of the Lambda API bring code that runs (default false)"),
             Field("isolation", Choice(("process", "bubblewrap")), "How much such functions are kept apart"),
             Field("network", Boolean(), "With bubblewrap: may they use the network (default false)"),
-        )), "Functions made by the Lambda API"),
+            Field("rate_limits", Table((
+                Field("reads", _RATE, "Reading (default 100)"),
+                Field("changes", _RATE, "Changing (default 30)"),
+                Field("invokes", _RATE, "Invoking functions (default 0)"),
+            )), "Requests a second of one caller, ten times as many at once; 0: no limit"),
+        )), "Functions made by the Lambda API, and how often callers may ask"),
         Field("sandboxes", Table((
             Field("environments", Integer(1, 100000), "Most environments at once (default 32 for each CPU)"),
             Field("memory", Integer(128, 100_000_000), "MB of all of them (default three quarters of the machine's)"),
@@ -89,6 +96,7 @@ SECTIONS: Mapping[str, Field] = {
             Field("read_only_tokens", ListOf(_SECRET, 1, 1000), "The same; these may look and change nothing"),
             Field("access_keys", MapOf(text(r"[A-Za-z0-9_]{1,128}", "an access key id"), _SECRET, 1000),
                   "SigV4: secret keys by access key id"),
+            Field("failed_logins", _RATE, "Failed proofs a second from one address (default 5); 0: no limit"),
         )), "Who may use the HTTP surface"),
         Field("tls", Table((
             Field("certificate", Text(1, 4096), "A PEM file: certificate and chain", required=True),
@@ -146,6 +154,10 @@ def build_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         isolation=Isolation(plane.get("isolation", Isolation.PROCESS)),
         network=plane.get("network", False),
     )
+    limits = dict(plane.get("rate_limits", {}))
+    if "failed_logins" in sections.get("auth", {}):
+        limits["failed_logins"] = sections["auth"]["failed_logins"]
+    built["rate_limits"] = RateLimitSettings(**{name: float(rate) for name, rate in limits.items()})
     built["sandboxes"] = _sandboxes(sections.get("sandboxes", {}))
     if "queue" in sections.get("async_invoke", {}):
         built["async_invoke"] = AsyncInvokeSettings(sections["async_invoke"]["queue"])

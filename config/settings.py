@@ -74,6 +74,16 @@ class ControlPlaneSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitSettings:
+    """Requests a second that one caller may send for long, by kind; 0: as many as he likes. Logins: failed ones."""
+
+    reads: float = 100.0
+    changes: float = 30.0
+    invokes: float = 0.0
+    failed_logins: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedKafka:
     """A Kafka broker to start as a child: partitions by topic."""
 
@@ -144,6 +154,7 @@ class Settings:
     function_parts: Mapping[str, Mapping[FunctionPart, bytes]] = field(default_factory=dict)  # for the whole fleet
     event_source_mappings: tuple[ConfiguredMapping, ...] = ()
     control_plane: ControlPlaneSettings = field(default_factory=ControlPlaneSettings)
+    rate_limits: RateLimitSettings = field(default_factory=RateLimitSettings)
     sandboxes: SandboxSettings = field(default_factory=SandboxSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     auth: AuthSettings | None = None

@@ -38,12 +38,16 @@ CALLER: web.RequestKey[str] = web.RequestKey("caller", str)
 MAY_CHANGE: web.RequestKey[bool] = web.RequestKey("may_change", bool)
 """Whether he may do more than read. Not there where nobody has to prove himself: then everybody may."""
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_INVOKING = re.compile(
-    r"/functions/|/esmd/v1/environments/|/\d{4}-\d\d-\d\d/functions/[^/]+/invo"
-)  # what calls a function changes nothing of ours
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+INVOKING = re.compile(r"/functions/|/esmd/v1/environments/|/\d{4}-\d\d-\d\d/functions/[^/]+/invo")
+"""Paths of what calls a function, which changes nothing of ours."""
+
 _STATUSES = {"RequestTooLargeException": 413, "TooManyRequestsException": 429}
 _FORBIDDEN = 403
+_FROM_NODES = "/esmd/v1/environments/"
+_NO_PROOF_ASKED = frozenset(_STATUSES)  # whoever is refused so was not looked at any further
 
 
 class Credentials(Protocol):
@@ -56,17 +60,32 @@ class Credentials(Protocol):
         """Return who it is from; None, or why, when that is not proved."""
 
 
-def guard(credentials: Sequence[Credentials], *, public: Collection[str] = ()) -> Middleware:
+class Logins(Protocol):
+    """Keeps an eye on failed proofs: `node.rate_limits`."""
+
+    def login_refused(self, request: web.Request) -> web.Response | None:
+        """Refuse a proof from where too many have failed; None: it may be looked at."""
+
+    def login_failed(self, request: web.Request) -> None:
+        """Learn of a proof that is none."""
+
+    def logged_in(self, request: web.Request) -> None:
+        """Learn of one that is."""
+
+
+def guard(
+    credentials: Sequence[Credentials], *, public: Collection[str] = (), logins: Logins | None = None
+) -> Middleware:
     """Return the middleware that lets through only who may. No credentials: loopback only."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        open_page = request.path in public and request.method in _READING
+        open_page = request.path in public and request.method in READING
         if not credentials:
             if not _addressed_as_loopback(request):
                 return refusal(403, "this node is reached as 127.0.0.1, ::1 or localhost only; for others set `auth`")
         elif not (open_page or request.path in OPEN_PATHS):
-            refused = await _refused(credentials, request)
+            refused = await _refused(credentials, request, logins)
             if refused is not None:
                 return refused
         if not open_page and not _same_origin(request):
@@ -78,11 +97,19 @@ def guard(credentials: Sequence[Credentials], *, public: Collection[str] = ()) -
     return middleware
 
 
-async def _refused(credentials: Sequence[Credentials], request: web.Request) -> web.Response | None:
+async def _refused(
+    credentials: Sequence[Credentials], request: web.Request, logins: Logins | None
+) -> web.Response | None:
     """Find out who is calling, and whether he may. None: he may."""
     method = next((one for one in credentials if one.claimed(request)), None)
+    # Nodes of the fleet have a secret that nobody guesses; one that is refused runs the function elsewhere.
+    watched = None if method is None or request.path.startswith(_FROM_NODES) else logins
+    if watched is not None and (too_many := watched.login_refused(request)) is not None:
+        return too_many
     caller = MISSING if method is None else await method.caller(request)
-    if isinstance(caller, Refusal) and (method is not None or request.path.startswith("/2")):  # the Lambda API's paths
+    if watched is not None and not (isinstance(caller, Refusal) and caller.code in _NO_PROOF_ASKED):
+        (watched.login_failed if caller is None or isinstance(caller, Refusal) else watched.logged_in)(request)
+    if isinstance(caller, Refusal) and (method is not None or of_lambda_api(request.path)):
         answer = refusal(_STATUSES.get(caller.code, _FORBIDDEN), caller.message)
         answer.headers["X-Amzn-ErrorType"] = caller.code
         return answer
@@ -90,7 +117,7 @@ async def _refused(credentials: Sequence[Credentials], request: web.Request) -> 
         answer = refusal(401, "this node wants a token: Authorization: Bearer … (esmd reads ESMD_TOKEN)")
         answer.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="esmd"'
         return answer
-    if caller.read_only and (request.method not in _READING or _INVOKING.match(request.path)):
+    if caller.read_only and (request.method not in READING or INVOKING.match(request.path)):
         return refusal(_FORBIDDEN, "this token may only read")
     request[CALLER], request[MAY_CHANGE] = caller.name, not caller.read_only
     return None
@@ -99,7 +126,7 @@ async def _refused(credentials: Sequence[Credentials], request: web.Request) -> 
 @web.middleware
 async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Log each request that may have changed something, with who asked for it and what came of it."""
-    if request.method in _READING or _INVOKING.match(request.path):
+    if request.method in READING or INVOKING.match(request.path):
         return await handler(request)
     facts = {"caller": request.get(CALLER, "local"), "method": request.method, "path": request.path}
     status: int | None = None  # cut off: it may have happened
@@ -112,6 +139,11 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         log.info("api.changed", **facts, status=status)
     return answer
+
+
+def of_lambda_api(path: str) -> bool:
+    """Whether a path is one of AWS's: all begin with a date of this century."""
+    return path.startswith("/2")
 
 
 def refusal(status: int, message: str) -> web.Response:
@@ -142,7 +174,7 @@ def _from_a_form(request: web.Request) -> bool:
     form's content type too, but no browser's name. A page's script cannot send another type across sites without
     asking first, and is never answered.
     """
-    if request.method in _READING or request.content_type not in _FORM_TYPES:
+    if request.method in READING or request.content_type not in _FORM_TYPES:
         return False
     told = hdrs.ORIGIN in request.headers or "Sec-Fetch-Site" in request.headers
     return not told and request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from controlplane.lambda_documents import read_body
 from controlplane.lambda_errors import refused
@@ -110,6 +110,7 @@ def upload_room(allowed: Callable[[], bool]) -> Middleware:
         if under_way >= _UPLOADS:
             answer = refusal(429, f"{_UPLOADS} uploads of code are under way; try again")
             answer.headers["X-Amzn-ErrorType"] = "TooManyRequestsException"
+            answer.headers[hdrs.RETRY_AFTER] = "1"
             return answer
         under_way += 1
         try:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from controlplane.status import Status
     from node.health import Readiness
+    from node.rate_limits import RateLimits
     from node.telemetry import Exposition
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -79,12 +80,16 @@ class Surface:
     apps: Mapping[str, web.Application] = field(default_factory=dict)  # by path prefix, such as /console
     routes: Sequence[web.AbstractRouteDef] = ()  # with paths of their own, such as the Lambda API's
     public: Collection[str] = ()  # paths that may be loaded without credentials
+    limits: RateLimits | None = None  # None: everybody may ask as often as he likes
 
 
 def application(surface: Surface) -> web.Application:
     """Build the application."""
+    limits = surface.limits
+    let_in = guard(surface.credentials, public=surface.public, logins=limits)
+    limited = () if limits is None else (limits.middleware(),)
     app = web.Application(
-        middlewares=[_errors, *surface.before, guard(surface.credentials, public=surface.public), audit],
+        middlewares=[_errors, *surface.before, let_in, *limited, audit],
         client_max_size=MAX_EVENT_BYTES,
     )
     status = _Shared(surface.status)

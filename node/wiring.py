@@ -46,6 +46,7 @@ from node.openapi_api import OpenApi
 from node.parts import Parts, unsupported_settings, works_alike
 from node.placement import Placement
 from node.plan_api import PlanApi
+from node.rate_limits import RateLimits
 from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
 from node.replay import Replays
@@ -291,6 +292,8 @@ class Node:
         telemetry.registry.register(self._functions)
         telemetry.registry.register(self._traces)
         console = ConsoleApi(self._feed)
+        limits = RateLimits(self._settings.rate_limits)
+        telemetry.registry.register(limits)
         telemetry.gauge(*FOLLOWERS, lambda: self._feed.followers)
         telemetry.registry.register(self._events.collector)
         telemetry.registry.register(self._placement)
@@ -312,6 +315,7 @@ class Node:
                 *self._control_plane(trusted=bool(access.methods)),
             ],
             public=console.public_paths,
+            limits=limits,
         )
 
     def _front_end(self, *, guarded: bool) -> Sequence[web.AbstractRouteDef]:
