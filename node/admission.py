@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from aiohttp import ClientPayloadError, hdrs, web
 
 from invocation.front_answers import error_answer
 from invocation.invoke_request import MAX_EVENT_BYTES, too_large
 from invocation.invoking import NotInvoked, out_of_service, throttled
+from model.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from invocation.classify import Answer
     from invocation.frontend import Room
+
+_Asked = TypeVar("_Asked")
 
 BODY_LIMIT_S = 60.0
 """How long a caller may take to send a body."""
@@ -56,6 +60,31 @@ def _size(request: web.Request, most: int) -> int:
         return 0
     length = request.content_length
     return most if length is None or hdrs.CONTENT_ENCODING in request.headers else length
+
+
+async def body_of(request: web.Request, limit_s: float | None = None) -> bytes:
+    """Return the body of a request that holds no event, sent within so long (`BODY_LIMIT_S`). The request keeps it.
+
+    Raises `web.HTTPException`: too large, too slow, or broken off.
+    """
+    try:
+        async with asyncio.timeout(BODY_LIMIT_S if limit_s is None else limit_s):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except (ClientPayloadError, web.RequestPayloadError, ConnectionError) as exc:
+        raise web.HTTPBadRequest from exc
+
+
+async def asked_of(request: web.Request, type_: type[_Asked], what: str, *, nothing: bytes = b"") -> _Asked:
+    """Return what the JSON of a request asks for. `nothing` stands for no body.
+
+    Raises `RefusedError` for what is no such document, and as `body_of`.
+    """
+    try:
+        return msgspec.json.decode(await body_of(request) or nothing, type=type_)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise RefusedError(f"not a {what}: {error}") from error
 
 
 async def read_body(request: web.Request, limit_s: float, most: int = MAX_EVENT_BYTES) -> bytes | NotInvoked:

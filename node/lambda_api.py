@@ -18,6 +18,7 @@ from controlplane.lambda_documents import read_body
 from controlplane.lambda_errors import ApiError, not_found, refused, unavailable
 from controlplane.lambda_listing import read_request
 from model.errors import UnavailableError
+from node.admission import body_of
 from node.guard import CALLER
 
 if TYPE_CHECKING:
@@ -116,11 +117,16 @@ def _tagged(request: web.Request) -> str:
 
 
 def answering(
-    operation: Operation, *, limit_s: float = _LIMIT_S
+    operation: Operation, *, limit_s: float = _LIMIT_S, reads: bool = False
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Turn an operation into a handler that answers as AWS's clients expect, also when it fails."""
+    """Turn an operation into a handler that answers as AWS's clients expect, also when it fails.
+
+    `limit_s` is for what is done once the body is there; an operation that `reads` one by itself does so within it.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if not reads:
+            await body_of(request)
         try:
             async with asyncio.timeout(limit_s):
                 status, document = await operation(request)

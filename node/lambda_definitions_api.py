@@ -16,6 +16,7 @@ from controlplane.lambda_documents import read_body
 from controlplane.lambda_errors import refused
 from model.definition_rules import MAX_REQUEST_BYTES
 from model.record import MAX_EVENT_BYTES
+from node.admission import body_of
 from node.guard import MAY_CHANGE, refusal
 from node.lambda_api import answering, caller
 
@@ -45,8 +46,11 @@ class LambdaDefinitionsApi:
         """Return the routes, for `node.serve.Surface`: before those of mappings, for the sake of tags."""
         uploading = [(_ROOT, web.post, self._create), (_ROOT + "/", web.post, self._create)]
         return [
-            *(route(path, answering(operation, limit_s=_UPLOAD_LIMIT_S)) for path, route, operation in uploading),
-            web.put(_ONE + "/code", answering(self._update_code, limit_s=_UPLOAD_LIMIT_S)),
+            *(
+                route(path, answering(operation, limit_s=_UPLOAD_LIMIT_S, reads=True))
+                for path, route, operation in uploading
+            ),
+            web.put(_ONE + "/code", answering(self._update_code, limit_s=_UPLOAD_LIMIT_S, reads=True)),
             web.get(_ROOT, answering(self._list)),
             web.get(_ROOT + "/", answering(self._list)),
             web.get(_ONE, answering(self._get)),
@@ -61,7 +65,8 @@ class LambdaDefinitionsApi:
         ]
 
     async def _create(self, request: web.Request) -> tuple[int, Any]:
-        return _CREATED, await self._definitions.create(await _wish(request), by=caller(request))
+        wish = await _wish(request)
+        return _CREATED, await self._definitions.create(wish, by=caller(request))
 
     async def _update_code(self, request: web.Request) -> tuple[int, Any]:
         wish = await _wish(request)
@@ -124,7 +129,7 @@ def upload_room(allowed: Callable[[], bool]) -> Middleware:
 async def _wish(request: web.Request) -> dict[str, Any]:
     """Read a request that may bring code. Raises `ApiError`."""
     try:
-        body = await request.read()
+        body = await body_of(request)
     except web.HTTPRequestEntityTooLarge as exc:
         operation = "UpdateFunctionCode" if request.method == "PUT" else "CreateFunction"
         why = f"Request must be smaller than {MAX_REQUEST_BYTES} bytes for the {operation} operation"

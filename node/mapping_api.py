@@ -9,7 +9,8 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from model.errors import ConflictError, EsmdError, NotFoundError, UnavailableError
+from model.errors import ConflictError, EsmdError, NotFoundError, RefusedError, UnavailableError
+from node.admission import asked_of
 from node.guard import refusal
 from node.lambda_api import caller
 from node.redrive import RedriveRequest
@@ -68,10 +69,8 @@ class MappingApi:
     async def _seek(self, request: web.Request) -> web.Response:
         """Move a mapping's position; the answer comes when that is done, or the wish for it stands (202)."""
         try:
-            asked = msgspec.json.decode(await request.read(), type=SeekRequest)
+            asked = await asked_of(request, SeekRequest, "seek")
             answer = await self._seeks.seek(request.match_info["mapping"], asked, by=caller(request))
-        except msgspec.DecodeError as error:
-            return refusal(400, f"not a seek: {error}")
         except EsmdError as error:
             return refusal(_status(error), str(error))
         stands = not answer.done and not answer.dry_run
@@ -82,17 +81,17 @@ class MappingApi:
     async def _redrive(self, request: web.Request) -> web.StreamResponse:
         """Redrive while the client listens."""
         try:
-            asked = msgspec.json.decode(await request.read() or b"{}", type=RedriveRequest)
-        except msgspec.DecodeError as error:
-            return refusal(400, f"not a redrive: {error}")
+            asked = await asked_of(request, RedriveRequest, "redrive", nothing=b"{}")
+        except RefusedError as error:
+            return refusal(400, str(error))
         return await _listened(request, lambda mapping: self._redrives.prepare(mapping, asked))
 
     async def _replay(self, request: web.Request) -> web.StreamResponse:
         """Replay while the client listens."""
         try:
-            asked = msgspec.json.decode(await request.read(), type=ReplayRequest)
-        except msgspec.DecodeError as error:
-            return refusal(400, f"not a replay: {error}")
+            asked = await asked_of(request, ReplayRequest, "replay")
+        except RefusedError as error:
+            return refusal(400, str(error))
         return await _listened(request, lambda mapping: self._replays.prepare(mapping, asked))
 
 

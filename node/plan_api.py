@@ -15,9 +15,10 @@ from aiohttp import web
 from controlplane.differences import differences, refused_change
 from controlplane.lambda_documents import local_secrets
 from controlplane.mappings import ChangeKind, Desired, apply, drifted, plan
-from model.errors import ConflictError
+from model.errors import ConflictError, RefusedError
 from model.mapping_rules import canonical_document, check_together, parse_mapping
 from model.problem import InvalidConfigurationError, Problem
+from node.admission import asked_of
 from node.guard import refusal
 from node.lambda_api import caller
 
@@ -65,11 +66,11 @@ class PlanApi:
 
     async def _answer(self, request: web.Request, *, make: bool) -> web.Response:
         try:
-            asked = msgspec.json.decode(await request.read(), type=PlanRequest)
+            asked = await asked_of(request, PlanRequest, "plan")
             async with asyncio.timeout(_LIMIT_S):
                 answer = await self.compare(asked, make=make, by=caller(request))
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-            return refusal(400, f"not a plan: {error}")
+        except RefusedError as error:
+            return refusal(400, str(error))
         except InvalidConfigurationError as error:
             problems = [{"path": problem.path, "rule": problem.rule} for problem in error.problems]
             return web.json_response({"message": str(error), "problems": problems}, status=400)

@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 
 from model.errors import RefusedError, UnavailableError
 from model.record import MAX_EVENT_BYTES
+from node.connections import HEAD_LIMIT_S, Connection, Site
 from node.guard import Credentials, audit, guard, refusal
 from node.options import ListenAddress
 
@@ -137,27 +138,35 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     *,
     listener: socket.socket | None = None,
+    head_limit_s: float = HEAD_LIMIT_S,
 ) -> AsyncIterator[ListenAddress]:
     """Serve while the body runs; yield the address, with the port that was free if any was asked for.
 
-    `listener` listens there already, if given.
+    `listener` listens there already, if given. A connection whose first request has not come with all its headers
+    within `head_limit_s` is closed.
 
     Raises `CannotListenError`.
     """
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=STOP_LIMIT_S,
-        keepalive_timeout=75.0,
-        max_line_size=_HEADER_BYTES,
-        max_field_size=_HEADER_BYTES,
-    )
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=STOP_LIMIT_S)
     await runner.setup()
+    server = runner.server
+    if server is None:
+        raise RuntimeError("a runner that is set up has a server")
+
+    def connection() -> Connection:
+        return Connection(
+            server,
+            head_limit_s=head_limit_s,
+            headers=HEADERS,
+            access_log=None,
+            keepalive_timeout=75.0,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+        )
+
     try:
         try:
-            tcp = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls)
-            await (tcp if listener is None else web.SockSite(runner, listener, ssl_context=tls)).start()
+            await Site(runner, connection, listen.host, listen.port, listener=listener, tls=tls).start()
         except OSError as error:
             why = "another process does" if error.errno == errno.EADDRINUSE else error.strerror
             raise CannotListenError(
@@ -192,6 +201,8 @@ class _Shared:
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with JSON, and never with the inside of one."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.began()
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -200,6 +211,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = refusal(error.status, error.reason)
         if hdrs.ALLOW in error.headers:
             answer.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        if isinstance(error, web.HTTPRequestTimeout):
+            answer.force_close()  # what is still to come of the body is no request
         return answer
     except UnavailableError as error:
         return refusal(503, str(error))

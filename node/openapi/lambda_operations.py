@@ -59,8 +59,8 @@ _MARKER = query("Marker", TEXT, "`NextMarker` of the answer before")
 
 
 def _most(largest: int, page: int) -> Parameter:
-    schema = {"type": "integer", "minimum": 1, "maximum": largest}
-    return query("MaxItems", schema, f"At most so many, and never more than {page}")
+    schema = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": largest}, {"const": ""}]}
+    return query("MaxItems", schema, f"At most so many, and never more than {page}; empty is as good as absent")
 
 
 _QUEUE = "arn:aws:sqs:us-east-1:000000000000:orders"

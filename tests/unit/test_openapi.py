@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,23 +12,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from node.commands.openapi import openapi_command
 from node.console_api import ConsoleApi
-from node.environments_api import EnvironmentsApi
-from node.health import Readiness
-from node.invoke_api import InvokeApi
-from node.lambda_api import LambdaApi
-from node.lambda_definitions_api import LambdaDefinitionsApi
-from node.lambda_functions_api import LambdaFunctionsApi
-from node.mapping_api import MappingApi
 from node.openapi.document import document, operations, served, undescribed
 from node.openapi.lambda_model import lambda_model
-from node.openapi_api import OpenApi
-from node.plan_api import PlanApi
-from node.serve import Surface, application
-from node.telemetry import Exposition
-from node.url_api import FunctionUrls
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from tests.support.whole_surface import whole_surface
 
 NONE: Any = None
 MAPPINGS = "/2015-03-31/event-source-mappings"
@@ -40,38 +26,9 @@ def whole() -> dict[str, Any]:
     return document()
 
 
-async def surface() -> web.Application:
-    """Return an application with every route that a node may have."""
-
-    async def unasked() -> Any:
-        raise NotImplementedError
-
-    apis: list[Any] = [
-        MappingApi(explain=NONE, redrives=NONE, replays=NONE, seeks=NONE),
-        ConsoleApi(NONE),
-        OpenApi(guarded=True),
-        EnvironmentsApi(NONE, NONE, NONE),
-        InvokeApi(NONE, NONE, NONE),
-        FunctionUrls(NONE, NONE, NONE, guarded=True),
-        LambdaDefinitionsApi(NONE),
-        LambdaFunctionsApi(NONE),
-        LambdaApi(NONE),
-        PlanApi(NONE, NONE),
-    ]
-    return application(
-        Surface(
-            alive=lambda: True,
-            ready=Readiness,
-            metrics=lambda _accept: Exposition("text/plain", b""),
-            status=unasked,
-            routes=[route for api in apis for route in api.routes()],
-        )
-    )
-
-
 async def test_every_route_is_described_and_every_description_is_of_a_route() -> None:
     """Whoever adds a path, or takes one away, says so in the document."""
-    there = served((await surface()).router.routes())
+    there = served(whole_surface().router.routes())
     assert undescribed(there) == []
     assert {one.key for one in operations()} - there == set()
 

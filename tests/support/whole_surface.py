@@ -1,0 +1,68 @@
+"""Every route that a node may have, with nothing behind it: for what is said of routes, and decided at their door."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from invocation.frontend import Room
+from node.console_api import ConsoleApi
+from node.environments_api import EnvironmentsApi
+from node.health import Readiness
+from node.invoke_api import InvokeApi
+from node.invoke_metrics import InvokeMeters
+from node.lambda_api import LambdaApi
+from node.lambda_definitions_api import LambdaDefinitionsApi
+from node.lambda_functions_api import LambdaFunctionsApi
+from node.mapping_api import MappingApi
+from node.openapi_api import OpenApi
+from node.plan_api import PlanApi
+from node.serve import Surface, application
+from node.telemetry import Exposition
+from node.url_api import FunctionUrls
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_NOTHING: Any = None
+
+
+class AnyFunction:
+    """A front end that finds every function. `invocation.frontend.FrontEnd`, as far as it is asked here."""
+
+    name = "any"
+    http = True
+
+    def find(self, _head: object) -> AnyFunction:
+        """Return itself for a function."""
+        return self
+
+
+def whole_surface(**more: Any) -> web.Application:
+    """Make the application. Whatever works on a request finds nothing to work with, and fails."""
+
+    async def unasked() -> Any:
+        raise NotImplementedError
+
+    functions: Any = AnyFunction()
+    apis: list[Any] = [
+        MappingApi(explain=_NOTHING, redrives=_NOTHING, replays=_NOTHING, seeks=_NOTHING),
+        ConsoleApi(_NOTHING),
+        OpenApi(guarded=True),
+        EnvironmentsApi(_NOTHING, _NOTHING, Room()),
+        InvokeApi(functions, Room(), InvokeMeters(), body_limit_s=0.2),
+        FunctionUrls(functions, Room(), InvokeMeters(), guarded=True, body_limit_s=0.2),
+        LambdaDefinitionsApi(_NOTHING),
+        LambdaFunctionsApi(_NOTHING),
+        LambdaApi(_NOTHING),
+        PlanApi(_NOTHING, _NOTHING),
+    ]
+    return application(
+        Surface(
+            alive=lambda: True,
+            ready=Readiness,
+            metrics=lambda _accept: Exposition("text/plain", b""),
+            status=unasked,
+            routes=[route for api in apis for route in api.routes()],
+            **more,
+        )
+    )
