@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 0-1999
 BASE ?= HEAD
+EXAMPLES ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs sim lint-deploy services bench bench-compare chaos durability format lock clean
+.PHONY: help demo test check docs sim lint-deploy fuzz-api services bench bench-compare chaos durability format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +64,9 @@ $(VENV)/.lint-deploy: $(VENV)/.dev
 
 lint-deploy: $(VENV)/.lint-deploy ## Lint deploy/: Dockerfile, manifests, unit
 	ESMD_LINT_DEPLOY=1 $(BIN)/python -m pytest -q tests/unit/test_deploy.py tests/unit/test_deploy_lint.py $(ARGS)
+
+fuzz-api: $(VENV)/.dev ## Ask a node all that its OpenAPI document allows and forbids: EXAMPLES=100
+	ESMD_API_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/integration/test_api_contract.py $(ARGS)
 
 services: $(VENV)/.dev ## Start the real servers, print their addresses, stop them on Ctrl-C
 	@$(BIN)/python -m tests.support.services $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from invocation.frontend import Room
+from node.admission import BODY_LIMIT_S
 from node.console_api import ConsoleApi
 from node.environments_api import EnvironmentsApi
 from node.health import Readiness
@@ -37,7 +38,7 @@ class AnyFunction:
         return self
 
 
-def whole_surface(**more: Any) -> web.Application:
+def whole_surface(*, body_limit_s: float = BODY_LIMIT_S, **more: Any) -> web.Application:
     """Make the application. Whatever works on a request finds nothing to work with, and fails."""
 
     async def unasked() -> Any:
@@ -49,8 +50,8 @@ def whole_surface(**more: Any) -> web.Application:
         ConsoleApi(_NOTHING),
         OpenApi(guarded=True),
         EnvironmentsApi(_NOTHING, _NOTHING, Room()),
-        InvokeApi(functions, Room(), InvokeMeters(), body_limit_s=0.2),
-        FunctionUrls(functions, Room(), InvokeMeters(), guarded=True, body_limit_s=0.2),
+        InvokeApi(functions, Room(), InvokeMeters(), body_limit_s=body_limit_s),
+        FunctionUrls(functions, Room(), InvokeMeters(), guarded=True, body_limit_s=body_limit_s),
         LambdaDefinitionsApi(_NOTHING),
         LambdaFunctionsApi(_NOTHING),
         LambdaApi(_NOTHING),

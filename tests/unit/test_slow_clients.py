@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,9 +27,9 @@ LIMIT_S = 20.0  # reached by a defect only
 
 
 @asynccontextmanager
-async def port(*, head_limit_s: float = LIMIT_S) -> AsyncIterator[int]:
+async def port(*, head_limit_s: float = LIMIT_S, **more: Any) -> AsyncIterator[int]:
     """Serve every route on a free port."""
-    async with serving(whole_surface(), ListenAddress("127.0.0.1", 0), head_limit_s=head_limit_s) as address:
+    async with serving(whole_surface(**more), ListenAddress("127.0.0.1", 0), head_limit_s=head_limit_s) as address:
         yield address.port
 
 
@@ -63,9 +63,9 @@ def head(method: str, path: str, *more: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def each(answer: Callable[[int, str, str], Coroutine[None, None, object]]) -> dict[str, object]:
+async def each(answer: Callable[[int, str, str], Coroutine[None, None, object]], **more: Any) -> dict[str, object]:
     """Return what comes of asking every route that takes a body, all at once."""
-    async with port() as at, asyncio.TaskGroup() as tasks:
+    async with port(**more) as at, asyncio.TaskGroup() as tasks:
         asked = {key: tasks.create_task(answer(at, *key)) for key in TAKING}
     return {" ".join(key): task.result() for key, task in asked.items()}
 
@@ -84,7 +84,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         status, came = await sent(at, head(method, path, "Content-Length: 1000"), b"{")
         return status, b"essage" in came
 
-    assert await each(stalled) == same((408, True))
+    assert await each(stalled, body_limit_s=0.2) == same((408, True))
 
 
 async def test_a_body_that_is_announced_as_too_large_is_not_read_to_its_end() -> None:
