@@ -19,6 +19,7 @@ from aiohttp import ClientPayloadError, hdrs, web
 from invocation.forwarding import PATH
 from invocation.frontend import Room
 from model.errors import EsmdError, RefusedError
+from node.admission import BODY_LIMIT_S
 from node.signature import SCHEME, UNKNOWN_KEY, Refusal, SignedRequest, forged, read_claim, stale
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _AGAIN_S = 60.0
-_BODY_LIMIT_S = 60.0
 _THREAD_BYTES = 256 * 1024  # hashing more than this takes the event loop too long
 _TOO_MANY = Refusal("TooManyRequestsException", "Rate Exceeded.")
 _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
@@ -189,7 +189,7 @@ class Access:
 
 async def _body(request: web.Request) -> bytes | Refusal:
     try:
-        async with asyncio.timeout(_BODY_LIMIT_S):
+        async with asyncio.timeout(BODY_LIMIT_S):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
         return Refusal("RequestTooLargeException", "the request is larger than this node takes")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import hdrs, web
 
+from invocation.forwarding import PATH as FROM_NODES
 from node.options import is_loopback
 from node.signature import MISSING, Refusal
 
@@ -46,7 +47,6 @@ INVOKING = re.compile(r"/functions/|/esmd/v1/environments/|/\d{4}-\d\d-\d\d/func
 
 _STATUSES = {"RequestTooLargeException": 413, "TooManyRequestsException": 429}
 _FORBIDDEN = 403
-_FROM_NODES = "/esmd/v1/environments/"
 _NO_PROOF_ASKED = frozenset(_STATUSES)  # whoever is refused so was not looked at any further
 
 
@@ -103,7 +103,7 @@ async def _refused(
     """Find out who is calling, and whether he may. None: he may."""
     method = next((one for one in credentials if one.claimed(request)), None)
     # Nodes of the fleet have a secret that nobody guesses; one that is refused runs the function elsewhere.
-    watched = None if method is None or request.path.startswith(_FROM_NODES) else logins
+    watched = None if method is None or request.path.startswith(FROM_NODES) else logins
     if watched is not None and (too_many := watched.login_refused(request)) is not None:
         return too_many
     caller = MISSING if method is None else await method.caller(request)
@@ -112,6 +112,8 @@ async def _refused(
     if isinstance(caller, Refusal) and (method is not None or of_lambda_api(request.path)):
         answer = refusal(_STATUSES.get(caller.code, _FORBIDDEN), caller.message)
         answer.headers["X-Amzn-ErrorType"] = caller.code
+        if answer.status == _STATUSES["TooManyRequestsException"]:
+            answer.headers[hdrs.RETRY_AFTER] = "1"
         return answer
     if caller is None or isinstance(caller, Refusal):
         answer = refusal(401, "this node wants a token: Authorization: Bearer … (esmd reads ESMD_TOKEN)")

@@ -40,8 +40,12 @@ class OpenApi:
 
     def _make(self, routes: Sequence[web.AbstractRoute]) -> bytes:
         from node.openapi.document import document, served, undescribed  # noqa: PLC0415 - not before somebody asks
+        from node.openapi.lambda_model import lambda_model  # noqa: PLC0415 - same
 
         there = served(routes)
         if missing := undescribed(there):
             log.error("openapi.undescribed", routes=missing)
-        return msgspec.json.encode(document(there, guarded=self._guarded))
+        try:
+            return msgspec.json.encode(document(there, guarded=self._guarded))
+        finally:
+            lambda_model.cache_clear()  # some megabytes that nobody needs any more

@@ -334,3 +334,26 @@ async def _refused(it: World) -> str:
     with pytest.raises(ConflictError) as refusal:
         await it.seek("trim_horizon")
     return str(refusal.value)
+
+
+async def test_waiting_for_a_seek_reads_no_other_mapping() -> None:
+    """However many there are: the one that moves is asked for by itself."""
+    async with world() as it:
+        it.write(2)
+        await it.until_taken(16)
+        asked: list[str] = []
+
+        class Watched:
+            """The store, which notes what is read of mappings."""
+
+            def __getattr__(self, name: str) -> Any:
+                if name in {"mappings", "mapping"}:
+                    asked.append(name)
+                return getattr(it.store, name)
+
+        store: Any = Watched()
+        seeks = Seeks(it.nodes[0].engine.runtimes, store, now_s=it.stream.now_s)
+        assert (await seeks.seek("clicks", SeekRequest("trim_horizon"), by="test")).done
+        assert asked.count("mappings") == 1
+        assert asked.count("mapping") > 1
+        await it.until_taken(32)
