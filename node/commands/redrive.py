@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from node.following import Told
 
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|min|m|h|d)")
-_TIMES = "a time from 1970 on: ISO 8601 such as 2026-05-01T10:00Z, epoch seconds, or so long ago: 90s, 30min, 2h, 7d"
+_TIMES = "an ISO 8601 time from 1970 on such as 2026-05-01T10:00Z, epoch seconds, or so long ago: 90s, 30min, 2h, 7d"
 _SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 

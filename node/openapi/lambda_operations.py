@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import sys
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from config.schema import SOURCES, mapping_parameters, shape_schema
@@ -98,7 +102,24 @@ def _updated() -> Body:
     return Body(_object(properties), examples={"size": {"BatchSize": 100}, "stop": {"Enabled": False}})
 
 
-def _of_function(table: Any, *, required: bool, function: bool = False) -> Body:
+def _archive() -> str:
+    """Return an archive with a function, as it is sent along."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("app.py"), "def handler(event, context):\n    return event\n")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def _function_examples() -> dict[str, Any]:
+    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    role = "arn:aws:iam::000000000000:role/any"
+    how = {"FunctionName": "hello", "Runtime": runtime, "Handler": "app.handler", "Role": role}
+    return {"zip": {**how, "Code": {"ZipFile": _archive()}}}
+
+
+def _of_function(
+    table: Any, *, required: bool, function: bool = False, examples: Mapping[str, object] | None = None
+) -> Body:
     """Return a request about a function. What is not available here may be asked for where it is so anyway."""
     schema = or_null(shape_schema(table))
     more: dict[str, Schema] = {
@@ -107,7 +128,7 @@ def _of_function(table: Any, *, required: bool, function: bool = False) -> Body:
     }
     if function:
         more["FunctionName"] = {"description": "As in the path"}
-    return Body({**schema, "properties": {**schema["properties"], **more}}, required=required)
+    return Body({**schema, "properties": {**schema["properties"], **more}}, examples=examples or {}, required=required)
 
 
 def _concurrency() -> Body:
@@ -200,14 +221,16 @@ def _rows() -> Iterator[tuple[str, str, tuple[Parameter, ...], Body | None]]:
     yield "ListTags", f"GET {tags}", (_FUNCTION_ARN,), None
     yield "TagResource", f"POST {tags}", (_FUNCTION_ARN,), _tagged()
     yield "UntagResource", f"DELETE {tags}", (_FUNCTION_ARN, dropped), None
-    yield "CreateFunction", f"POST {functions} {functions}/", (), _of_function(CREATE, required=True)
+    created = _of_function(CREATE, required=True, examples=_function_examples())
+    yield "CreateFunction", f"POST {functions} {functions}/", (), created
     yield "ListFunctions", f"GET {functions} {functions}/", (_MARKER, _most(10_000, 50)), None
     yield "GetFunction", f"GET {of}", (_FUNCTION, _QUALIFIER), None
     yield "DeleteFunction", f"DELETE {of}", (_FUNCTION, _QUALIFIER), None
     yield "GetFunctionConfiguration", f"GET {of}/configuration", (_FUNCTION, _QUALIFIER), None
-    changed = _of_function(UPDATE_CONFIGURATION, required=False, function=True)
+    changed = _of_function(UPDATE_CONFIGURATION, required=False, function=True, examples={"slower": {"Timeout": 60}})
     yield "UpdateFunctionConfiguration", f"PUT {of}/configuration", (_FUNCTION,), changed
-    yield "UpdateFunctionCode", f"PUT {of}/code", (_FUNCTION,), _of_function(UPDATE_CODE, required=True, function=True)
+    code = _of_function(UPDATE_CODE, required=True, function=True, examples={"zip": {"ZipFile": _archive()}})
+    yield "UpdateFunctionCode", f"PUT {of}/code", (_FUNCTION,), code
     yield "ListVersionsByFunction", f"GET {of}/versions", (_FUNCTION,), None
     yield "PublishVersion", f"POST {of}/versions", (_FUNCTION,), Body({"type": "object"})
     yield "PutFunctionConcurrency", f"PUT /2017-10-31{concurrency}", (_FUNCTION,), _concurrency()

@@ -29,6 +29,7 @@ NIGHTLY = mapping_id("nightly")
 KNOWN = (
     "function=local",
     "function=billing",
+    "function=hello",  # the document's example of one that the API makes
     "mapping=nightly",
     f"uuid={NIGHTLY}",
     f"arn={ARN}:function:local",
@@ -88,6 +89,7 @@ async def test_an_administrator_asks_everything(tmp_path: Path, redis_url: str) 
         answered = changes(it)
         assert answered[202] + answered[200] + answered[201] + answered[204] > 50, answered
         assert answered[400] > 500, answered
+        assert len(it.find("function.changed", function="hello", part="definition")) > 1  # made, changed, deleted
 
 
 async def test_a_reader_changes_nothing(tmp_path: Path, redis_url: str) -> None:
