@@ -57,12 +57,11 @@ async def test_whoever_asks_too_often_or_guesses_is_throttled_and_functions_are_
             said = caught.value.response["ResponseMetadata"]["HTTPHeaders"]
             assert 0 < int(said["retry-after"]) <= 100
             for number in range(2):
-                stranger = lambda_client(rig.url, secret=f"guess {number}")
-                with pytest.raises(ClientError) as refused:
-                    await asyncio.to_thread(stranger.list_functions)
+                async with lambda_calls(rig.url, secret=f"guess {number}") as stranger:
+                    with pytest.raises(ClientError) as refused:
+                        await asyncio.to_thread(stranger.list_functions)
                 # The key is the one that got in from here before: its proofs are looked at, others' are not.
                 assert refused.value.response["Error"]["Code"] == "InvalidSignatureException"
-                stranger.close()
             for _ in range(3):
                 assert (await rig.invoke("local", {"size": 1}))["StatusCode"] == 200
             assert (await rig.node.get("/esmd/v1/status", {"Authorization": "Bearer wrong"}))[0] == 429
