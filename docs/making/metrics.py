@@ -15,6 +15,7 @@ from node.async_queue import AsyncCollector
 from node.function_side import FunctionSide
 from node.invoke_metrics import InvokeMeters, Result
 from node.placement import Placement
+from node.rate_limits import Kind, RateLimits
 from node.sandboxing import SandboxCollector
 from node.telemetry import FOLLOWERS, LABELS, NodeCollector
 from node.tracing import NodeTraces
@@ -35,6 +36,7 @@ VALUES: Mapping[tuple[str, str], Iterable[str]] = {
     ("esm_lease_transitions_total", "reason"): Reason,
     ("esm_circuit_transitions_total", "to"): CircuitState,
     ("esm_frontend_invocations_total", "result"): Result,
+    ("esm_api_throttles_total", "kind"): Kind,
 }
 """What a label may be, where it is one of a few words."""
 
@@ -81,6 +83,7 @@ def families() -> list[Metric]:
         FunctionSide(Settings(), MemoryStore()),
         AsyncCollector(AsyncMeters()),
         NodeTraces(of=traces),
+        RateLimits(Settings().rate_limits),
     ):
         found += collector.collect()
     return [*found, *Placement.collect(idle)]
