@@ -29,6 +29,8 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from pollers.sources.kafka_fetcher import SessionFetcher
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
@@ -50,6 +52,8 @@ class Seen(NamedTuple):
 
 class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
     """A consumer of assigned partitions of one topic that never commits by itself."""
+
+    _fetcher: SessionFetcher  # once started
 
     def __init__(
         self,
@@ -79,9 +83,24 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
         self._topic = topic
 
     async def start(self) -> None:
-        """Connect, knowing from the start that one topic's metadata is all we want."""
+        """Connect, knowing from the start that one topic's metadata is all we want, and fetch in sessions."""
         self._client.set_topics([self._topic])
         await super().start()
+        await self._fetcher.close()  # nothing is assigned yet, so it has done nothing
+        self._fetcher = SessionFetcher(
+            self._topic,
+            self._client,
+            self._subscription,
+            fetch_min_bytes=self._fetch_min_bytes,
+            fetch_max_bytes=self._fetch_max_bytes,
+            fetch_max_wait_ms=self._fetch_max_wait_ms,
+            max_partition_fetch_bytes=self._max_partition_fetch_bytes,
+            check_crcs=self._check_crcs,
+            fetcher_timeout=self._consumer_timeout,
+            retry_backoff_ms=self._retry_backoff_ms,
+            auto_offset_reset=self._auto_offset_reset,
+            isolation_level=self._isolation_level,
+        )
 
     async def partitions(self) -> set[int]:
         """Ask the brokers which partitions the topic has now."""
@@ -139,7 +158,8 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
         if state is None:
             return None
         position = state.position if state.has_valid_position else None
-        return Seen(position, state.highwater, state.timestamp)
+        answers = [at_ms for at_ms in (state.timestamp, self._fetcher.heard_ms(partition)) if at_ms is not None]
+        return Seen(position, state.highwater, max(answers, default=None))
 
     async def shut(self) -> None:
         """Stop, within a bounded time and whatever state the client is in. Never raises but when cancelled."""
