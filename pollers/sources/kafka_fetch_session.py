@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 _NO_SESSION = 0
 _BEGIN = 0  # the epoch that ends the session named, if any, and asks for a new one
@@ -27,8 +27,8 @@ class Ask(NamedTuple):
 
     session_id: int
     epoch: int
-    changed: list[tuple[int, int]]  # partition and offset
-    forgotten: list[int]
+    changed: Collection[tuple[int, int]]  # partition and offset
+    forgotten: Collection[int]
 
 
 class FetchSession:
@@ -59,9 +59,9 @@ class FetchSession:
         self._asking = True
         self._asked_epoch = self._epoch
         if self._epoch == _BEGIN:
-            return Ask(self._id, _BEGIN, list(wanted.items()), [])
+            return Ask(self._id, _BEGIN, wanted.items(), [])
         changed = [(partition, offset) for partition, offset in wanted.items() if told.get(partition) != offset]
-        return Ask(self._id, self._epoch, changed, list(told.keys() - wanted.keys()))
+        return Ask(self._id, self._epoch, changed, told.keys() - wanted.keys())
 
     def answered(self, session_id: int, error: int, named: Iterable[tuple[int, int]], *, now_ms: int) -> bool:
         """Take note of an answer: which session it is of, its error code, and those of the partitions it names.

@@ -22,7 +22,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from pollers.sources.kafka_fetch_session import FetchSession
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aiokafka import TopicPartition
 
@@ -121,18 +121,20 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]  # aiokafka ships
         self._wanted = wanted
         self._topic = topic
         self._partition_bytes = partition_bytes
-        self._name(wanted)
+        self._full = True
+        self._answer: Any = None
 
     def build(self, request_struct_class: Any) -> Any:
         """Make the request in the version of the connection it goes out on."""
         if request_struct_class.API_VERSION < _FIRST_VERSION:
+            self._name(self._wanted.items())
             return super().build(request_struct_class)
         ask = self._session.ask(self._wanted, self._partition_bytes)
-        self._name(dict(ask.changed))
+        self._name(ask.changed)
         struct = super().build(request_struct_class)
         struct.session_id = ask.session_id
         struct.session_epoch = ask.epoch
-        struct.forgotten_topics_data = [(self._topic, ask.forgotten)] if ask.forgotten else []
+        struct.forgotten_topics_data = [(self._topic, list(ask.forgotten))] if ask.forgotten else []
         self._full = not ask.epoch
         self._answer = struct.RESPONSE_TYPE
         struct.RESPONSE_TYPE = self
@@ -147,10 +149,10 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]  # aiokafka ships
         if not self._session.answered(answer.session_id, answer.error_code, named, now_ms=int(time.time() * 1000)):
             self.refused = self._full
             answer.topics = []
-        self._name({number: self._wanted[number] for number, _ in named if number in self._wanted})
+        self._name([(number, self._wanted[number]) for number, _ in named if number in self._wanted])
         return answer
 
-    def _name(self, places: Mapping[int, int]) -> None:
-        """Let `topics` be these places."""
-        named = [(number, offset, self._partition_bytes) for number, offset in places.items()]
+    def _name(self, places: Iterable[tuple[int, int]]) -> None:
+        """Let `topics` be these partitions with their offsets."""
+        named = [(number, offset, self._partition_bytes) for number, offset in places]
         self._topics = [(self._topic, named)] if named else []
