@@ -2,7 +2,8 @@
 
 `PartitionConsumer` adds to the public consumer what manual assignment of many partitions needs: moving the assignment
 and the positions in one step, taking fetched records of some partitions while the others keep theirs (the public
-`pause` throws away what was fetched), and waking the one reader loop. Seen in aiokafka 0.14, and relied on:
+`pause` throws away what was fetched), waking the one reader loop, and a fetcher that keeps sessions with its brokers
+(`kafka_fetcher`). Seen in aiokafka 0.14, and relied on:
 
 - The fetcher holds at most one fetched response part per partition and asks for more only once that is taken; so with
   F bytes per partition and request it holds F bytes for each, or one record batch where a batch is larger.
