@@ -13,6 +13,7 @@ beside what `kafka_client` says:
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -155,4 +156,5 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]  # aiokafka ships
     def _name(self, places: Iterable[tuple[int, int]]) -> None:
         """Let `topics` be these partitions with their offsets."""
         named = [(number, offset, self._partition_bytes) for number, offset in places]
+        random.shuffle(named)  # a full answer has no room for the last ones; within a session the broker takes turns
         self._topics = [(self._topic, named)] if named else []

@@ -246,6 +246,20 @@ async def test_a_broker_without_room_for_a_session_is_told_everything() -> None:
         ]  # fmt: skip
 
 
+async def test_partitions_take_turns_at_being_named_first() -> None:
+    """An answer that is full leaves out those named last; without a session the order is ours."""
+    brokers = FetchBrokers(_TOPIC, dict.fromkeys(range(30), 1))
+    brokers.nodes[1].cache.room = False
+    async with rig(brokers) as it:
+        it.move(dict.fromkeys(range(30), 0))
+        for _ in range(3):
+            await it.settled()
+            brokers.append(0, b"x")
+            await it.take(1)
+        orders = {tuple(part[0] for part in request.topics[0][1]) for _, request in brokers.requests}
+        assert len(orders) == len(brokers.requests)
+
+
 async def test_a_new_leader_is_asked_and_the_old_one_told_to_forget() -> None:
     """The metadata are asked for anew; the place stays the same."""
     brokers = FetchBrokers(_TOPIC, {0: 1, 1: 1, 2: 2})
