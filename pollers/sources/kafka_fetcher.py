@@ -45,6 +45,15 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
         self._leaders_of: Any = None
         client.cluster.add_listener(self._forget_leaders)
 
+    def seek_to(self, tp: TopicPartition, offset: int) -> None:
+        """Change a place, maybe of a new assignment, which knows nothing of the ends of its partitions.
+
+        The answer that tells them may be under way and is then thrown away; a session would not tell them again.
+        """
+        for session in self._sessions.values():
+            session.begin_anew()
+        super().seek_to(tp, offset)
+
     def heard_ms(self, partition: TopicPartition) -> int | None:
         """Return the wall clock of the last answer that had nothing new about a partition; None without one."""
         session = self._sessions.get(self._client.cluster.leader_for_partition(partition))

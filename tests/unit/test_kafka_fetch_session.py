@@ -101,6 +101,18 @@ def test_another_number_of_bytes_begins_anew() -> None:
     assert flat(session.ask({0: 10, 1: 20, 2: 30}, 2 * _BYTES)) == (7, 0, {0: 10, 1: 20, 2: 30}, set())
 
 
+def test_it_begins_anew_when_asked_to() -> None:
+    """Once; also when a request is under way, whose answer does not hide the wish."""
+    session = begun()
+    session.begin_anew()
+    assert flat(session.ask({0: 10, 1: 20, 2: 30}, _BYTES)) == (7, 0, {0: 10, 1: 20, 2: 30}, set())
+    session.begin_anew()
+    assert session.answered(8, 0, [(0, 0), (1, 0), (2, 0)], now_ms=2)
+    assert flat(session.ask({0: 10, 1: 20, 2: 30}, _BYTES)) == (8, 0, {0: 10, 1: 20, 2: 30}, set())
+    assert session.answered(9, 0, [(0, 0), (1, 0), (2, 0)], now_ms=3)
+    assert flat(session.ask({0: 10, 1: 20, 2: 30}, _BYTES)) == (9, 1, {}, set())
+
+
 def test_the_epoch_goes_round_and_leaves_out_zero() -> None:
     """After the largest number comes one, which is in the middle of a session; zero would begin another."""
     session = begun()

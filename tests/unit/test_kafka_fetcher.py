@@ -164,6 +164,27 @@ async def test_a_seek_is_told_and_what_was_fetched_before_it_is_thrown_away() ->
         assert await it.take(3) == [(1, b"b"), (2, b"c"), (3, b"d")]
 
 
+@pytest.mark.parametrize("under_way", [True, False])
+async def test_the_ends_of_quiet_partitions_are_known_after_a_move(under_way: bool) -> None:  # noqa: FBT001
+    """A session does not tell them again of its own accord, whatever became of the answer that told them."""
+    brokers = FetchBrokers(_TOPIC, {0: 1, 1: 1})
+    brokers.append(0, b"x")
+    async with rig(brokers) as it:
+        it.move({0: 1, 1: 0})
+        for _ in range(3):
+            await it.settled()
+            if not under_way:
+                brokers.append(1, b"y")  # held here, so that no fetch is under way
+                await it.settled()
+            it.move({0: 1, 1: len(brokers.logs[1])})
+        it.fetcher.seek_to(tp(0), 0)
+        await it.settled()
+        it.fetcher.seek_to(tp(0), 1)
+        await asyncio.sleep(2)
+        assignment = it.subscriptions.subscription.assignment
+        assert [assignment.state_value(tp(number)).highwater for number in (0, 1)] == [1, len(brokers.logs[1])]
+
+
 @pytest.mark.parametrize("lost", ["request", "answer"])
 async def test_after_a_lost_fetch_everything_is_named(lost: str) -> None:
     """A session that is certain to be in step begins, after the pause for retries."""
