@@ -84,7 +84,7 @@ class Records(Sequence[Record]):
     each retry; it is taken apart only when part of a batch goes on alone: after a bisect, or a partial response.
     """
 
-    __slots__ = ("_fragments", "arrivals_ms", "item_ids", "keys", "positions", "text")
+    __slots__ = ("_fragments", "arrivals_ms", "event", "item_ids", "keys", "positions", "text")
 
     def __init__(
         self,
@@ -92,13 +92,15 @@ class Records(Sequence[Record]):
         arrivals_ms: Sequence[int],
         keys: Sequence[bytes | str | None],
         item_ids: Sequence[Any],
-        text: bytes,
+        text: bytes | memoryview,
+        event: bytes | None = None,
     ) -> None:
         self.positions = positions
         self.arrivals_ms = arrivals_ms
         self.keys = keys
         self.item_ids = item_ids
         self.text = text  # a JSON array, nothing between its elements but commas
+        self.event = event  # of just these records, where it was made with them: it is not copied again then
         self._fragments: list[bytes] | None = None
 
     @classmethod

@@ -88,7 +88,7 @@ class KafkaEnvelope:
 
     def event(self, records: Records) -> bytes:
         """Assemble the complete event of records of one partition."""
-        return b'%b%d":%b}}' % (self._head, partition_of(records.item_ids[0]), records.text)
+        return b"".join((self._head, b'%d":' % partition_of(records.item_ids[0]), records.text, b"}}"))
 
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1): exact but for short partition numbers, never too few."""

@@ -37,10 +37,16 @@ class _Kinesis(msgspec.Struct, gc=False, omit_defaults=True):
 
 class _Shown(msgspec.Struct, gc=False):
     kinesis: _Kinesis
-    eventSource: str  # noqa: N815
-    eventVersion: str  # noqa: N815
+    eventSource: msgspec.Raw  # noqa: N815 - and the field that follows it, since that is the same for every record
     eventID: str  # noqa: N815
-    eventName: msgspec.Raw  # noqa: N815 - and the fields that follow it, since all that is the same for every record
+    eventName: msgspec.Raw  # noqa: N815 - and all the fields that follow it
+
+
+class _Event(msgspec.Struct, gc=False):
+    Records: list[_Shown]
+
+
+_BEFORE = len(b'{"Records":')
 
 
 class KinesisEnvelope:
@@ -54,7 +60,7 @@ class KinesisEnvelope:
             "awsRegion": region,
             "eventSourceARN": source.consumer_arn or source.arn,
         }
-        self._same = msgspec.Raw(msgspec.json.encode(same).partition(b":")[2][:-1])  # without its name and the brace
+        self._same = _fields({"eventSource": "aws:kinesis", "eventVersion": "1.0"}), _fields(same)
         self._encode = msgspec.json.Encoder().encode
 
     def keys(self, raws: Sequence[Any]) -> list[str]:
@@ -62,36 +68,37 @@ class KinesisEnvelope:
         return [raw.PartitionKey for raw in raws]
 
     def encode(self, shard: ShardId, raws: Sequence[Any], places: Places) -> Records:
-        """Turn records of one shard into records with their JSON made."""
-        same = self._same
+        """Turn records of one shard into records with their JSON made: as an event, which most of them go on in."""
+        (source, same), prefix = self._same, f"{shard}:"
         shown = [
             _Shown(
                 _Kinesis(
                     _SCHEMA_VERSION,
                     raw.PartitionKey,
-                    raw.SequenceNumber,
+                    sequence_number := raw.SequenceNumber,
                     raw.Data,
                     raw.ApproximateArrivalTimestamp,
                     None if (encryption := raw.EncryptionType) == _UNENCRYPTED else encryption,
                 ),
-                "aws:kinesis",
-                "1.0",
-                f"{shard}:{raw.SequenceNumber}",
+                source,
+                prefix + sequence_number,
                 same,
             )
             for raw in raws
         ]
+        event = self._encode(_Event(shown))
         return Records(
             places,
             Derived(_milliseconds, [raw.ApproximateArrivalTimestamp for raw in raws]),
             self.keys(raws),
             [raw.SequenceNumber for raw in raws],
-            self._encode(shown),
+            memoryview(event)[_BEFORE:-1],
+            event,
         )
 
     def event(self, records: Records) -> bytes:
         """Assemble the complete event."""
-        return b'{"Records":%b}' % records.text
+        return b"".join((b'{"Records":', records.text, b"}")) if records.event is None else records.event
 
     def overhead(self) -> int:
         """Bytes of an event beyond the sum of (fragment + 1)."""
@@ -124,6 +131,11 @@ class KinesisRecordView:
         if raw.EncryptionType not in (None, _UNENCRYPTED):
             shown["encryptionType"] = raw.EncryptionType
         return shown
+
+
+def _fields(fields: dict[str, str]) -> msgspec.Raw:
+    """Write fields out, but for the name of the first and the braces."""
+    return msgspec.Raw(msgspec.json.encode(fields).partition(b":")[2][:-1])
 
 
 _decode_all = msgspec.json.Decoder(list[bytes]).decode

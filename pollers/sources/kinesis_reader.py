@@ -56,8 +56,9 @@ class KinesisReader:
         self._iterator: str | None = None
         self._ended = False
         self._closed = False
-        self._records: list[KinesisRecord] = []  # received and not handed out, the last one first
-        self._held = 0  # bytes of those
+        self._records: list[KinesisRecord] = []  # of the last answer, until the last one was handed out
+        self._next = 0  # of those, the first not handed out
+        self._held = 0  # bytes of the answer
         self._record_bytes: float | None = None  # average of the last answer
         self._behind_ms: int | None = None
         self._ailing = False  # the last call failed, and the pump knows
@@ -89,7 +90,7 @@ class KinesisReader:
 
     def buffered(self) -> int:
         """Count what was received and not handed out."""
-        return len(self._records)
+        return len(self._records) - self._next
 
     def lag(self) -> Lag:
         """Tell what the last answer told; the number of records is known only at the end of the shard."""
@@ -98,7 +99,7 @@ class KinesisReader:
         buffered = self.buffered()
         seconds = self._behind_ms / 1000
         if buffered:
-            seconds = max(seconds, self._api.now_s() - self._records[-1].ApproximateArrivalTimestamp)
+            seconds = max(seconds, self._api.now_s() - self._records[self._next].ApproximateArrivalTimestamp)
         return Lag(None if self._behind_ms else buffered, seconds, retention_s=self._owner.retention_s)
 
     def checkpointed(self, position: Position) -> None:
@@ -108,7 +109,7 @@ class KinesisReader:
         """Stop reading."""
         if not self._closed:
             self._closed = True
-            self._records = []
+            self._records, self._next = [], 0
             self._holds(0)
             self._owner.closed(self)
 
@@ -153,18 +154,19 @@ class KinesisReader:
         size = page.size + len(records) * _OBJECT_BYTES
         self._after = Position(records[-1].SequenceNumber)
         self._record_bytes = size / len(records)
-        records.reverse()
-        self._records = records
+        self._records, self._next = records, 0
         self._holds(size)
 
     def _take(self, max_records: int) -> Chunk:
-        # From the end, which is cheap; and so that each is freed when it is done with, not cold with all the others.
-        records = self._records
-        raws = records[-max_records:]
+        # All are freed at once, in the order they were made in. Freed batch by batch, in turn with other shards', they
+        # leave holes everywhere, and each object made anew is a miss in the processor's caches: a fifth of the CPU.
+        records, first = self._records, self._next
+        raws = records[first : first + max_records]
+        self._next = first + len(raws)
         size = self._held * len(raws) // len(records)
-        del records[-max_records:]
-        raws.reverse()
-        self._holds(self._held - size)
+        if self._next == len(records):
+            self._records, self._next = [], 0
+            self._holds(0)
         return Chunk(raws, Derived(int, [raw.SequenceNumber for raw in raws]), size)
 
     def _holds(self, size: int) -> None:
