@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import chain, compress
 from operator import itemgetter
 from typing import Any, TypeVar, cast, overload
@@ -55,6 +55,41 @@ class Derived(Sequence[_T]):
         return self.of(self.values[at])
 
 
+class Later(Sequence[_T]):
+    """A column that is worked out as a whole once more of it than the first value is asked for: mostly nobody does.
+
+    A value kept for each of thousands of records on their way is dear even if it is never looked at: freed in turn
+    with other shards', they scatter what is made next over all of memory.
+    """
+
+    __slots__ = ("_count", "_first", "_values", "_work_out")
+
+    def __init__(self, first: _T, count: int, work_out: Callable[[], Sequence[_T]]) -> None:
+        self._first = first
+        self._count = count
+        self._work_out = work_out
+        self._values: Sequence[_T] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[_T]:
+        yield self._first
+        yield from self._all()[1:]
+
+    @overload
+    def __getitem__(self, at: int) -> _T: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[_T]: ...
+    def __getitem__(self, at: int | slice) -> _T | Sequence[_T]:
+        return self._first if at == 0 else self._all()[at]
+
+    def _all(self) -> Sequence[_T]:
+        if self._values is None:
+            self._values = self._work_out()
+        return self._values
+
+
 class Places(Sequence[int]):
     """Positions of records, rising, with the numbers by which `pollers.positions` knows them; none if it does not."""
 
@@ -93,6 +128,7 @@ class Records(Sequence[Record]):
         keys: Sequence[bytes | str | None],
         item_ids: Sequence[Any],
         text: bytes | memoryview,
+        *,
         event: bytes | None = None,
     ) -> None:
         self.positions = positions
@@ -213,6 +249,8 @@ def _chained(columns: Sequence[Any]) -> Any:
         return Places(_chained([places.positions for places in columns]), _numbers([one.numbers for one in columns]))
     if isinstance(first, Derived) and all(isinstance(one, Derived) and one.of is first.of for one in columns):
         return Derived(first.of, _chained([one.values for one in columns]))
+    if isinstance(first, Later):
+        return Later(first[0], sum(map(len, columns)), lambda: list(chain.from_iterable(columns)))
     return list(chain.from_iterable(columns))
 
 

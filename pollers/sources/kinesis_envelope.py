@@ -6,12 +6,13 @@ already as JSON: its data is copied, never decoded. Batching and partial batch r
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from model.mapping import SourceKind
-from model.record import Derived, Records
+from model.record import Later, Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,14 @@ class _Shown(msgspec.Struct, gc=False):
 
 class _Event(msgspec.Struct, gc=False):
     Records: list[_Shown]
+
+
+class _Told(msgspec.Struct, gc=False):
+    kinesis: _Kinesis
+
+
+class _ToldEvent(msgspec.Struct, gc=False):
+    Records: list[_Told]
 
 
 _BEFORE = len(b'{"Records":')
@@ -86,14 +95,14 @@ class KinesisEnvelope:
             )
             for raw in raws
         ]
-        event = self._encode(_Event(shown))
+        event, first, count = self._encode(_Event(shown)), raws[0], len(raws)
         return Records(
             places,
-            Derived(_milliseconds, [raw.ApproximateArrivalTimestamp for raw in raws]),
-            self.keys(raws),
-            [raw.SequenceNumber for raw in raws],
+            Later(_milliseconds(first.ApproximateArrivalTimestamp), count, partial(_arrivals_ms, event)),
+            Later(first.PartitionKey, count, partial(_keys, event)),
+            Later(first.SequenceNumber, count, partial(_sequence_numbers, event)),
             memoryview(event)[_BEFORE:-1],
-            event,
+            event=event,
         )
 
     def event(self, records: Records) -> bytes:
@@ -131,6 +140,21 @@ class KinesisRecordView:
         if raw.EncryptionType not in (None, _UNENCRYPTED):
             shown["encryptionType"] = raw.EncryptionType
         return shown
+
+
+_told = msgspec.json.Decoder(_ToldEvent).decode
+
+
+def _arrivals_ms(event: bytes) -> list[int]:
+    return [_milliseconds(told.kinesis.approximateArrivalTimestamp) for told in _told(event).Records]
+
+
+def _keys(event: bytes) -> list[str]:
+    return [told.kinesis.partitionKey for told in _told(event).Records]
+
+
+def _sequence_numbers(event: bytes) -> list[str]:
+    return [told.kinesis.sequenceNumber for told in _told(event).Records]
 
 
 def _fields(fields: dict[str, str]) -> msgspec.Raw:

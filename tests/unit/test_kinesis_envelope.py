@@ -104,6 +104,22 @@ def test_data_and_keys_pass_unchanged_and_sizes_are_exact(data: bytes, key: str,
     assert len(event) == envelope.overhead() + sum(len(record.fragment) + 1 for record in records)
 
 
+@given(keys=st.lists(st.text(min_size=1, max_size=9), min_size=2, max_size=5), arrival_ms=st.integers(0, 4 * 10**12))
+def test_what_an_event_tells_of_its_records_is_what_came(keys: list[str], arrival_ms: int) -> None:
+    """Keys, times and sequence numbers are read back from it; and part of a batch is an event like the whole."""
+    raws = [
+        received(b"%d" % at, key, (arrival_ms + at) / 1000, SequenceNumber=str(at + 7)) for at, key in enumerate(keys)
+    ]
+    envelope = KinesisEnvelope(KinesisSource(ARN))
+    records = envelope.encode(SHARD, raws, Places(range(len(raws))))
+    assert list(records.keys) == keys
+    assert list(records.arrivals_ms) == [arrival_ms + at for at in range(len(raws))]
+    assert list(records.item_ids) == [raw.SequenceNumber for raw in raws]
+    whole, part = (json.loads(envelope.event(some))["Records"] for some in (records, records[1:]))
+    assert part == whole[1:]
+    assert [one.key for one in records[1:]] == keys[1:]
+
+
 @pytest.mark.parametrize("identifier", ["", "x", "-1", "1.0", "1" * 129, 1, None, "\u0661"])
 def test_what_is_no_sequence_number_is_malformed(identifier: object) -> None:
     """A partial batch response that names no record fails the batch."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.record import NO_RECORDS, Derived, Places, Record, Records, order_key, pick
+from model.record import NO_RECORDS, Derived, Later, Places, Record, Records, order_key, pick
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +81,27 @@ def test_a_derived_column_works_out_what_is_asked_for() -> None:
     assert list(picked) == [1, 3]
     assert (joined.positions[3], joined.arrivals_ms[-1]) == (4, 4)
     assert asked == ["1", "3", "4", "4"]
+
+
+def test_a_later_column_is_worked_out_once_and_only_when_more_than_its_first_value_is_asked_for() -> None:
+    """Also when columns are put together, and when somebody looks at the first values one after the other."""
+    asked: list[str] = []
+
+    def column(values: str) -> Later[str]:
+        def work_out() -> list[str]:
+            asked.append(values)
+            return [*values]
+
+        return Later(values[0], len(values), work_out)
+
+    columns = [column("abc"), column("de")]
+    parts = [Records(Places(range(len(one))), [0] * len(one), one, one, b"[]") for one in columns]
+    joined = Records.joined(parts)
+    assert (len(joined.keys), joined.keys[0], next(iter(joined.keys)), columns[0][0]) == (5, "a", "a", "a")
+    assert asked == []
+    assert (list(joined.keys), joined.keys[-1], joined.keys[1:3]) == (["a", "b", "c", "d", "e"], "e", ["b", "c"])
+    assert pick(columns[0], [False, True, True]) == ["b", "c"]
+    assert asked == ["abc", "de"]
 
 
 @pytest.mark.parametrize(
