@@ -159,7 +159,7 @@ class KinesisReader:
 
     def _take(self, max_records: int) -> Chunk:
         # All are freed at once, in the order they were made in. Freed batch by batch, in turn with other shards', they
-        # leave holes everywhere, and each object made anew is a miss in the processor's caches: a fifth of the CPU.
+        # leave holes everywhere, and what is made anew lies scattered: a twelfth of the CPU time (docs/performance.md).
         records, first = self._records, self._next
         raws = records[first : first + max_records]
         self._next = first + len(raws)

@@ -97,7 +97,7 @@ class FakeEnvelope:
 
     def event(self, records: Records) -> bytes:
         """Return the positions."""
-        return records.text
+        return bytes(records.text)
 
     def overhead(self) -> int:
         """Count the brackets, less one comma."""
@@ -113,7 +113,7 @@ class WindowEnvelope(FakeEnvelope):
 
     def event(self, records: Records) -> bytes:
         """Return the positions; there may be none."""
-        return b'{"Records":%b}' % records.text
+        return b"".join((b'{"Records":', records.text, b"}"))
 
     def overhead(self) -> int:
         """Count the rest, less one comma."""
