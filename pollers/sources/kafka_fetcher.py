@@ -4,7 +4,8 @@ Requests, answers and records stay aiokafka's. What is ours: which partitions a 
 only what has changed since the last one to that broker (`kafka_fetch_session`). Seen in aiokafka 0.14, and relied on
 beside what `kafka_client` says:
 
-- `_get_actions_per_node` is all there is of planning; `_records` are the answers' parts that are not taken yet.
+- `_get_actions_per_node` is all there is of planning; `_records` are the answers' parts that are not taken yet. A
+  partition's state has `_position` and `_paused`.
 - A request is built once the connection's versions are known, and then sent at once; its struct's RESPONSE_TYPE reads
   the answer, if anyone still waits for it. `topics` of the request are looked at after that, for the offsets asked for.
 - What the fetcher does with an answer is the same whether it names all partitions or some.
@@ -75,7 +76,8 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
         for node, states in leaders.items():
             if node in self._in_flight or timeout_s.get(node):
                 continue
-            wanted = {number: state.position for number, state in states if not state.paused}
+            # Past the properties, which double what a plan for a thousand partitions costs.
+            wanted = {number: state._position for number, state in states if not state._paused}  # noqa: SLF001 - said above
             for number in held.get(node, ()):
                 wanted.pop(number, None)
             if wanted:
