@@ -1,7 +1,7 @@
 """What readers copy out of the documentation works: configurations, commands, code.
 
-Commands are parsed by the command line's own parser, not run; those of the tutorial and the how-to guides are run by
-`tests/integration/test_docs_run.py`.
+Commands are parsed by the command line's own parser, not run; most are run by
+`tests/integration/test_docs_commands.py` and `tests/integration/test_docs_run.py`.
 """
 
 from __future__ import annotations
