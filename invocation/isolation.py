@@ -31,6 +31,8 @@ _ETC = (
     "nsswitch.conf", "pki", "resolv.conf", "ssl",
 )  # fmt: skip
 _BUBBLEWRAP_TASK, _BUBBLEWRAP_KEEPER, _BUBBLEWRAP_TEMP = "/var/task", "/var/runtime/keeper.py", "/tmp"  # noqa: S108 - in the sandbox
+_BUBBLEWRAP_OWN = (_BUBBLEWRAP_TEMP, "/proc", "/dev")  # what a sandbox has there hides what the node has
+_BUBBLEWRAP_ELSEWHERE = "/var/runtime/host"
 _PRIVATE_PYTHON, _PRIVATE_TASK, _PRIVATE_PACKAGES = "python", "task", "packages"
 _MIB = 1024 * 1024
 
@@ -113,7 +115,7 @@ def sandbox(
     limits = limits or Limits()
     code = str(Path(function.code).resolve())
     if bubblewrap is not None and function.isolation is Isolation.BUBBLEWRAP:
-        views = _Views(_BUBBLEWRAP_TASK, _BUBBLEWRAP_TEMP, list(runtime.command), list(runtime.packages), [])
+        views = _bubblewrap_views(runtime)
     else:
         views = _process_views(code, runtime, place, reachable)
     command = [word.replace(runtime.TASK, views.task) for word in views.command]
@@ -167,6 +169,18 @@ def _process_views(code: str, runtime: RuntimeCommand, place: Place, reachable: 
         ]
     packages = [shown(path, f"{_PRIVATE_PACKAGES}{i}") for i, path in enumerate(runtime.packages)]
     return _Views(task, str(place.temp), command, packages, binds)
+
+
+def _bubblewrap_views(runtime: RuntimeCommand) -> _Views:
+    """Leave everything where it is, but for the code and for what the sandbox's own folders hide."""
+    prefix = runtime.prefix
+    command = [word if prefix is None or not _below(word, prefix) else _visible(word) for word in runtime.command]
+    return _Views(_BUBBLEWRAP_TASK, _BUBBLEWRAP_TEMP, command, [_visible(path) for path in runtime.packages], [])
+
+
+def _visible(path: str) -> str:
+    """Return where bubblewrap shows a path of the node: a virtual environment may lie in `/tmp`."""
+    return _BUBBLEWRAP_ELSEWHERE + path if any(_below(path, own) for own in _BUBBLEWRAP_OWN) else path
 
 
 def rlimits(memory_mb: int, limits: Limits, *, user_processes: int = 0) -> dict[str, int]:
@@ -243,7 +257,9 @@ def bubblewrap_command(
     for name in _ETC:
         command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     shown = {
-        path: path for path in (sys.base_prefix, runtime.prefix, *runtime.packages) if path and not _in_system(path)
+        _visible(path): path
+        for path in (sys.base_prefix, runtime.prefix, *runtime.packages)
+        if path and not any(_below(path, root) for root in _SYSTEM)
     }
     shown |= {_BUBBLEWRAP_TASK: code, _BUBBLEWRAP_KEEPER: str(KEEPER)}
     # Made first, for everybody to enter: those that bubblewrap makes by itself are for its own user.
@@ -252,7 +268,7 @@ def bubblewrap_command(
     for path, source in shown.items():
         command += ["--ro-bind", source, path]
     command += ["--proc", "/proc", "--dev", "/dev", "--bind", str(place.temp), _BUBBLEWRAP_TEMP]
-    return [*command, "--", _interpreter(), "-I", "-S", _BUBBLEWRAP_KEEPER]
+    return [*command, "--", _visible(_interpreter()), "-I", "-S", _BUBBLEWRAP_KEEPER]
 
 
 def _interpreter() -> str:
@@ -260,6 +276,5 @@ def _interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def _in_system(path: str) -> bool:
-    """Tell whether a path is there anyway."""
-    return any(path == root or path.startswith(f"{root}/") for root in _SYSTEM)
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")

@@ -97,6 +97,19 @@ def test_bubblewrap_shows_the_system_the_code_and_nothing_else() -> None:
     assert allowed.connecting_user == 60600
 
 
+def test_bubblewrap_shows_elsewhere_what_its_own_folders_hide() -> None:
+    """A virtual environment, or an interpreter, that lies in the node's `/tmp`."""
+    own = "/tmp"  # noqa: S108 - of the sandbox
+    python, packages = f"{own}/py", f"{own}/venv/packages"
+    runtime = RuntimeCommand("python3.11", (f"{python}/bin/python", "-m", "c"), packages, python, (packages,))
+    made = planned(runtime, isolation=Isolation.BUBBLEWRAP)
+    words = " ".join(made.keeper)
+    assert f"--ro-bind {python} /var/runtime/host{python}" in words
+    assert f"--ro-bind {packages} /var/runtime/host{packages}" in words
+    assert made.plan.command == [f"/var/runtime/host{python}/bin/python", "-m", "c"]
+    assert made.plan.environment["PYTHONPATH"] == f"/var/runtime/host{packages}"
+
+
 def test_node_js_is_run_with_the_client_in_the_functions_own_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
