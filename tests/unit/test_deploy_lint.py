@@ -66,6 +66,20 @@ def test_kustomize_makes_a_fleet_of_it(folder: str) -> None:
     assert f"          name: {name}\n        name: config\n" in text
 
 
+@pytest.mark.parametrize("scaler", ["hpa", "keda"])
+def test_a_scaler_alone_says_how_many_nodes_there_are(scaler: str, tmp_path: Path) -> None:
+    """Else each time that the manifests are applied the fleet would be set back to what the base says."""
+    assert "\n  replicas: 2\n" in rendered("base")
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(KUBERNETES, copy)
+    overlay = copy / "overlay"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(f"resources: [../base]\ncomponents: [../components/{scaler}]\n")
+    text = said(tool("kubectl"), "kustomize", overlay)
+    assert "kind: Deployment" in text
+    assert "\n  replicas:" not in text
+
+
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """No setting is unknown or misplaced; the program itself is put where there is one."""
     copy = tmp_path / "esmd.service"
