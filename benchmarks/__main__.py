@@ -22,6 +22,7 @@ from benchmarks.growth import Growth
 from benchmarks.idle import IdleShards
 from benchmarks.kafka import Kafka
 from benchmarks.kinesis import Kinesis
+from benchmarks.latency import Latency
 from benchmarks.machine import describe, pin
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import table, write
@@ -44,7 +45,7 @@ CASES: tuple[Case, ...] = (
     Commands(), Sandbox(), InvokeOverHttp(), CountingCost(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)],
     Peers(_KAFKA, versus.KAFKA), Peers(_KINESIS, versus.KINESIS), Peers(_SQS, versus.SQS),
-    TwoProcesses(_KAFKA), Growth(), IdleShards(), TakeOver(3), TakeOver(10), Fleet(),
+    Latency(), TwoProcesses(_KAFKA), Growth(), IdleShards(), TakeOver(3), TakeOver(10), Fleet(),
 )  # fmt: skip
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"

@@ -165,7 +165,7 @@ class Bench:
     @contextlib.contextmanager
     def sink(self, *, log: bool = False, mark: str = '"offset":') -> Iterator[Sink]:
         """Run a sink that counts records by a mark."""
-        path = self._path("sink.jsonl") if log else None
+        path = self.path("sink.jsonl") if log else None
         arguments = ["--mark", mark, *(["--log", str(path)] if path is not None else [])]
         with Child("benchmarks.sink", arguments, cpus=self.cpus.others, stdout=subprocess.PIPE) as child:
             yield Sink(child.line(), path, child)
@@ -200,10 +200,10 @@ class Bench:
         if mapping is not None:
             named = {"Name": name or unique_name("bench"), "FunctionName": "sink", **mapping}
             config["event_source_mappings"] = [named]
-        path = self._path("node.yaml")
+        path = self.path("node.yaml")
         path.write_bytes(msgspec.json.encode(config))
         arguments = ["run", "--processes", str(processes), str(path)]
-        with Child("node", arguments, cpus=self.cpus.measured, env=env, log=self._path("node.log")) as child:
+        with Child("node", arguments, cpus=self.cpus.measured, env=env, log=self.path("node.log")) as child:
             yield NodeUnderTest(child, f"http://{listen}")
 
     def child(
@@ -217,8 +217,9 @@ class Bench:
     ) -> Child:
         """Start another module of ours, or another `command` under that name; the caller ends it."""
         cpus = self.cpus.measured if measured else self.cpus.others
-        return Child(module, arguments, cpus=cpus, env=env, log=self._path(f"{module}.log"), command=command)
+        return Child(module, arguments, cpus=cpus, env=env, log=self.path(f"{module}.log"), command=command)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Return a place for a file that no other has."""
         self._numbers += 1
         return self.home / f"{self._numbers}-{name}"

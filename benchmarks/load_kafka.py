@@ -1,16 +1,19 @@
 """Load for Kafka: a backlog as fast as it goes, or records at a steady rate.
 
-    python -m benchmarks.load_kafka --servers HOST:PORT --topic TOPIC --records N [--rate PER_SECOND]
+    python -m benchmarks.load_kafka --servers HOST:PORT --topic TOPIC --records N [--rate PER_SECOND] [--acks FILE]
 
 Values are JSON objects of 230 bytes; every tenth is a click, the others are views. `sent_us` is the moment of sending,
 to the microsecond; Kafka's own timestamp is the same to the millisecond. Prints the number sent when all are
-acknowledged. Records go round the partitions in turn.
+acknowledged. Records go round the partitions in turn. With `--acks` a file gets a line for each record: partition,
+offset, and when its acknowledgement was heard of, epoch microseconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Producer
 
@@ -28,41 +31,58 @@ def value(number: int, sent_us: int, kept_one_in: int = KEPT_ONE_IN) -> bytes:
 
 
 def send(
-    servers: str, topic: str, records: int, *, rate: float | None, partitions: int, kept_one_in: int = KEPT_ONE_IN
+    servers: str,
+    topic: str,
+    records: int,
+    *,
+    rate: float | None,
+    partitions: int,
+    kept_one_in: int = KEPT_ONE_IN,
+    acks: Path | None = None,
 ) -> None:
     """Send and wait for every acknowledgement."""
     settings = {"bootstrap.servers": servers, "linger.ms": 0 if rate else 20, "acks": "all"}
     producer = Producer({**settings, "queue.buffering.max.messages": 1_000_000, "batch.size": 262_144})
-    failed: list[str] = []
-
-    def told(error: object, _message: object) -> None:
-        if error is not None:
-            failed.append(str(error))
-
+    answers = Answers(kept=acks is not None)
     began = time.monotonic()
     for number in range(records):
-        if rate:
-            # Sleep to the record's moment: the rate does not drift, whatever a send takes.
-            wait_s = began + number / rate - time.monotonic()
-            if wait_s > 0:
-                producer.poll(0)
-                time.sleep(wait_s)
+        # To the record's moment: the rate does not drift, whatever a send takes. Polling, so that acknowledgements are
+        # heard of when they come.
+        while rate and (wait_s := began + number / rate - time.monotonic()) > 0:
+            producer.poll(wait_s)
         # One run of a thousand to each partition: a click every tenth everywhere, and large record batches.
         partition = number % partitions if rate else number // 1000 % partitions
         while True:
             try:
-                producer.produce(
-                    topic, value(number, time.time_ns() // 1000, kept_one_in), partition=partition, on_delivery=told
-                )
+                shown = value(number, time.time_ns() // 1000, kept_one_in)
+                producer.produce(topic, shown, partition=partition, on_delivery=answers.told)
                 break
             except BufferError:
                 producer.poll(0.1)
         if not rate and number % 10_000 == 0:
             producer.poll(0)
     left = producer.flush(60)
-    if left or failed:
-        raise SystemExit(f"{left} not acknowledged, {len(failed)} failed: {failed[:1]}")
+    if left or answers.failed:
+        raise SystemExit(f"{left} not acknowledged, {len(answers.failed)} failed: {answers.failed[:1]}")
+    if acks is not None:
+        acks.write_text("".join(f"{line}\n" for line in answers.heard))
     print(records, flush=True)
+
+
+class Answers:
+    """What the broker said of records; of those acknowledged a line each, if they are kept."""
+
+    def __init__(self, *, kept: bool) -> None:
+        self.failed: list[str] = []
+        self.heard: list[str] = []
+        self._kept = kept
+
+    def told(self, error: object, message: Any) -> None:
+        """Take an answer."""
+        if error is not None:
+            self.failed.append(str(error))
+        elif self._kept:
+            self.heard.append(f"[{message.partition()},{message.offset()},{time.time_ns() // 1000}]")
 
 
 def main() -> None:
@@ -74,6 +94,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float)
     parser.add_argument("--partitions", type=int, required=True)
     parser.add_argument("--kept-one-in", type=int, default=KEPT_ONE_IN, help="how many records are clicks")
+    parser.add_argument("--acks", type=Path)
     arguments = parser.parse_args()
     send(
         arguments.servers,
@@ -82,6 +103,7 @@ def main() -> None:
         rate=arguments.rate,
         partitions=arguments.partitions,
         kept_one_in=arguments.kept_one_in,
+        acks=arguments.acks,
     )
 
 
