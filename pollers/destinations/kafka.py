@@ -134,9 +134,10 @@ class KafkaDestination(Generic[_Told_contra]):
         await kafka_producer.abandon(producer)
 
     async def close(self) -> None:
-        """End the producer."""
-        if self._producer is not None:
-            await self._end(self._producer)
+        """End the producer, also one that is just being made: nobody else would."""
+        async with self._connecting:
+            if self._producer is not None:
+                await self._end(self._producer)
 
 
 def _error_of(future: asyncio.Future[Any]) -> BaseException | None:

@@ -71,6 +71,7 @@ class ResultDestinations:
         self._configuration = configuration
         self._configured = configuration()
         self._topics: dict[tuple[str, str], Topic] = {}
+        self._outdated: list[Topic] = []  # to be closed
 
     async def tell(self, destination: str, event: NewEvent, result: Result) -> None:
         """See `Destinations.tell`. A result that a destination gets twice has the same request id."""
@@ -115,15 +116,24 @@ class ResultDestinations:
 
     async def close(self) -> None:
         """End what is open for topics. Whoever tells one later opens it again."""
-        topics, self._topics = self._topics, {}
-        for topic in topics.values():
-            await topic.close()
+        self._retire()
+        await self._close_outdated()
+
+    def _retire(self) -> None:
+        self._outdated += self._topics.values()
+        self._topics.clear()
+
+    async def _close_outdated(self) -> None:
+        # One by one: whoever is cancelled here leaves the others to the next one.
+        while self._outdated:
+            await self._outdated.pop().close()
 
     async def _topic(self, destination: str, function: str) -> Topic:
         now = self._configuration()
         if now is not self._configured:
             self._configured = now
-            await self.close()  # what is under way fails, and is sent again
+            self._retire()
+        await self._close_outdated()  # what is under way there fails, and is sent again
         topic = self._topics.get((destination, function))
         if topic is None:
             topic = self._topics[destination, function] = self._make_topic(destination, function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ class Services:
     opened: int = 0
     closed: int = 0
     configuration: object = None
+    may_close: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_close.set()
 
     async def call(self, service: str, operation: str, what: str, *, region: str = "", **parameters: Any) -> Any:
         """Take a call of AWS."""
@@ -73,7 +78,8 @@ class Topic:
         self.services.sent.append((self.name, self.function, message))
 
     async def close(self) -> None:
-        """Count."""
+        """Count, when one may."""
+        await self.services.may_close.wait()
         self.services.closed += 1
 
 
@@ -137,6 +143,23 @@ async def test_a_topic_is_opened_anew_with_another_configuration() -> None:
     await destinations.tell("kafka://failed", EVENT, RESULT)
     assert (services.opened, services.closed) == (2, 1)
     assert len(services.sent) == 3
+
+
+async def test_topics_that_are_out_of_date_are_closed_though_who_closes_them_is_cancelled() -> None:
+    """A lease that ends cancels deliveries at any moment; the next one goes on with what is left."""
+    services = Services()
+    destinations = services.destinations()
+    for name in ("kafka://a", "kafka://b"):
+        await destinations.tell(name, EVENT, RESULT)
+    services.configuration = object()
+    services.may_close.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await destinations.tell("kafka://a", EVENT, RESULT)
+    services.may_close.set()
+    await destinations.tell("kafka://a", EVENT, RESULT)
+    assert services.closed == 1  # the other one's closing had begun
+    assert (services.opened, len(services.sent)) == (3, 3)
 
 
 async def test_dead_letters() -> None:
