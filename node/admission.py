@@ -44,7 +44,7 @@ async def admitted(
         return error_answer(too_large(most))
     if room.closed:
         return error_answer(out_of_service("the node is stopping"))
-    size = int(_size(request, most) * growth)
+    size = int(body_room(request, most) * growth)
     if not room.enter(size):
         return error_answer(throttled(own_limit=False))
     try:
@@ -54,7 +54,7 @@ async def admitted(
         room.leave(size)
 
 
-def _size(request: web.Request, most: int) -> int:
+def body_room(request: web.Request, most: int) -> int:
     """Return how large a body may be. One that the check of a signature has read already is still in memory."""
     if not request.body_exists:
         return 0
@@ -62,13 +62,13 @@ def _size(request: web.Request, most: int) -> int:
     return most if length is None or hdrs.CONTENT_ENCODING in request.headers else length
 
 
-async def body_of(request: web.Request, limit_s: float | None = None) -> bytes:
-    """Return the body of a request that holds no event, sent within so long (`BODY_LIMIT_S`). The request keeps it.
+async def body_of(request: web.Request) -> bytes:
+    """Return the body of a request that holds no event, sent within `BODY_LIMIT_S`. The request keeps it.
 
     Raises `web.HTTPException`: too large, too slow, or broken off.
     """
     try:
-        async with asyncio.timeout(BODY_LIMIT_S if limit_s is None else limit_s):
+        async with asyncio.timeout(BODY_LIMIT_S):
             return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None

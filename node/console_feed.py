@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 EVERY_S = 1.0
 READ_LIMIT_S = 10.0
 _SHARE = 10
+"""Reading and encoding takes at most one part of so many of the node's time, as far as `_LONGEST_S` allows."""
 _LONGEST_S = 5.0  # a page that hears nothing for long takes its connection for lost
-"""Reading and encoding takes at most one part of so many of the node's time, however large the fleet is."""
 MAX_FOLLOWERS = 32
 
 

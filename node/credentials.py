@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import hdrs, web
 
 from invocation.forwarding import PATH
 from invocation.frontend import Room
 from model.errors import EsmdError, RefusedError
-from node.admission import BODY_LIMIT_S
+from node.admission import body_of, body_room
 from node.signature import SCHEME, UNKNOWN_KEY, Refusal, SignedRequest, forged, read_claim, stale
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SignedRequests:
         if secret is None:
             return UNKNOWN_KEY
         most = request.client_max_size
-        size = most if request.content_length is None else min(most, request.content_length)
+        size = min(most, body_room(request, most))
         if not self._room.enter(size):
             return _TOO_MANY
         try:
@@ -189,12 +189,9 @@ class Access:
 
 async def _body(request: web.Request) -> bytes | Refusal:
     try:
-        async with asyncio.timeout(BODY_LIMIT_S):
-            return await request.read()
+        return await body_of(request)
     except web.HTTPRequestEntityTooLarge:
         return Refusal("RequestTooLargeException", "the request is larger than this node takes")
-    except (TimeoutError, ClientPayloadError, web.RequestPayloadError, ConnectionError):
-        return Refusal("IncompleteSignatureException", "the request ended before its body did")
 
 
 def _kept(token: str) -> bytes:

@@ -103,7 +103,7 @@ class FunctionSide(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics of concurrency; of a function none before it was invoked."""
+        """Return the metrics of concurrency; of a function none before it was invoked, but for what is reserved."""
         running = GaugeMetricFamily(
             "esm_function_concurrency", "Invocations under way, started by this node.", labels=["function"]
         )

@@ -8,6 +8,7 @@ loaded by anybody who may talk to the node at all, also by following a link on a
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from node.options import is_loopback
 from node.signature import MISSING, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from aiohttp.typedefs import Handler, Middleware
 
@@ -110,11 +111,8 @@ async def _refused(
     if watched is not None and not (isinstance(caller, Refusal) and caller.code in _NO_PROOF_ASKED):
         (watched.login_failed if caller is None or isinstance(caller, Refusal) else watched.logged_in)(request)
     if isinstance(caller, Refusal) and (method is not None or of_lambda_api(request.path)):
-        answer = refusal(_STATUSES.get(caller.code, _FORBIDDEN), caller.message)
-        answer.headers["X-Amzn-ErrorType"] = caller.code
-        if answer.status == _STATUSES["TooManyRequestsException"]:
-            answer.headers[hdrs.RETRY_AFTER] = "1"
-        return answer
+        full = caller.code == "TooManyRequestsException"
+        return refusal(status_of(caller.code), caller.message, aws=caller.code, wait_s=1 if full else None)
     if caller is None or isinstance(caller, Refusal):
         answer = refusal(401, "this node wants a token: Authorization: Bearer … (esmd reads ESMD_TOKEN)")
         answer.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="esmd"'
@@ -148,9 +146,26 @@ def of_lambda_api(path: str) -> bool:
     return path.startswith("/2")
 
 
-def refusal(status: int, message: str) -> web.Response:
-    """Return an error as the JSON document every path of the surface answers errors with."""
-    return web.json_response({"message": message}, status=status)
+def refusal(status: int, message: str, *, aws: str = "", wait_s: float | None = None) -> web.Response:
+    """Return an error as the JSON document every path of the surface answers errors with; more as `error_response`."""
+    return error_response(status, {"message": message}, aws=aws, wait_s=wait_s)
+
+
+def status_of(refused: str) -> int:
+    """Return the status of a refusal of `Credentials`, by AWS's type of it."""
+    return _STATUSES.get(refused, _FORBIDDEN)
+
+
+def error_response(
+    status: int, document: Mapping[str, str], *, aws: str = "", wait_s: float | None = None
+) -> web.Response:
+    """Return an error. `aws` is AWS's type of it, `wait_s` how long to wait before asking again."""
+    answer = web.json_response(document, status=status)
+    if aws:
+        answer.headers["X-Amzn-ErrorType"] = aws
+    if wait_s is not None:
+        answer.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(wait_s)))
+    return answer
 
 
 def _addressed_as_loopback(request: web.Request) -> bool:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from controlplane.lambda_documents import read_body
 from controlplane.lambda_errors import refused
@@ -113,10 +113,8 @@ def upload_room(allowed: Callable[[], bool]) -> Middleware:
         if not upload or not allowed() or (request.content_length or MAX_REQUEST_BYTES) <= MAX_EVENT_BYTES:
             return await handler(request)
         if under_way >= _UPLOADS:
-            answer = refusal(429, f"{_UPLOADS} uploads of code are under way; try again")
-            answer.headers["X-Amzn-ErrorType"] = "TooManyRequestsException"
-            answer.headers[hdrs.RETRY_AFTER] = "1"
-            return answer
+            why = f"{_UPLOADS} uploads of code are under way; try again"
+            return refusal(429, why, aws="TooManyRequestsException", wait_s=1)
         under_way += 1
         try:
             return await handler(request.clone(client_max_size=MAX_REQUEST_BYTES))

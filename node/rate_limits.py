@@ -1,16 +1,15 @@
 """Requests a second, by caller: what is beyond them is answered with AWS's throttling, which AWS's clients retry.
 
 A caller is a token, an access key, or where nobody has to prove himself an address. Failed proofs are limited by
-address before they are looked at, so that nobody tries many; whoever got in from there before still does, so that one
-behind a proxy does not lock the others out. Probes and metrics are never limited, invocations only where it is set:
-they have limits of concurrency.
+address before they are looked at, so that nobody tries many; a token, or the id of an access key, that got in from
+there before is still looked at, so that one behind a proxy does not lock the others out. Probes and metrics are never
+limited, invocations only where it is set: they have limits of concurrency.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-import math
 import re
 import time
 from collections import Counter, OrderedDict
@@ -23,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from controlplane.lambda_errors import refused
 from invocation.forwarding import PATH as FROM_NODES
-from node.guard import CALLER, INVOKING, OPEN_PATHS, READING, of_lambda_api
+from node.guard import CALLER, INVOKING, OPEN_PATHS, READING, error_response, of_lambda_api
 from node.signature import SCHEME, Refusal, read_claim
 from node.token_buckets import MOST_CALLERS, TokenBuckets
 
@@ -141,10 +140,7 @@ def throttled(wait_s: float, *, lambda_api: bool) -> web.Response:
     body: dict[str, str] = {"message": str(error)}
     if lambda_api:
         body = {**error.document, "Reason": "CallerRateLimitExceeded"}
-    answer = web.json_response(body, status=_TOO_MANY)
-    answer.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(wait_s)))
-    answer.headers["X-Amzn-ErrorType"] = error.type
-    return answer
+    return error_response(_TOO_MANY, body, aws=error.type, wait_s=wait_s)
 
 
 def address_of(request: web.Request) -> str:

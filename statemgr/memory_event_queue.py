@@ -105,8 +105,9 @@ class MemoryEventQueue:
             elif one.id in entries:
                 entry = entries[one.id]
                 entry.due_at = self._clock() + one.again_s
-                room = max_bytes - (await self.depth()).size + entry.standing.kept_bytes
-                entry.standing = one.standing if one.standing.kept_bytes <= room else one.standing.lean()
+                more = one.standing.kept_bytes - entry.standing.kept_bytes
+                fits = not one.standing.kept_bytes or (await self.depth()).size + more <= max_bytes
+                entry.standing = one.standing if fits else one.standing.lean()
         return True
 
     async def resume(self, lease: Lease, held: Collection[EventKey] = ()) -> bool:

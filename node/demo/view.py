@@ -63,8 +63,8 @@ def screen(snapshot: Snapshot, scene: Scene, width: int, height: int | None = No
     functions = _added(snapshot, scene)
     room = len(shards)
     if functions and height is not None:
-        taken = len(snapshot.functions) + 1 + len(functions) - 1  # the table and its heading, and what stands around it
-        room = max(1, height - _FRAME - len(names) - taken)
+        # Their table is one of the parts, and takes a line for its heading and one for each of them.
+        room = max(1, height - _FRAME - len(names) - len(snapshot.functions) - len(functions))
     return Group(
         _headline(snapshot, scene, width),
         _first(snapshot),

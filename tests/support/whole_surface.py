@@ -8,7 +8,6 @@ from invocation.frontend import Room
 from node.admission import BODY_LIMIT_S
 from node.console_api import ConsoleApi
 from node.environments_api import EnvironmentsApi
-from node.health import Readiness
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
 from node.lambda_api import LambdaApi
@@ -17,9 +16,9 @@ from node.lambda_functions_api import LambdaFunctionsApi
 from node.mapping_api import MappingApi
 from node.openapi_api import OpenApi
 from node.plan_api import PlanApi
-from node.serve import Surface, application
-from node.telemetry import Exposition
+from node.serve import application
 from node.url_api import FunctionUrls
+from tests.support.bare_surface import bare_surface
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -40,10 +39,6 @@ class AnyFunction:
 
 def whole_surface(*, body_limit_s: float = BODY_LIMIT_S, **more: Any) -> web.Application:
     """Make the application. Whatever works on a request finds nothing to work with, and fails."""
-
-    async def unasked() -> Any:
-        raise NotImplementedError
-
     functions: Any = AnyFunction()
     apis: list[Any] = [
         MappingApi(explain=_NOTHING, redrives=_NOTHING, replays=_NOTHING, seeks=_NOTHING),
@@ -57,13 +52,4 @@ def whole_surface(*, body_limit_s: float = BODY_LIMIT_S, **more: Any) -> web.App
         LambdaApi(_NOTHING),
         PlanApi(_NOTHING, _NOTHING),
     ]
-    return application(
-        Surface(
-            alive=lambda: True,
-            ready=Readiness,
-            metrics=lambda _accept: Exposition("text/plain", b""),
-            status=unasked,
-            routes=[route for api in apis for route in api.routes()],
-            **more,
-        )
-    )
+    return application(bare_surface([route for api in apis for route in api.routes()], **more))

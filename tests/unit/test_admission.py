@@ -12,6 +12,7 @@ from aiohttp import web
 from invocation.classify import Answer
 from invocation.frontend import Room
 from node.admission import admitted
+from tests.support import web_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,14 +39,8 @@ async def served(room: Room, *, read_before: bool = False, growth: float = 1.0) 
 
     app = web.Application(middlewares=[checking])
     app.router.add_route("*", "/", handle)
-    runner = web.AppRunner(app, handle_signals=False)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
-            yield client
-    finally:
-        await runner.cleanup()
+    async with web_server.served(app, handle_signals=False) as url, aiohttp.ClientSession(url) as client:
+        yield client
 
 
 async def parts(size: int) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,25 +17,27 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from structlog.testing import capture_logs
 
-from config.settings import AuthSettings
+from config.settings import AuthSettings, RateLimitSettings
 from invocation.frontend import Room
 from model.errors import RefusedError, UnavailableError
 from model.secret import SecretText
 from node.credentials import Access, BearerTokens, SignedRequests
 from node.guard import audit, guard
+from node.rate_limits import RateLimits
 from tests.support.web_server import served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from node.guard import Credentials as Method
+    from node.guard import Logins
 
 KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI"
 INVOKE = "/2015-03-31/functions/f/invocations"
 
 
 @asynccontextmanager
-async def surface(methods: Sequence[Method]) -> AsyncIterator[aiohttp.ClientSession]:
+async def surface(methods: Sequence[Method], logins: Logins | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """Serve an application that says back what it got, behind the guard."""
 
     async def echo(request: web.Request) -> web.Response:
@@ -42,7 +45,7 @@ async def surface(methods: Sequence[Method]) -> AsyncIterator[aiohttp.ClientSess
             raise web.HTTPNotFound
         return web.Response(body=await request.read())
 
-    app = web.Application(middlewares=[guard(methods), audit], client_max_size=1024)
+    app = web.Application(middlewares=[guard(methods, logins=logins), audit], client_max_size=1024)
     app.router.add_route("*", "/{path:.*}", echo)
     async with served(app, handle_signals=False) as url, aiohttp.ClientSession(url) as client:
         yield client
@@ -65,12 +68,16 @@ async def ask_signed(
     key: str = KEY,
     secret: str = SECRET,
     sent: bytes | None = None,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, str, bytes]:
     """Send a request signed as boto3 signs; return status, error and body of the answer."""
     url = str(client._base_url).rstrip("/") + path
-    request = AWSRequest("POST", url, data=body)
+    request = AWSRequest(method, url, data=body)
     SigV4Auth(Credentials(key, secret), "lambda", "us-east-1").add_auth(request)
-    async with client.post(path, headers=dict(request.headers), data=body if sent is None else sent) as answer:
+    told = {**dict(request.headers), **(headers or {})}
+    data = (body if sent is None else sent) or None
+    async with client.request(method, path, headers=told, data=data) as answer:
         return answer.status, answer.headers.get("X-Amzn-ErrorType", ""), await answer.read()
 
 
@@ -132,6 +139,39 @@ async def test_signed_bodies_are_read_as_far_as_there_is_room() -> None:
             arrived.set()
         assert sending.result().status == 200
         sending.result().release()
+
+
+async def test_room_is_needed_for_bodies_alone_and_for_what_they_unpack_to() -> None:
+    """A reader of AWS's clients brings none; a compressed one may become as large as any."""
+    async with surface([SignedRequests({KEY: SECRET}, room=Room(size=0))]) as client:
+        assert (await ask_signed(client, "/2015-03-31/functions", b"", method="GET"))[0] == 200
+    small = gzip.compress(b"x" * 1000)
+    async with surface([SignedRequests({KEY: SECRET}, room=Room(size=100))]) as client:
+        found = await ask_signed(client, INVOKE, small, headers={"Content-Encoding": "gzip"})
+        assert len(small) < 100
+        assert found[:2] == (429, "TooManyRequestsException")
+
+
+async def test_a_signed_body_that_does_not_come_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up as any other, and is no failed proof."""
+    monkeypatch.setattr("node.admission.BODY_LIMIT_S", 0.1)
+    arrived = asyncio.Event()
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"x"
+        await arrived.wait()
+        yield b"x"
+
+    limits = RateLimits(RateLimitSettings(failed_logins=0.1))
+    async with surface([SignedRequests({KEY: SECRET})], limits) as client:
+        url = str(client._base_url).rstrip("/") + INVOKE
+        request = AWSRequest("POST", url, data=b"xx")
+        SigV4Auth(Credentials(KEY, SECRET), "lambda", "us-east-1").add_auth(request)
+        headers = {**dict(request.headers), "Content-Length": "2"}
+        for _ in range(2):  # one failed proof more would be too many
+            async with client.post(INVOKE, headers=headers, data=never()) as answer:
+                assert answer.status == 408
+        arrived.set()
 
 
 async def test_who_shows_nothing_is_told_what_is_missing() -> None:
