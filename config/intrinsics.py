@@ -168,13 +168,18 @@ class Intrinsics:
             return self._pseudo[name]
         if name in self._parameters:
             return self._parameter(name)
-        function, _, what = name.partition(".")
-        if what == "Alias" and (alias := self.alias_of(function)) is not None:  # SAM's: what it makes of a function
-            return f"{self._facts(function)['arn']}:{alias}"
+        if (published := self._published(name)) is not None:
+            return published
         if name not in self._resources:
             raise UnresolvedError(f"Ref {name}: the template has no such parameter or resource")
         form = self._kind(name, f"Ref {name}")[1]
         return form.format(**self._facts(name))
+
+    def _published(self, name: str) -> str | None:
+        """Return the ARN of what SAM makes of a function with an alias, FUNCTION.Alias; None for any other name."""
+        function, _, what = name.partition(".")
+        alias = self.alias_of(function) if what == "Alias" else None
+        return None if alias is None else f"{self._facts(function)['arn']}:{alias}"
 
     def _parameter(self, name: str) -> object:
         parameter = _table(self._parameters[name])
@@ -224,7 +229,7 @@ class Intrinsics:
             name = found[1].strip()
             if name in variables:
                 return _as_text(self._value(variables[name]), name)
-            if "." in name and name not in self._pseudo:
+            if "." in name and name not in self._pseudo and self._published(name) is None:
                 return _as_text(self._evaluate("Fn::GetAtt", name), name)
             return _as_text(self._evaluate("Ref", name), name)
 

@@ -143,6 +143,7 @@ def test_events_of_sam_functions_are_taken(tmp_path: Path) -> None:
         ("!Ref Other", f"{ARN}:live"),
         ("!GetAtt Live.AliasArn", f"{ARN.removesuffix('f')}billing:live"),
         ("!Ref Worker.Alias", f"{ARN.removesuffix('f')}Worker:blue"),
+        ("!Sub '${Worker.Alias}'", f"{ARN.removesuffix('f')}Worker:blue"),
     ],
 )
 def test_aliases_of_functions(tmp_path: Path, value: str, function: str) -> None:
