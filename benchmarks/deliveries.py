@@ -12,7 +12,6 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row, percentile
 from benchmarks.sampling import ratios, read_arrivals, take, wait_for
 
@@ -188,9 +187,7 @@ class Deliveries:
         records = int(options.rate * (seconds + settle_s))
         arguments = self.source.load(bench, feed, records=records, rate=options.rate)
         with bench.child(self.source.load_module, arguments, measured=False, env=feed.env) as load:
-            wait_for(lambda: load.process.poll() is not None, "the end of the load", within_s=seconds + 60)
-            if load.process.returncode:
-                raise BenchmarkFailedError(f"{self.source.load_module} ended with {load.process.returncode}")
+            load.finish(seconds + 60)
         wait_for(lambda: sink.counts().records >= records, f"{records} records", within_s=_ARRIVE_S)
         arrivals = read_arrivals(sink.log)
         settled_us = min(sent for one in arrivals for _, sent in one.records) + settle_s * 1_000_000

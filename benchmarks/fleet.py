@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.gaps import distinct, duplicates, longest_gap_s, partitions_since
 from benchmarks.kafka import mapping_of
+from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
 from benchmarks.sampling import read_arrivals, wait_for
 from tests.support.servers import unique_name
@@ -145,11 +146,20 @@ class Fleet:
         """Put every kind of fleet through the same, in turn."""
         rounds = min(_MOST_ROUNDS, bench.options.rounds)
         found: dict[str, list[Seen]] = {one.title: [] for one in _CONTENDERS}
+        failed: dict[str, str] = {}
         for number in range(rounds):
             for one in _CONTENDERS if number % 2 == 0 else reversed(_CONTENDERS):
-                found[one.title].append(self._round(bench, one))
+                if one.title in failed:
+                    continue
+                try:
+                    found[one.title].append(self._round(bench, one))
+                except BenchmarkFailedError as exc:
+                    if isinstance(one, Nodes):
+                        raise
+                    failed[one.title] = str(exc)  # a group's failure is no reason to lose everybody's rows
         for title, seen in found.items():
-            yield Row(f"{self.name}: {title}", _figures(seen))
+            case = f"{self.name}: {title}"
+            yield Row(case, (), failed[title]) if title in failed else Row(case, _figures(seen))
 
     def _round(self, bench: Bench, contender: Contender) -> Seen:
         quick = bench.options.quick
@@ -175,8 +185,8 @@ class Fleet:
             flowing.wait(members)
             load.end(signal.SIGKILL)
             records = _written(bench.kafka.bootstrap_servers, topic)
-            with contextlib.suppress(TimeoutError):
-                _until(lambda: distinct(read_arrivals(sink.log)) >= records, within_s=30)
+            with contextlib.suppress(BenchmarkFailedError):  # then some are lost
+                wait_for(lambda: distinct(read_arrivals(sink.log)) >= records, "every record", within_s=30)
             bounds.append(_now_us())
             arrivals = read_arrivals(sink.log)
         gaps = [longest_gap_s(arrivals, first, after) for first, after in itertools.pairwise(bounds)]
@@ -234,14 +244,6 @@ def _written(servers: str, topic: str) -> int:
     finally:
         consumer.close()
     return sum(high - low for low, high in ends)
-
-
-def _until(true: Callable[[], bool], *, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.2)
 
 
 def _now_us() -> int:

@@ -9,7 +9,6 @@ shortest script we know to be fast; what a node uses beyond it is the price of w
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,10 @@ import msgspec
 import uvloop
 from aiokafka import AIOKafkaConsumer
 
+from benchmarks.command_line import KAFKA, reader
+
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from aiokafka import TopicPartition
@@ -98,13 +100,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a topic's records without any semantics.")
-    parser.add_argument("--servers", required=True)
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--keep", help="deliver only records of this type")
-    uvloop.run(run(parser.parse_args()))
+    uvloop.run(run(reader("Delivers a topic's records without any semantics.", KAFKA, filters=True).parse_args()))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ second as AWS allows. No leases, checkpoints, retries, fencing, back-pressure or
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import botocore.session
@@ -19,6 +18,11 @@ import msgspec
 import uvloop
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+
+from benchmarks.command_line import KINESIS, reader
+
+if TYPE_CHECKING:
+    import argparse
 
 _PAUSE_S = 0.2
 _HEADERS = {"Content-Type": "application/json"}
@@ -140,13 +144,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a stream's records without any semantics.")
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--stream", required=True, help="its ARN")
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--keep", help="deliver only records of this type")
-    uvloop.run(run(parser.parse_args()))
+    uvloop.run(run(reader("Delivers a stream's records without any semantics.", KINESIS, filters=True).parse_args()))
 
 
 if __name__ == "__main__":

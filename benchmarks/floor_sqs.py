@@ -9,9 +9,8 @@ unless the function answered. No leases, retries, heartbeats, fairness, shared l
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import botocore.session
@@ -19,6 +18,11 @@ import msgspec
 import uvloop
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+
+from benchmarks.command_line import SQS, reader
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -132,13 +136,8 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a queue's messages without any semantics.")
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--queue", required=True, help="its ARN")
+    parser = reader("Delivers a queue's messages without any semantics.", SQS, filters=True)
     parser.add_argument("--loops", type=int, required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--keep", help="deliver only messages of this type")
     uvloop.run(run(parser.parse_args()))
 
 

@@ -9,7 +9,6 @@ import signal
 from typing import TYPE_CHECKING
 
 from benchmarks.kafka import Kafka
-from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
 from benchmarks.sampling import wait_for
 
@@ -77,9 +76,7 @@ class Growth:
                     before, begun = node.child.usage(), sink.counts()
                 wait_for(lambda: sink.counts().records >= records * _TO, "all of the load", within_s=_LIMIT_S)
                 used, ended = node.child.usage().since(before), sink.counts()
-                wait_for(lambda: sending.process.poll() is not None, "the end of the load", within_s=_LIMIT_S)
-                if sending.process.returncode:
-                    raise BenchmarkFailedError(f"{source.load_module} ended with {sending.process.returncode}")
+                sending.finish(_LIMIT_S)
             node.child.end(signal.SIGKILL)
             arrived = ended.records - begun.records
             return arrived / max(used.cpu_s, 0.01), arrived / max(1, ended.requests - begun.requests)

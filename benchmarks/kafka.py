@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from benchmarks.deliveries import Feed
 from benchmarks.load_kafka import KEPT, KEPT_ONE_IN
-from benchmarks.processes import BenchmarkFailedError
-from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +38,7 @@ class Kafka:
             bench.say(f"sending a backlog of {records:,} records")
             arguments = [*feed.floor[:4], "--records", str(records), "--partitions", str(self._partitions)]
             with bench.child(self.load_module, arguments, measured=False) as load:
-                wait_for(lambda: load.process.poll() is not None, "the backlog", within_s=300)
-                if load.process.returncode:
-                    raise BenchmarkFailedError(f"{self.load_module} ended with {load.process.returncode}")
+                load.finish(300)
             self._backlog = Feed(feed.mapping, feed.floor, records)
         return self._backlog
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.kinesis_pages --shards 8 --records N
 
-Prints its URL. The answers are those of Kinesis in every byte that a reader looks at, made before the first call, so
-that the reader's CPU is what a round is bound by: kinesis-local needs ten times longer for a record than any reader.
-Every shard has the same records. Answers are JSON, or CBOR to those who send it. No signatures are checked, no limits
-kept, nothing can be written.
+Prints its URL. The answers are those of Kinesis in every byte that a reader looks at, made before the first call
+(CBOR's: in the first such call), so that the reader's CPU is what a round is bound by: kinesis-local needs ten times
+longer for a record than any reader. Every shard has the same records. Answers are JSON, or CBOR to those who send it.
+No signatures are checked, no limits kept, nothing can be written.
 """
 
 from __future__ import annotations

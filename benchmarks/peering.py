@@ -36,6 +36,7 @@ class Peer:
     folder: str
     title: str  # for the table, before its version
     package: str  # whose version that is
+    arguments: Sequence[str] = ()  # of its own
     needs: Sequence[str] = ()  # servers besides the source: "redis", "dynamodb"
     warm_s: float = 0.0  # before measuring, besides a share of the backlog
     within_s: float = 60.0  # until the first records
@@ -90,7 +91,7 @@ class Peer:
             pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
             fetch([*pip, "-r", str(self._requirements)], self.title)
 
-        return cached("peer", f"{sys.version}\n{wanted}", install) / "bin" / "python"
+        return cached("peer", f"{sys.base_prefix}\n{sys.version}\n{wanted}", install) / "bin" / "python"
 
 
 def _build(folder: Path) -> Path:

@@ -117,6 +117,15 @@ class Child:
                     return int(line.split()[1]) / 1024
         return self.rss_mb()
 
+    def finish(self, within_s: float) -> None:
+        """Wait until it has ended by itself. Raises `BenchmarkFailedError` when it failed, or takes longer."""
+        try:
+            code = self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise BenchmarkFailedError(f"{self.module} has not ended after {within_s:g} s{self.last_words()}") from None
+        if code:
+            raise BenchmarkFailedError(f"{self.module} ended with {code}{self.last_words()}")
+
     def end(self, how: signal.Signals = signal.SIGTERM, *, within_s: float = _END_S) -> None:
         """Send a signal and wait; kill what does not end in time. Safe twice."""
         if self.process.poll() is None:

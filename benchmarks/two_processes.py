@@ -118,16 +118,10 @@ def _limited(node: NodeUnderTest, groups: list[Path]) -> list[psutil.Process]:
         quota.put(node.child.pid, groups[0])
         return [psutil.Process(node.child.pid)]
     parent = psutil.Process(node.child.pid)
-    found: list[psutil.Process] = []
-    deadline = time.monotonic() + _LIMIT_S
-    while len(found) < len(groups):
-        for child in parent.children():
-            if child not in found and len(found) < len(groups):
-                quota.put(child.pid, groups[len(found)])
-                found.append(child)
-        if time.monotonic() > deadline:
-            raise BenchmarkFailedError("the node does not start its processes")
-        time.sleep(_POLL_S)
+    wait_for(lambda: node.child.usage().at > 0 and len(parent.children()) == len(groups), "its processes")
+    found = parent.children()
+    for child, group in zip(found, groups, strict=True):
+        quota.put(child.pid, group)
     return found
 
 

@@ -30,8 +30,8 @@ _WARM_PER_S = 100_000  # records that no peer exceeds which has to warm up
 KAFKA = (
     Peer("aiokafka", "aiokafka", "aiokafka"),
     Peer("confluent_kafka", "confluent-kafka", "confluent-kafka"),
-    Peer("faststream_aiokafka", "FastStream on aiokafka", "faststream"),
-    Peer("faststream_confluent", "FastStream on confluent-kafka", "faststream"),
+    Peer("faststream", "FastStream on aiokafka", "faststream", ("--on", "aiokafka")),
+    Peer("faststream", "FastStream on confluent-kafka", "faststream", ("--on", "confluent-kafka")),
 )
 KINESIS = (
     Peer("aioboto3_kinesis", "aioboto3", "aioboto3"),
@@ -138,7 +138,15 @@ class Peers:
         with bench.redis() as redis, bench.sink(mark=self.source.mark) as sink:
             needed = ["--redis", redis] if "redis" in peer.needs else []
             needed += ["--dynamodb", bench.moto] if "dynamodb" in peer.needs else []
-            arguments = [*feed.floor, "--url", sink.url, "--batch", str(self.source.batches[0]), *needed]
+            arguments = [
+                *feed.floor,
+                "--url",
+                sink.url,
+                "--batch",
+                str(self.source.batches[0]),
+                *peer.arguments,
+                *needed,
+            ]
             with bench.child(peer.module, arguments, measured=True, env=feed.env, command=command) as child:
                 sample = take(
                     bench, child, sink,

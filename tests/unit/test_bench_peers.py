@@ -22,14 +22,13 @@ def test_every_folder_is_measured() -> None:
     assert {case.name for case in CASES} >= {"peers-kafka", "peers-kinesis", "peers-sqs"}
 
 
-@pytest.mark.parametrize("peer", _PEERS, ids=lambda peer: peer.folder)
+@pytest.mark.parametrize("peer", _PEERS, ids=lambda peer: peer.title)
 def test_a_peer_has_a_pinned_version_and_says_what_it_promises(peer: peering.Peer) -> None:
     """The table shows the version; every requirement is exact; the README names what is promised of each."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", peer.version)
     requirements = _HOME / peer.folder / "requirements.txt"
     lines = requirements.read_text().splitlines() if requirements.exists() else []
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9.]+(\.post\d+)?", line)] == []
-    assert peer.downloads == bool(lines or (_HOME / peer.folder / "pom.xml").exists())
     said = (_HOME / peer.folder / "README.md").read_text().lower()
     assert [word for word in ("promises:", "order", "at least once", "retries") if word not in said] == []
     assert any(word in said for word in ("checkpoints", "commits", "committed", "deleted"))

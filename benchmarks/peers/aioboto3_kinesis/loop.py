@@ -8,14 +8,18 @@ one batch in flight per shard, five calls a second as AWS allows. Nothing that a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aioboto3
 import aiohttp
+
+from benchmarks.command_line import KINESIS, reader
+
+if TYPE_CHECKING:
+    import argparse
 
 _PAUSE_S = 0.2
 _LIMIT = 1_000  # the eight shards' five calls give more than it can take; larger pages only make it jerk
@@ -82,13 +86,9 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a stream's records as a simple program does.")
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--stream", required=True, help="its ARN")
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--keep", help="deliver only records of this type")
-    asyncio.run(run(parser.parse_args()))
+    asyncio.run(
+        run(reader("Delivers a stream's records as a simple program does.", KINESIS, filters=True).parse_args())
+    )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,18 @@ Nothing that a node promises, and nothing made fast.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
+
+from benchmarks.command_line import SQS, reader
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -79,13 +83,8 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a queue's messages as a simple program does.")
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--queue", required=True, help="its ARN")
+    parser = reader("Delivers a queue's messages as a simple program does.", SQS, filters=True)
     parser.add_argument("--loops", type=int, required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--keep", help="deliver only messages of this type")
     asyncio.run(run(parser.parse_args()))
 
 

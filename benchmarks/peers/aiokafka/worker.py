@@ -10,17 +10,20 @@ meanwhile, since aiokafka has no cooperative one. Prints `assigned N` whenever t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
+from benchmarks.command_line import KAFKA, reader
 from benchmarks.peers.aiokafka.event import event
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -80,13 +83,9 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a consumer group's share of a topic.")
-    parser.add_argument("--servers", required=True)
-    parser.add_argument("--topic", required=True)
+    parser = reader("Delivers a consumer group's share of a topic.", KAFKA)
     parser.add_argument("--group", required=True)
     parser.add_argument("--session-ms", type=int, required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
     asyncio.run(run(parser.parse_args()))
 
 

@@ -8,16 +8,21 @@ Checkpoints are written by hand after a POST: its own would pass records that ar
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import json
 import os
 import uuid
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 from kinesis import Consumer, RedisCheckPointer, StringProcessor
+
+from benchmarks.command_line import KINESIS, reader
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEADERS = {"Content-Type": "application/json"}
 _IDLE_S = 0.2  # without a record: what was gathered is posted
@@ -42,7 +47,6 @@ def event(arn: str, texts: list[str]) -> bytes:
 
 async def run(arguments: argparse.Namespace) -> None:
     """Gather, make, post, checkpoint; for ever."""
-    keep = arguments.keep
     redis = urlsplit(arguments.redis)
     os.environ["REDIS_HOST"], os.environ["REDIS_PORT"] = redis.hostname or "", str(redis.port)
     checkpoints = RedisCheckPointer(name=f"peer-{uuid.uuid4().hex}", auto_checkpoint=False)
@@ -59,8 +63,7 @@ async def run(arguments: argparse.Namespace) -> None:
         texts: list[str] = []
         while True:
             async for text in consumer:  # ends when nothing has come for a while
-                if keep is None or json.loads(text)["type"] == keep:
-                    texts.append(text)
+                texts.append(text)
                 if len(texts) >= arguments.batch:
                     break
             if texts:
@@ -72,13 +75,8 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a stream's records with async-kinesis.")
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--stream", required=True, help="its ARN")
+    parser = reader("Delivers a stream's records with async-kinesis.", KINESIS)
     parser.add_argument("--redis", required=True, help="URL of the server for checkpoints")
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--keep", help="deliver only records of this type")
     asyncio.run(run(parser.parse_args()))
 
 

@@ -8,14 +8,18 @@ in the background. One batch in flight. A failed POST ends it; nothing of what a
 
 from __future__ import annotations
 
-import argparse
 import json
 import uuid
+from typing import TYPE_CHECKING
 
 import urllib3
 from confluent_kafka import Consumer
 
+from benchmarks.command_line import KAFKA, reader
 from benchmarks.peers.confluent_kafka.event import event
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEADERS = {"Content-Type": "application/json"}
 _OK = 200
@@ -51,13 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a topic's records as a simple program does.")
-    parser.add_argument("--servers", required=True)
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--keep", help="deliver only records of this type")
-    run(parser.parse_args())
+    run(reader("Delivers a topic's records as a simple program does.", KAFKA, filters=True).parse_args())
 
 
 if __name__ == "__main__":

@@ -10,14 +10,17 @@ move. Prints `assigned N` whenever that changes.
 
 from __future__ import annotations
 
-import argparse
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import urllib3
 from confluent_kafka import Consumer, KafkaException
 
+from benchmarks.command_line import KAFKA, reader
 from benchmarks.peers.confluent_kafka.event import event
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEADERS = {"Content-Type": "application/json"}
 _OK = 200
@@ -71,13 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Delivers a consumer group's share of a topic.")
-    parser.add_argument("--servers", required=True)
-    parser.add_argument("--topic", required=True)
+    parser = reader("Delivers a consumer group's share of a topic.", KAFKA)
     parser.add_argument("--group", required=True)
     parser.add_argument("--session-ms", type=int, required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--batch", type=int, default=100)
     run(parser.parse_args())
 
 

@@ -40,8 +40,7 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
 
 /**
  * The Kinesis Client Library as its guide shows it: a record processor for each shard that makes Lambda's event of each
- * batch, posts it and checkpoints after what it was given. Defaults but for the pollers, as KCL's own for a stream with
- * one consumer, and for metrics, which nobody would read here.
+ * batch, posts it and checkpoints after what it was given. README.md says what differs from its defaults.
  */
 public final class Peer {
     private static final int OK = 200;
@@ -51,19 +50,13 @@ public final class Peer {
     }
 
     /** What all shards' processors share. */
-    private record Delivery(HttpClient http, ObjectMapper json, URI url, String arn, int batch, String keep) {
+    private record Delivery(HttpClient http, ObjectMapper json, URI url, String arn, int batch) {
         void deliver(String shard, List<KinesisClientRecord> records) {
             ArrayNode shown = json.createArrayNode();
             for (KinesisClientRecord record : records) {
                 byte[] data = new byte[record.data().remaining()];
                 record.data().get(data);
-                try {
-                    if (keep == null || keep.equals(json.readTree(data).path("type").asText())) {
-                        shown.add(shown(shard, record, data));
-                    }
-                } catch (IOException exc) {
-                    throw new IllegalStateException(exc);
-                }
+                shown.add(shown(shard, record, data));
                 if (shown.size() == batch) {
                     post(shown);
                     shown = json.createArrayNode();
@@ -160,7 +153,7 @@ public final class Peer {
         }
     }
 
-    /** Run as a program: {@code --endpoint URL --dynamodb URL --stream ARN --url URL --batch 100 [--keep click]}. */
+    /** Run as a program: {@code --endpoint URL --dynamodb URL --stream ARN --url URL --batch 100}. */
     public static void main(String[] arguments) {
         Map<String, String> given = new HashMap<>();
         for (int at = 0; at < arguments.length; at += 2) {
@@ -183,8 +176,7 @@ public final class Peer {
             new ObjectMapper(),
             URI.create(given.get("--url")),
             arn,
-            Integer.parseInt(given.get("--batch")),
-            given.get("--keep"));
+            Integer.parseInt(given.get("--batch")));
         ConfigsBuilder configs = new ConfigsBuilder(
             new SingleStreamTracker(
                 StreamIdentifier.singleStreamInstance(stream),

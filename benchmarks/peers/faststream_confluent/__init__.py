@@ -1,1 +1,0 @@
-"""A peer: see its README."""
