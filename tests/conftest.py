@@ -1,6 +1,7 @@
 """Fixtures live in plugin modules, one per kind of thing they provide."""
 
 pytest_plugins = [
+    "tests.support.browser_fixtures",
     "tests.support.folder_fixtures",
     "tests.support.log_fixtures",
     "tests.support.no_stray_loop",

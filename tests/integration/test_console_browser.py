@@ -11,35 +11,20 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from node.console_feed import Feed
-from tests.support.chromium import Chromium
 from tests.support.console_page import H1, LEDGER, everything_has_a_name, legible
 from tests.support.console_rig import BusyFleet, served
 from tests.support.lambda_client import lambda_calls
 from tests.support.mendable import Mendable
-from tests.support.missing import skip_or_fail
 from tests.support.node_process import NodeProcess, kafka_document, url_target
-from tests.support.servers import ServerUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.chromium import Page
+    from tests.support.chromium import Chromium, Page
     from tests.support.embedded_broker import EmbeddedBroker
 
 pytestmark = pytest.mark.timeout(600)  # a machine of continuous integration may have to install the browser
 
 SCRIPTS = Path(__file__).parents[1] / "support"
 RULES = (SCRIPTS / "console_rules.js").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
-    """Run a browser for this module."""
-    try:
-        with Chromium() as running:
-            yield running
-    except ServerUnavailableError as why:
-        skip_or_fail(why)
 
 
 async def test_a_mappings_story_by_keyboard_alone(

@@ -13,13 +13,15 @@ import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 import pytest
 
 from tests.support.kafka_load import keyed, load
-from tests.support.node_process import NodeProcess, eventually, kafka_mapping
+from tests.support.node_process import LIMIT_S, NodeProcess, eventually, kafka_mapping
+from tests.support.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,7 +51,8 @@ def block(event, context):
         time.sleep(0.01)
 """
 RECORDS, BATCH = 10, 5
-TTL_S = 3
+TTL_S = 6
+ENDLESS_S = 600  # beyond what anybody here waits for: only who cancels a call ends it in time
 
 
 class Marks:
@@ -83,13 +86,14 @@ class Marks:
 class Fleet:
     """The nodes, and what the function has done."""
 
-    def __init__(self, folder: Path, redis_url: str, document: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, redis_url: str, pollers_redis_url: str, document: dict[str, Any]) -> None:
         self.marks = Marks(folder)
-        document = {"redis": {"url": redis_url}, "leasing": {"ttl": TTL_S}, **document}
+        document = {"leasing": {"ttl": TTL_S}, **document}
 
         def node(name: str, environments: int, *arguments: str) -> NodeProcess:
-            room = {"sandboxes": {"environments": environments}}
-            return NodeProcess(folder, {**document, **room}, name=name, arguments=arguments)
+            redis = {"url": pollers_redis_url if name == "poller" else redis_url}
+            own = {"redis": redis, "sandboxes": {"environments": environments}}
+            return NodeProcess(folder, {**document, **own}, name=name, arguments=arguments)
 
         self.poller, self.heir = node("poller", 1), node("heir", 2)
         self.room = node("room", 2, "--role", "frontend")
@@ -116,9 +120,9 @@ class Fleet:
         assert self.room.pid in [process.pid for process in psutil.Process(pid).parents()]
         return token
 
-    async def checkpoint(self, node: NodeProcess) -> Any:
-        """Return how far the partition is finished, as a node reads it from the store."""
-        (shard,) = (await node.mapping())["shards"]
+    async def checkpoint(self) -> Any:
+        """Return how far the partition is finished in the store: `room` holds no shard, so it has nothing fresher."""
+        (shard,) = (await self.room.mapping())["shards"]
         return shard["checkpoint"]
 
     async def finished(self, node: NodeProcess) -> None:
@@ -150,19 +154,24 @@ async def block(node: NodeProcess) -> None:
 
 
 @asynccontextmanager
-async def fleet(folder: Path, redis_url: str, broker: EmbeddedBroker) -> AsyncIterator[Fleet]:
-    """Run the fleet up to where the poller's first batch is under way on the node `room`."""
+async def fleet(
+    folder: Path, redis_url: str, broker: EmbeddedBroker, *, pollers_redis_url: str | None = None
+) -> AsyncIterator[Fleet]:
+    """Run the fleet up to where the poller's first batch is under way on the node `room`.
+
+    `pollers_redis_url`: the poller's own way to the Redis.
+    """
     code = folder / "code"
     code.mkdir()
     (code / "app.py").write_text(CODE)
     topic = broker.new_topic(1, prefix="placed")
-    shared = {"code": str(code), "timeout": 60, "environment": {"FOLDER": str(folder)}}
+    shared = {"code": str(code), "timeout": ENDLESS_S, "environment": {"FOLDER": str(folder)}}
     mapping = kafka_mapping(broker.bootstrap_servers, topic, FunctionName="work", BatchSize=BATCH)
     document = {
         "functions": {"work": {"handler": "app.handler", **shared}, "block": {"handler": "app.block", **shared}},
         "event_source_mappings": [mapping],
     }
-    made = Fleet(folder, redis_url, document)
+    made = Fleet(folder, redis_url, pollers_redis_url or redis_url, document)
     try:
         await made.poller.start()
         await made.room.start()
@@ -187,14 +196,14 @@ async def fleet(folder: Path, redis_url: str, broker: EmbeddedBroker) -> AsyncIt
 async def test_a_poller_that_is_stopped_for_too_long(
     open_folder: Path, redis_url: str, embedded_kafka: EmbeddedBroker, ends: str
 ) -> None:
-    """Its shard is another's by the time it wakes up; the next holder delivers all, and alone moves the checkpoint.
+    """Its shard is another's by the time it wakes up, and the next holder delivers all.
 
-    An answer that waits for the poller comes too late, and a call that still runs for it elsewhere is ended there.
+    An answer that waits for the poller is of no account, and a call that still runs for it elsewhere is ended there.
     """
     async with fleet(open_folder, redis_url, embedded_kafka) as made:
         stale = await made.forwarded()
         await made.heir.start()
-        before = await made.checkpoint(made.heir)
+        before = await made.checkpoint()
         made.poller.signal(signal.SIGSTOP)
         try:
             await eventually(lambda: len(made.marks.tokens("began")) == 2, "the next holder calls the function")
@@ -210,12 +219,39 @@ async def test_a_poller_that_is_stopped_for_too_long(
             await eventually(lambda: not alive(made.marks.pids(stale)), "the first call is ended")
             assert made.marks.offsets("done") == []
         await made.poller.ready()
-        # What the first call has delivered, or not, is of no account: the shard is in the hands of its next holder.
         assert made.marks.tokens("began") == [stale, fresh]
-        assert await made.checkpoint(made.heir) == before
+        assert await made.checkpoint() == before
         made.marks.go()
         await made.finished(made.heir)
         assert made.marks.offsets("done", fresh) == list(range(RECORDS))
+
+
+async def test_a_checkpoint_that_arrives_late(
+    open_folder: Path, own_redis: EmbeddedRedis, embedded_kafka: EmbeddedBroker
+) -> None:
+    """The store refuses it: the shard has another holder by then, who is at work on the same records."""
+    port = urlsplit(own_redis.url).port
+    assert port is not None
+    relay = Relay(port, b":progress:")
+    async with (
+        relay.serving() as way,
+        fleet(open_folder, own_redis.url, embedded_kafka, pollers_redis_url=f"redis://127.0.0.1:{way}/0") as made,
+    ):
+        stale = await made.forwarded()
+        await made.heir.start()
+        before = await made.checkpoint()
+        relay.hold()
+        made.marks.go(stale)
+        async with asyncio.timeout(LIMIT_S):
+            await relay.caught.wait()
+        assert made.marks.offsets("done", stale) == list(range(BATCH))
+        await eventually(lambda: len(made.marks.tokens("began")) == 2, "the next holder calls the function")
+        relay.release()
+        async with asyncio.timeout(LIMIT_S):
+            await relay.answered.wait()
+        assert await made.checkpoint() == before
+        made.marks.go()
+        await made.finished(made.heir)
 
 
 async def test_a_poller_whose_redis_is_silent(

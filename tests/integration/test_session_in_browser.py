@@ -15,7 +15,6 @@ import pytest
 
 from node.embedded_redis import EmbeddedRedis
 from tests.support.aws_cli import AwsCli
-from tests.support.chromium import Chromium
 from tests.support.console_page import (
     FLOW,
     H1,
@@ -29,16 +28,14 @@ from tests.support.console_page import (
     stops,
     tree,
 )
-from tests.support.missing import skip_or_fail
 from tests.support.node_process import NodeProcess, eventually
-from tests.support.servers import ServerUnavailableError
 from tests.support.session_function import SessionFunction, produce, samples
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.support.chromium import Page
+    from tests.support.chromium import Chromium, Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -68,16 +65,6 @@ class Session(NamedTuple):
     page: Page
     browser: Chromium
     kafka: str
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
-    """Run a browser."""
-    try:
-        with Chromium() as running:
-            yield running
-    except ServerUnavailableError as why:
-        skip_or_fail(why)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from node.embedded_redis import EmbeddedRedis
 from tests.support.aws_servers import aws_client
-from tests.support.lambda_client import lambda_client
+from tests.support.lambda_client import lambda_calls
 from tests.support.node_process import NodeProcess
 from tests.support.scripted_http import ScriptedServer
 from tests.support.terraform_mapping import TerraformMapping
@@ -43,11 +43,8 @@ async def fleet(folder: Path) -> AsyncIterator[tuple[NodeProcess, Any]]:
                 sqs, kinesis = [aws_client(service, local_aws) for service in ("sqs", "kinesis")]
                 await asyncio.to_thread(sqs.create_queue, QueueName="plan")
                 await asyncio.to_thread(kinesis.create_stream, StreamName="plan", ShardCount=1)
-                client = await asyncio.to_thread(lambda_client, f"http://{node.address}")
-                try:
+                async with lambda_calls(f"http://{node.address}") as client:
                     yield node, client
-                finally:
-                    client.close()
 
 
 async def source_of(kind: str, node: NodeProcess) -> dict[str, Any]:

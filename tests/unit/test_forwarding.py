@@ -11,11 +11,12 @@ from invocation.invoking import Request
 from invocation.settings import HandlerFunction
 from invocation.transport import Transport
 from model.placement import Capacity, Offer
-from tests.support.scripted_http import ScriptedServer, answer, close_silently, free_port, reset, say
+from tests.support.scripted_http import ScriptedServer, answer, close_silently, free_port, reset, response, say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.scripted_http import Exchange
 
 OK = Request(b"{}", "id", '{"a": "\u00e4"}', "Root=1")
 
@@ -28,7 +29,7 @@ def offer(address: str, *, tls: bool = False) -> Destination:
 
 async def sent_to(to: Destination) -> object:
     """Forward one invocation."""
-    async with Transport(stale_s=0.0, connect_s=1.0) as transport:
+    async with Transport(stale_s=0.0) as transport:
         return await forward(transport, to, HandlerFunction("work", "a.b", "c"), "mark", OK)
 
 
@@ -66,11 +67,19 @@ async def test_a_kept_connection_that_breaks_is_no_reason_to_repeat(tmp_path: Pa
         assert [request.connection for request in server.requests] == [1, 1]
 
 
+async def plain_http(exchange: Exchange) -> None:
+    """Answer a greeting of TLS as servers of plain HTTP do, and requests."""
+    if exchange.first == b"\x16":
+        await exchange.write(response(400))
+        await exchange.close()
+    else:
+        await answer()(exchange)
+
+
 async def test_what_is_not_there_was_not_reached() -> None:
     """Neither a closed port nor a server without TLS where there should be some."""
     assert await sent_to(offer(f"127.0.0.1:{free_port()}")) == Refused("connection refused", away=True)
-    async with ScriptedServer() as server:
+    async with ScriptedServer(plain_http) as server:
         came = await sent_to(offer(server.url[7:], tls=True))
-        assert isinstance(came, Refused)
-        assert came.away
+        assert came == Refused("TLS failed: WRONG_VERSION_NUMBER", away=True)
         assert server.complete == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -15,6 +15,7 @@ from model.ids import TRACKER, FencingToken, NodeId, Position, ShardId, ShardKey
 from model.lease import Member, ShardKind
 from model.mapping import MappingRecord, StartingPosition
 from model.shard import BEGINNING, END, at_time, origin_ms
+from pollers.sources import kinesis_api
 from pollers.sources.kinesis import KinesisSource
 from pollers.sources.kinesis_api import IteratorExpiredError, KinesisApi, NotInStreamError, ThrottledError
 from statemgr.manager import Tracker
@@ -190,21 +191,26 @@ async def test_a_listing_that_took_too_long_begins_anew() -> None:
             await api.list_shards(ALL)
 
 
-@pytest.mark.parametrize(("ahead_s", "believed"), [(0, "ours"), (300, "theirs"), (-300, "theirs")])
-async def test_latest_is_now_by_kinesis_s_clock_where_ours_is_wrong(ahead_s: float, believed: str) -> None:
+@pytest.mark.parametrize(
+    ("ahead_s", "believed"),
+    [(0, "ours"), (2, "ours"), (3, "theirs"), (300, "theirs"), (-1, "theirs"), (-300, "theirs")],
+)
+async def test_latest_is_now_by_kinesis_s_clock_where_ours_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, ahead_s: float, believed: str
+) -> None:
     """A node whose clock is minutes off must not lose minutes of records, nor deliver minutes of old ones."""
+    ours_s = EPOCH_2026.timestamp()
+    monkeypatch.setattr(kinesis_api, "time", SimpleNamespace(time=lambda: ours_s))
+    theirs_s = ours_s - ahead_s
     async with ScriptedServer() as server, aws_json(server.url) as caller:
         rows = [shard_row(0, closed=True), shard_row(1, 0), shard_row(2, 0)]
-        theirs_s = time.time() - ahead_s
         server.then(says({"Shards": rows}, Date=formatdate(theirs_s, usegmt=True)))
         source = KinesisSource(kinesis_mapping(ARN, position=StartingPosition.LATEST), caller)
         closed, *opened = await source.shards()
     assert (closed.id, closed.origin) == ("shardId-000000000000", END)
-    right_s = time.time() if believed == "ours" else theirs_s
-    for shard in opened:
-        assert shard.parents == (closed.id,)
-        assert shard.origin is not None
-        assert abs((origin_ms(shard.origin) or 0) / 1000 - right_s) < 5
+    assert [shard.parents for shard in opened] == [(closed.id,)] * 2
+    right_s = ours_s if believed == "ours" else theirs_s
+    assert [shard.origin and origin_ms(shard.origin) for shard in opened] == [right_s * 1000] * 2
 
 
 async def test_a_start_in_time_lists_only_what_it_can_want() -> None:

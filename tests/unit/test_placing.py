@@ -336,6 +336,3 @@ async def test_a_store_that_forgot_the_secret_has_another_one(tmp_path: Path) ->
                 return came.status == 409
 
         await eventually(let_in, "the new secret is known")
-
-
-# How far an invocation got
