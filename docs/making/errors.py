@@ -22,6 +22,9 @@ from invocation.function_errors import (
 from invocation.invoking import TOO_MANY
 from model import errors
 from node.exits import ending_for
+from node.guard import status_of
+from node.openapi.operation import ANY
+from node.openapi.own_operations import operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("model", "controlplane", "invocation", "node")
 
 _ELLIPSES = re.compile("…(?:[ :]*…)+")
+_OK = 200
 _REQUEST = "1c0f…"
 _ENDINGS = (
     ("It took longer than its `timeout`", TimedOut(30)),
@@ -106,7 +110,7 @@ def page() -> str:
             "\n## Answers of esmd's own paths\n",
             _OF_NODES,
             "\n",
-            grid(("Status", "Means"), _NODE_STATUSES),
+            grid(("Status", "Means"), _node_statuses()),
             "\n## Errors of functions\n",
             _OF_FUNCTIONS,
             "\n",
@@ -115,14 +119,14 @@ def page() -> str:
     )
 
 
-_NODE_STATUSES = (
-    ("202", "a seek stands, and is done as soon as a node can"),
-    ("400", "the request cannot be met, from anybody and at any time: the text says why"),
-    ("401, 403", "the caller did not prove himself, or may not do this"),
-    ("404", "no such mapping"),
-    ("409", "not as things are now: records would be passed over, another redrive runs, somebody else changed it"),
-    ("503", "Redis or a source is away: try again"),
-)
+def _node_statuses() -> list[tuple[str, str]]:
+    """Return what `/esmd/v1` answers with besides 200, as the OpenAPI document has it."""
+    found: dict[int, dict[str, None]] = {}
+    for operation in operations():
+        if operation.path.startswith("/esmd/v1/"):
+            for status, told in operation.answers.items():
+                found.setdefault(status, {})[told.about] = None
+    return [(str(status), "; ".join(abouts)) for status, abouts in sorted(found.items()) if status not in {ANY, _OK}]
 
 
 def _exceptions() -> Iterator[tuple[str, str, int]]:
@@ -150,19 +154,27 @@ def _sources() -> Iterator[Path]:
 def found(tree: ast.Module) -> Iterator[Found]:
     """Return the errors that a module makes with a type that is written there."""
     shared = _texts(tree.body)
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        texts = {**shared, **_texts(ast.walk(function))}
-        for call in ast.walk(function):
-            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-                continue
-            if call.func.id == "refused" and call.args and isinstance(call.args[0], ast.Constant):
-                made = refused(str(call.args[0].value), "")
-                yield Found(made.type, made.status, _message(call.args[1], texts))
-            elif call.func.id == "NotInvoked" and isinstance(call.args[0], ast.Constant):
-                kind = call.args[1].value if isinstance(call.args[1], ast.Constant) else TOO_MANY
-                yield Found(str(kind), int(str(call.args[0].value)), _message(call.args[2], texts))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for place in (*functions, *(node for node in tree.body if isinstance(node, ast.Assign))):
+        texts = {**shared, **_texts(ast.walk(place))}
+        for call in ast.walk(place):
+            if isinstance(call, ast.Call) and (error := _error(call, texts)) is not None:
+                yield error
+
+
+def _error(call: ast.Call, texts: Mapping[str, ast.expr]) -> Found | None:
+    """Return the error that a call makes; None for any other call, or where its type is not written down."""
+    match call:
+        case ast.Call(func=ast.Name(id="refused"), args=[ast.Constant(value=kind), message, *_]):
+            made = refused(str(kind), "")
+            return Found(made.type, made.status, _message(message, texts))
+        case ast.Call(func=ast.Name(id="Refusal"), args=[ast.Constant(value=kind), message]):
+            return Found(str(kind), status_of(str(kind)), _message(message, texts))
+        case ast.Call(func=ast.Name(id="NotInvoked"), args=[ast.Constant(value=status), kind, message, *_]):
+            named = str(kind.value) if isinstance(kind, ast.Constant) else TOO_MANY
+            return Found(named, int(str(status)), _message(message, texts))
+        case _:
+            return None
 
 
 def _texts(nodes: Iterable[ast.AST]) -> dict[str, ast.expr]:

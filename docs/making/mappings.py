@@ -98,13 +98,13 @@ def _table(rows: Iterable[Parameter]) -> str:
 
 def _lines(row: Parameter) -> Iterator[tuple[str, str, str, str, str]]:
     about, told = without_default(row.about)
-    yield code(row.name), about, _shape(row), _default(row) or _said(told), _sources(row)
+    yield code(row.name), about, _shape(row), _default(row) or told, _sources(row)
     widest = max((row.shape, *row.special.values()), key=lambda shape: len([*inside(shape, "")]))
     for inner in inside(widest, row.name):
         if _UNSUPPORTED in inner.path:
             continue
         about, told = without_default(inner.field.about)
-        required = "**required**" if inner.field.required else _said(told)
+        required = "**required**" if inner.field.required else told
         yield code(inner.path.removeprefix(row.name)), about, shape_words(inner.field.shape), required, ""
 
 
@@ -137,10 +137,6 @@ def _default(row: Parameter) -> str:
     if len(by_value) == 1:
         return next(iter(by_value))
     return "; ".join(f"{', '.join(names)}: {said}" for said, names in by_value.items())
-
-
-def _said(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _or_endless(limit: int | None) -> object:

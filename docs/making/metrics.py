@@ -47,8 +47,8 @@ of itself. [Operations](../operations.md#what-to-watch) says what to alert on, a
 dashboard.
 
 A histogram NAME has the series `NAME_bucket`, `NAME_sum` and `NAME_count`, a summary the last two. Metrics of
-functions are there from their first invocation on. `process_…` and `python_…` are those of Prometheus's Python
-client.
+functions are there from their first invocation on, but for `esm_function_reserved_concurrency`. `process_…` and
+`python_…` are those of Prometheus's Python client.
 """
 
 _GROUPS = {

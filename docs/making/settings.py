@@ -23,6 +23,10 @@ DEFAULTS: Mapping[str, Callable[[Settings], object]] = {
     "control_plane.create_functions": lambda made: made.control_plane.create_functions,
     "control_plane.isolation": lambda made: made.control_plane.isolation,
     "control_plane.network": lambda made: made.control_plane.network,
+    "control_plane.rate_limits.reads": lambda made: made.rate_limits.reads,
+    "control_plane.rate_limits.changes": lambda made: made.rate_limits.changes,
+    "control_plane.rate_limits.invokes": lambda made: made.rate_limits.invokes,
+    "auth.failed_logins": lambda made: made.rate_limits.failed_logins,
     "sandboxes.lease": lambda made: made.sandboxes.lease_s,
     "sandboxes.idle": lambda made: made.sandboxes.idle_s,
     "embedded.redis.fsync": lambda made: made.embedded.redis.fsync,
@@ -59,7 +63,7 @@ def page() -> str:
     made = Settings()
     rows = []
     for path, field in flat(SECTIONS.values()):
-        about, told = without_default(field.about.replace(" (the default)", ""))
+        about, told = without_default(field.about)
         asked = DEFAULTS.get(path)
         default = "**required**" if field.required else value(asked(made)) if asked is not None else told
         if path == "redis":

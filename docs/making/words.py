@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MADE = "<!-- Made from the code by `python -m docs.making`: change it there. `{module}.py` makes this page. -->\n\n"
-_DEFAULT = re.compile(r"\s*\(default\b([^)]*)\)")
+_DEFAULT = re.compile(r"\s*\((?:the )?default\b([^)]*)\)")
 
 
 class Row(NamedTuple):

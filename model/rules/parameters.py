@@ -163,7 +163,7 @@ _ROWS: tuple[Parameter, ...] = (
               required=SCHEDULED),
     Parameter("schedule_timezone", SCHEDULED, Text(1, 64), "Time zone of a cron expression (default UTC)"),
     Parameter("missed", SCHEDULED, Choice(("once", "skip")),
-              "What becomes of firings missed in an outage: caught up once (default), or skipped"),
+              "What becomes of firings missed in an outage: caught up once, or skipped (default once)"),
     Parameter("input", SCHEDULED, Json(MAX_INPUT_BYTES), "The event, instead of EventBridge's Scheduled Event"),
     Parameter("Enabled", ALL, Boolean(), "false pauses reading; the position is kept (default true)"),
     Parameter("BatchSize", POLLED, Integer(1, 10000), "Most records in one invocation (default 100; SQS 10)",

@@ -51,7 +51,7 @@ def moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     "since_ms",
     callback=moment,
     metavar="T",
-    help="Only what failed since: 2026-05-01T10:00Z (UTC), or 2h ago.",
+    help="Only what failed since: 2026-05-01T10:00Z (UTC), epoch seconds, or 2h ago.",
 )
 @click.option("--rate", type=click.FloatRange(min=0.000_001), metavar="N", help="At most so many records a second.")
 @click.option("--dry-run", is_flag=True, help="Say what would be delivered, and touch nothing.")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     required=True,
     callback=moment,
     metavar="T1",
-    help="What arrived from then on: 2026-05-01T10:00Z (UTC), or 2h ago.",
+    help="What arrived from then on: 2026-05-01T10:00Z (UTC), epoch seconds, or 2h ago.",
 )
 @click.option("--to", "to_ms", callback=moment, metavar="T2", help="What arrived before then.  [now]")
 @click.option("--function", metavar="OTHER", help="Instead of the mapping's own function.")

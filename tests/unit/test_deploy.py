@@ -296,6 +296,16 @@ def test_everything_in_kubernetes_finds_the_pods() -> None:
     assert container()["image"].partition(":")[2] not in {"", "latest"}
 
 
+@pytest.mark.parametrize("scaler", ["hpa", "keda"])
+def test_how_many_nodes_there_are_is_the_scaler_s_alone(scaler: str) -> None:
+    """Where one is used; `test_deploy_lint` renders it where kubectl is."""
+    kustomization = yaml.safe_load((KUBERNETES / f"components/{scaler}/kustomization.yaml").read_text())
+    (patch,) = kustomization["patches"]
+    assert patch["target"] == {"kind": "Deployment", "name": manifest("Deployment")["metadata"]["name"]}
+    assert yaml.safe_load(patch["patch"]) == [{"op": "remove", "path": "/spec/replicas"}]
+    assert manifest("Deployment")["spec"]["replicas"] >= 2
+
+
 @pytest.mark.parametrize("file", [path for path in MANIFESTS if path.name == "kustomization.yaml"], ids=named)
 def test_kustomizations_name_all_that_is_there(file: Path) -> None:
     """No manifest is forgotten and none is missing."""

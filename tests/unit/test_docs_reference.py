@@ -139,3 +139,29 @@ def test_defaults_have_a_column_of_their_own() -> None:
     assert words.without_default("How long (default 300)") == ("How long", "300")
     assert words.without_default("-1 any (default)") == ("-1 any", "")
     assert words.without_default("How long") == ("How long", "")
+
+
+def test_no_default_is_lost() -> None:
+    """What is said of a parameter to be its default stands in the column of defaults; of a choice it is one of it."""
+    rows = [line.split(" | ") for line in page("mappings.md").splitlines() if line.startswith("| `")]
+    told = {cells[0].strip("|` "): cells for cells in rows}
+    wrong = []
+    for parameter in (*PARAMETERS.values(), *EXTENSION_PARAMETERS.values()):
+        if "(default" not in parameter.about or parameter.name not in told:
+            continue
+        default = told[parameter.name][3].strip("` ")
+        choice = parameter.shape.values if isinstance(parameter.shape, Choice) else (default,)
+        if not default or default not in choice:
+            wrong.append((parameter.name, default))
+    assert wrong == []
+
+
+def test_every_type_of_an_answer_is_there() -> None:
+    """Whatever module has it in its source."""
+    named = {
+        name
+        for package in errors.PACKAGES
+        for path in ROOT.glob(f"{package}/**/*.py")
+        for name in re.findall(r'"(\w+Exception)"', path.read_text())
+    }
+    assert {name for name in named if f"`{name}`" not in page("errors.md")} == set()
