@@ -73,6 +73,7 @@ class KafkaAccess:
                 security=security,
                 fetch_max_wait_ms=_FETCH_WAIT_MS,
                 fetch_max_bytes=_FETCH_BYTES,
+                hold_max_bytes=_FETCH_BYTES,
                 request_timeout_s=_CALL_S,
             )
             async with asyncio.timeout(_CALL_S):
@@ -215,7 +216,7 @@ class KafkaArchive:
                     committed = await consumer.noted(partition)
                     self._marks[partition] = Marks(committed, begin=begins[partition], end=self._ends[partition])
                 self._reached = {partition: marks.first for partition, marks in self._marks.items()}
-        consumer.move(self._reached, partition_bytes=_FETCH_BYTES)
+        consumer.move(self._reached)
 
 
 class KafkaRereading:
@@ -234,7 +235,7 @@ class KafkaRereading:
             begin = (await consumer.beginning_offsets([partition]))[partition]
             end = (await consumer.end_offsets([partition]))[partition]
             position, until = max(begin, span.first), min(end, span.last + 1)
-            consumer.move({partition: position}, partition_bytes=_FETCH_BYTES)
+            consumer.move({partition: position})
             while position < until:
                 fetched = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=_MESSAGES)
                 raws += [raw for raw in fetched.get(partition, ()) if raw.offset < until]
@@ -292,7 +293,7 @@ class KafkaRange:
                 return None
             partition, (_, end) = left[0], self._bounds[left[0]]
             if new or partition not in consumer.assignment():
-                consumer.move({partition: self._reached[partition]}, partition_bytes=_FETCH_BYTES)
+                consumer.move({partition: self._reached[partition]})
             fetched = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=most)
             reached = await consumer.position(partition)
         # No await from here on: what was fetched is not lost sight of.

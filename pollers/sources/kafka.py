@@ -86,7 +86,7 @@ class KafkaSource:
         self._what = f"Kafka topic {self._topic.topic} on {','.join(self._servers)}"
         self._resolver = resolver
         self._fetch_max_wait_ms = fetch_max_wait_ms
-        self._fetch_max_bytes = min(_FETCH_MAX_BYTES, prefetch_max_bytes)
+        self._hold_max_bytes = prefetch_max_bytes
         self._request_timeout_s = request_timeout_s
         self._commit_interval_s = commit_interval_s
         self._beginnings_s = beginnings_s
@@ -225,7 +225,8 @@ class KafkaSource:
             group_id=self._topic.consumer_group_id,
             security=security,
             fetch_max_wait_ms=self._fetch_max_wait_ms,
-            fetch_max_bytes=self._fetch_max_bytes,
+            fetch_max_bytes=_FETCH_MAX_BYTES,
+            hold_max_bytes=self._hold_max_bytes,
             request_timeout_s=self._request_timeout_s,
         )
         try:

@@ -5,8 +5,8 @@ and the positions in one step, taking fetched records of some partitions while t
 `pause` throws away what was fetched), waking the one reader loop, and a fetcher that keeps sessions with its brokers
 (`kafka_fetcher`). Seen in aiokafka 0.14, and relied on:
 
-- The fetcher holds at most one fetched response part per partition and asks for more only once that is taken; so with
-  F bytes per partition and request it holds F bytes for each, or one record batch where a batch is larger.
+- The fetcher holds at most one fetched response part per partition and asks for more only once that is taken; how much
+  of all together is for `kafka_fetcher` to say.
 - A response for an assignment that was replaced, or for a position that was moved, is thrown away.
 - `assign([])` would ask for the metadata of every topic of the cluster: keep something assigned, and pause it.
 - Replacing the assignment while the group's coordinator is being looked up can end aiokafka's coordination task, and a
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PartitionConsumer", "Seen", "TopicPartition", "limit_client_logging", "probe"]
 
+_PARTITION_FETCH_BYTES = 1024 * 1024  # of one partition in an answer, so that others come in too
 _STOP_S = 2.0
 _CLOSE_S = 1.0
 
@@ -65,6 +66,7 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
         security: KafkaSecurity,
         fetch_max_wait_ms: int,
         fetch_max_bytes: int,
+        hold_max_bytes: int,
         request_timeout_s: float,
     ) -> None:
         super().__init__(
@@ -76,12 +78,14 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
             isolation_level="read_committed",  # records of aborted transactions were never sent
             fetch_max_wait_ms=fetch_max_wait_ms,
             fetch_max_bytes=fetch_max_bytes,
+            max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
             request_timeout_ms=int(request_timeout_s * 1000),
             retry_backoff_ms=200,
             metadata_max_age_ms=60_000,
             **security.options(),
         )
         self._topic = topic
+        self._hold_max_bytes = hold_max_bytes
 
     async def start(self) -> None:
         """Connect, knowing from the start that one topic's metadata is all we want, and fetch in sessions."""
@@ -92,6 +96,7 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
             self._topic,
             self._client,
             self._subscription,
+            hold_max_bytes=self._hold_max_bytes,
             fetch_min_bytes=self._fetch_min_bytes,
             fetch_max_bytes=self._fetch_max_bytes,
             fetch_max_wait_ms=self._fetch_max_wait_ms,
@@ -125,12 +130,11 @@ class PartitionConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka shi
         node: int | None = self._client.cluster.leader_for_partition(partition)
         return None if node == -1 else node
 
-    def move(self, places: Mapping[TopicPartition, int], *, partition_bytes: int) -> None:
-        """Replace the assignment and every position in one step, and fetch that much per partition and request.
+    def move(self, places: Mapping[TopicPartition, int]) -> None:
+        """Replace the assignment and every position in one step.
 
         There must be no await in here: between `assign` and `seek` the fetcher would look for committed positions.
         """
-        self._fetcher._max_partition_fetch_bytes = partition_bytes  # noqa: SLF001  # no public way
         self.assign(list(places))
         for partition, offset in places.items():
             self.seek(partition, offset)

@@ -31,8 +31,6 @@ _IDLE_S = 1.0  # how long to wait before looking at the client's health again
 _SHORT_WAIT_MS = 20  # see `_set_wait`
 _SETTLED_S = 2.0
 _LOOKUP_S = 5.0
-_MIN_PARTITION_FETCH_BYTES = 32 * 1024
-_MAX_PARTITION_FETCH_BYTES = 1024 * 1024
 
 
 class Dispatcher:
@@ -42,7 +40,6 @@ class Dispatcher:
         self.readers: dict[TopicPartition, KafkaReader] = {}
         self.prefetch = Prefetch(max_bytes=prefetch_max_bytes, partition_max_bytes=max(1, prefetch_max_bytes // 8))
         self._leaving: dict[TopicPartition, int] = {}  # given up, still assigned so that they can be committed
-        self._max_bytes = prefetch_max_bytes
         self._wait_ms = fetch_max_wait_ms
         self._moved_at = float("-inf")  # event-loop time
         self._moved = False  # somebody reads from a place the consumer is not at
@@ -131,8 +128,7 @@ class Dispatcher:
         if self._moved and self.readers:
             self._moved_at = asyncio.get_running_loop().time()
             places = {partition: reader.inbox.expected for partition, reader in self.readers.items()}
-            share = min(_MAX_PARTITION_FETCH_BYTES, max(_MIN_PARTITION_FETCH_BYTES, self._max_bytes // len(places)))
-            consumer.move({**self._leaving, **places}, partition_bytes=share)
+            consumer.move({**self._leaving, **places})
         # Departures alone need no move, which would throw away what the client has fetched for the others.
         consumer.pause(*(consumer.assignment() - self.readers.keys()))
         self._moved = self._departed = False

@@ -41,7 +41,6 @@ class FetchSession:
         self._asking = False
         self._anew = False
         self._told: Mapping[int, int] = {}
-        self._partition_bytes = 0
         self._failing: set[int] = set()  # the broker's last word on them was an error
         self._answered_ms: int | None = None
 
@@ -52,15 +51,14 @@ class FetchSession:
         """Have the next request name everything and its answer too: somebody has to learn where partitions end."""
         self._anew = True
 
-    def ask(self, wanted: Mapping[int, int], partition_bytes: int) -> Ask:
-        """Return what makes the broker fetch this and nothing else: offsets by partition, so many bytes of each.
+    def ask(self, wanted: Mapping[int, int]) -> Ask:
+        """Return what makes the broker fetch this and nothing else: offsets by partition.
 
         The mapping is kept and must not change. To be called only for a request that is then sent.
         """
-        if self._asking or self._anew or partition_bytes != self._partition_bytes:
+        if self._asking or self._anew:
             self._epoch = _BEGIN  # after a request without an answer nobody knows whether the broker has seen it
         told, self._told = self._told, wanted
-        self._partition_bytes = partition_bytes
         self._asking, self._anew = True, False
         self._asked_epoch = self._epoch
         if self._epoch == _BEGIN:

@@ -4,8 +4,9 @@ Requests, answers and records stay aiokafka's. What is ours: which partitions a 
 only what has changed since the last one to that broker (`kafka_fetch_session`). Seen in aiokafka 0.14, and relied on
 beside what `kafka_client` says:
 
-- `_get_actions_per_node` is all there is of planning; `_records` are the answers' parts that are not taken yet. A
-  partition's state has `_position` and `_paused`.
+- `_get_actions_per_node` is all there is of planning; `_records` are the answers' parts that are not taken yet, or
+  errors. A part's `_partition_records._records` has the bytes it came as. A partition's state has `_position` and
+  `_paused`.
 - A request is built once the connection's versions are known, and then sent at once; its struct's RESPONSE_TYPE reads
   the answer, if anyone still waits for it. `topics` of the request are looked at after that, for the offsets asked for.
 - What the fetcher does with an answer is the same whether it names all partitions or some.
@@ -31,16 +32,23 @@ if TYPE_CHECKING:
 _FIRST_VERSION = 7  # of the fetch request that knows sessions: Kafka 1.1
 
 _FOREIGN = -1  # no partition of ours
+_LEAST_BYTES = 32 * 1024  # of an answer, however much is held: somebody may wait for just that
 
 _Assigned = dict[int, list[tuple[int, Any]]]  # by leader: partitions, and aiokafka's state of each
 
 
 class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
-    """Fetches the assigned partitions of one topic, positions of which are always known."""
+    """Fetches the assigned partitions of one topic, positions of which are always known.
 
-    def __init__(self, topic: str, client: Any, subscriptions: Any, **options: Any) -> None:
+    What is fetched and not taken yet has `hold_max_bytes` at most, an equal share of them for each broker, and beyond
+    that only the least that a fetch can bring. So one may bring large record batches of many partitions, however many
+    there are.
+    """
+
+    def __init__(self, topic: str, client: Any, subscriptions: Any, *, hold_max_bytes: int, **options: Any) -> None:
         super().__init__(client, subscriptions, **options)
         self._topic = topic
+        self._hold_max_bytes = hold_max_bytes
         self._sessions: dict[int, FetchSession] = {}
         self._leaders: _Assigned | None = None  # of the assignment below; None: to be looked up
         self._leaders_of: Any = None
@@ -67,10 +75,12 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
         """
         leaders = self._by_leader(assignment)
         held: dict[int, set[int]] = {}
+        held_bytes: dict[int, int] = {}
         timeout_s: dict[int, float] = {}
         for partition, part in self._records.items():
             leader = self._client.cluster.leader_for_partition(partition)
             held.setdefault(leader, set()).add(partition.partition)
+            held_bytes[leader] = held_bytes.get(leader, 0) + _bytes_of(part)
             timeout_s[leader] = max(timeout_s.get(leader, 0.0), part.calculate_backoff())
         requests = []
         for node, states in leaders.items():
@@ -81,8 +91,9 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
             for number in held.get(node, ()):
                 wanted.pop(number, None)
             if wanted:
-                session = self._sessions.setdefault(node, FetchSession())
-                requests.append((node, self._request(session, wanted)))
+                room = self._hold_max_bytes // len(leaders) - held_bytes.get(node, 0)
+                max_bytes = max(_LEAST_BYTES, min(self._fetch_max_bytes, room))
+                requests.append((node, self._request(node, wanted, max_bytes)))
         waits = [wait_s for wait_s in timeout_s.values() if wait_s]
         leaderless = sum(map(len, leaders.values())) < len(assignment.tps)
         return requests, {}, min(waits, default=self._fetcher_timeout), leaderless, []
@@ -108,15 +119,15 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
     def _forget_leaders(self, _cluster: Any) -> None:
         self._leaders = None
 
-    def _request(self, session: FetchSession, wanted: Mapping[int, int]) -> SessionFetchRequest:
+    def _request(self, node: int, wanted: Mapping[int, int], max_bytes: int) -> SessionFetchRequest:
         return SessionFetchRequest(
-            session,
+            self._sessions.setdefault(node, FetchSession()),
             wanted,
             topic=self._topic,
             partition_bytes=self._max_partition_fetch_bytes,
             max_wait_time=self._fetch_max_wait_ms,
             min_bytes=self._fetch_min_bytes,
-            max_bytes=self._fetch_max_bytes,
+            max_bytes=max_bytes,
             isolation_level=self._isolation_level,
         )
 
@@ -141,7 +152,7 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]  # aiokafka ships
         if request_struct_class.API_VERSION < _FIRST_VERSION:
             self._name(self._wanted.items())
             return super().build(request_struct_class)
-        ask = self._session.ask(self._wanted, self._partition_bytes)
+        ask = self._session.ask(self._wanted)
         self._name(ask.changed)
         struct = super().build(request_struct_class)
         struct.session_id = ask.session_id
@@ -169,3 +180,9 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]  # aiokafka ships
         named = [(number, offset, self._partition_bytes) for number, offset in places]
         random.shuffle(named)  # a full answer has no room for the last ones; within a session the broker takes turns
         self._topics = [(self._topic, named)] if named else []
+
+
+def _bytes_of(part: Any) -> int:
+    """Return the bytes of an answer's part that is not taken yet; an error has none."""
+    fetched = getattr(part, "_partition_records", None)
+    return 0 if fetched is None else int(fetched._records.size_in_bytes())  # noqa: SLF001  # said above

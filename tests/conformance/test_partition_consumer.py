@@ -36,7 +36,7 @@ def options(**more: Any) -> dict[str, Any]:
     security = KafkaSecurity()
     return {
         "group_id": "group", "security": security, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS, "fetch_max_bytes": 2**20,
-        "request_timeout_s": 10.0, **more,
+        "hold_max_bytes": 2**20, "request_timeout_s": 10.0, **more,
     }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ async def test_records_come_in_order_from_where_the_partition_was_moved(lab: Lab
         assert await consumer.partitions() == {0, 1}
         await write(0, 0, 9)
         await write(1, 0, 4)
-        consumer.move({a: 3, b: 0}, partition_bytes=2**20)
+        consumer.move({a: 3, b: 0})
         assert await take(consumer, 4, a, most=2) == {0: [3, 4, 5, 6]}
         assert await take(consumer, 5, b) == {1: [0, 1, 2, 3, 4]}
         assert await take(consumer, 3, a, b) == {0: [7, 8, 9]}
@@ -120,12 +120,12 @@ async def test_what_was_fetched_before_a_move_or_a_seek_is_thrown_away(lab: Lab)
         a, b = TopicPartition(topic, 0), TopicPartition(topic, 1)
         await write(0, 0, 9)
         await write(1, 0, 9)
-        consumer.move({a: 0}, partition_bytes=2**20)
+        consumer.move({a: 0})
         assert consumer.assignment() == {a}
         assert await take(consumer, 2, a, most=2) == {0: [0, 1]}
         consumer.seek(a, 8)
         assert await take(consumer, 2, a) == {0: [8, 9]}
-        consumer.move({a: 5, b: 9}, partition_bytes=2**20)
+        consumer.move({a: 5, b: 9})
         found = await take(consumer, 6, a, b)
         assert found == {0: [5, 6, 7, 8, 9], 1: [9]}
 
@@ -135,7 +135,7 @@ async def test_it_tells_what_was_seen_of_a_partition(lab: Lab) -> None:
     async with lab() as (consumer, topic, write):
         a, b = TopicPartition(topic, 0), TopicPartition(topic, 1)
         await write(0, 0, 9)
-        consumer.move({a: 0}, partition_bytes=2**20)
+        consumer.move({a: 0})
         await take(consumer, 4, a, most=4)
         seen = consumer.seen(a)
         assert (seen.position, seen.highwater) == (4, 10)
@@ -150,7 +150,7 @@ async def test_the_group_keeps_what_was_committed_last_whichever_is_further(lab:
     async with lab() as (consumer, topic, write):
         a, b = TopicPartition(topic, 0), TopicPartition(topic, 1)
         await write(0, 0, 9)
-        consumer.move({a: 0}, partition_bytes=2**20)
+        consumer.move({a: 0})
         assert await consumer.committed(a) is None
         await consumer.commit({a: 7})
         await consumer.commit({a: 4})

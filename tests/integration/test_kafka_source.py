@@ -338,11 +338,12 @@ async def test_a_fetch_under_way_does_not_cancel_whoever_closes_the_connection(b
         security=KafkaSecurity(),
         fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
         fetch_max_bytes=2**20,
+        hold_max_bytes=2**20,
         request_timeout_s=5,
     )
     before = asyncio.all_tasks()
     await consumer.start()
-    consumer.move({TopicPartition("audit", 0): 0}, partition_bytes=2**20)
+    consumer.move({TopicPartition("audit", 0): 0})
     async with asyncio.timeout(10):
         while not consumer._fetcher._pending_tasks:  # noqa: ASYNC110 - aiokafka tells nobody
             await asyncio.sleep(0.001)

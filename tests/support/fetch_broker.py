@@ -1,7 +1,9 @@
 """Brokers as fetches see them, to the byte: sessions after KIP-227, leaders that change, requests that get lost.
 
 `FetchBrokers` stands in for aiokafka's client below its fetcher. Requests are encoded and read again, answers too, in
-the version that `version` says. A fetch that finds no records waits for some as long as it may.
+the version that `version` says. A fetch that finds no records waits for some as long as it may. An answer has as many
+whole batches as the request has bytes for, and at least one; within a session those that brought some come last in the
+next one, as in Kafka's `FetchSession`.
 """
 
 from __future__ import annotations
@@ -149,7 +151,7 @@ class FetchBrokers:
             context, incremental = Context(0, changed), False
         until = self._loop.time() + request.max_wait_time / 1000
         while True:
-            parts = [self._part(node_id, *place) for place in context.places.items()]
+            parts = self._parts(node_id, context.places, request)
             if incremental:
                 parts = [part for part in parts if self._to_say(node, context.session_id, part)]
             wait_s = until - self._loop.time()
@@ -158,17 +160,33 @@ class FetchBrokers:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait_s)
+        session = node.cache.sessions.get(context.session_id)
+        if session is not None:
+            brought = {part[0] for part in parts if part[-1]}
+            session.places = dict(sorted(session.places.items(), key=lambda place: place[0] in brought))
         for part in parts:
             node.reported[context.session_id, part[0]] = -1 if part[1] else part[2]
         head = (0, context.error, context.session_id) if self.version >= 7 else (0,)
         struct: bytes = getattr(fetch, f"FetchResponse_v{self.version}")(*head, [(self.topic, parts)]).encode()
         return struct
 
-    def _part(self, node_id: int, partition: int, offset: int) -> tuple[Any, ...]:
+    def _parts(self, node_id: int, places: dict[int, int], request: Any) -> list[tuple[Any, ...]]:
+        parts = []
+        size = 0
+        for partition, offset in places.items():
+            room = request.max_bytes - size
+            parts.append(self._part(node_id, partition, offset, room=room, at_least=0 if size else 1))
+            size += len(parts[-1][-1])
+        return parts
+
+    def _part(self, node_id: int, partition: int, offset: int, *, room: int, at_least: int) -> tuple[Any, ...]:
         """Return the answer's part for a partition: at most three records."""
         log = self.logs[partition]
         error = 0 if self.leaders[partition] == node_id else NOT_LEADER
-        records = b"" if error else b"".join(_batch(at, log[at]) for at in range(offset, min(offset + 3, len(log))))
+        batches = [] if error else [_batch(at, log[at]) for at in range(offset, min(offset + 3, len(log)))]
+        while len(batches) > at_least and sum(map(len, batches)) > room:
+            batches.pop()
+        records = b"".join(batches)
         begin = (0,) if self.version >= 5 else ()
         replica = (-1,) if self.version >= 11 else ()
         return (partition, error, len(log), len(log), *begin, [], *replica, records)

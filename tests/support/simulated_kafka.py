@@ -188,7 +188,7 @@ class SimulatedConsumer:
         self._parts[partition] = _Part(offset)
         self._changed.set()
 
-    def move(self, places: Mapping[TopicPartition, int], *, partition_bytes: int) -> None:
+    def move(self, places: Mapping[TopicPartition, int]) -> None:
         """Replace the assignment; what was fetched is thrown away."""
         self._parts = {partition: _Part(offset) for partition, offset in places.items()}
         self._changed.set()

@@ -35,7 +35,7 @@ class FakeConsumer:
         self.positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self.moves: list[dict[TopicPartition, int]] = []
-        self.share = self.wait_ms = 0
+        self.wait_ms = 0
         self.value = b"v"
         self.asked: list[int] = []  # how many records each take was for
         self.failure: Exception | None = None
@@ -49,10 +49,10 @@ class FakeConsumer:
         """Take no more of these."""
         self.paused |= set(partitions)
 
-    def move(self, places: Mapping[TopicPartition, int], *, partition_bytes: int) -> None:
+    def move(self, places: Mapping[TopicPartition, int]) -> None:
         """Replace everything."""
         self.moves.append(dict(places))
-        self.positions, self.paused, self.share = dict(places), set(), partition_bytes
+        self.positions, self.paused = dict(places), set()
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Change one place."""
@@ -287,19 +287,6 @@ async def test_openings_in_a_row_do_not_wait_for_long_polls() -> None:
         bench.open(B)
         await settle()
         assert consumer.wait_ms == 20
-
-
-@pytest.mark.looptime
-async def test_what_is_fetched_per_partition_shrinks_with_their_number() -> None:
-    """All partitions' fetches together stay within the bound, whatever their number."""
-    bench, consumer = Bench(max_bytes=1024 * 1024), FakeConsumer()
-    async with bench.running(consumer):
-        bench.open(A)
-        await settle()
-        assert consumer.share == 1024 * 1024
-        bench.open(B)
-        await settle()
-        assert consumer.share == 512 * 1024
 
 
 @pytest.mark.looptime

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 
-from pollers.sources.kafka_fetcher import SessionFetcher
+from pollers.sources.kafka_fetcher import _LEAST_BYTES, SessionFetcher
 from tests.support.fetch_broker import FetchBrokers
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.looptime(noop_cycles=1)
 
 _TOPIC = "t"
+_HOLD_BYTES = 1_000_000
+_FETCH_BYTES = 300_000
 _RETRY_S = 0.2
 _BACKOFF_S = 0.1  # how long what was fetched and is not taken keeps its broker from being asked
 
@@ -39,7 +41,7 @@ class Rig:
         self.brokers = brokers
         self.subscriptions = SubscriptionState()
         self.fetcher = SessionFetcher(
-            _TOPIC, brokers, self.subscriptions,
+            _TOPIC, brokers, self.subscriptions, hold_max_bytes=_HOLD_BYTES, fetch_max_bytes=_FETCH_BYTES,
             isolation_level="read_committed", auto_offset_reset="none", retry_backoff_ms=int(_RETRY_S * 1000),
         )  # fmt: skip
         self.taken: dict[int, list[tuple[int, bytes]]] = {}
@@ -69,6 +71,10 @@ class Rig:
         """Return the next offset to be taken."""
         position: int = self.subscriptions.subscription.assignment.state_value(tp(number)).position
         return position
+
+    def held(self, node: int) -> list[int]:
+        """Return the partitions of a broker with records that are not taken."""
+        return [held.partition for held in self.fetcher._records if self.brokers.leaders[held.partition] == node]
 
     async def settled(self) -> None:
         """Let everything happen that needs no time."""
@@ -131,6 +137,37 @@ async def test_what_is_not_taken_is_forgotten_and_named_again_once_it_is() -> No
         await it.settled()
         assert (0, 1) in [place for _, request in brokers.requests for place in said(request)[1].items()]
         assert it.taken == {0: [(0, b"kept")], 1: [(0, b"other")], 2: [(0, b"third")]}
+
+
+async def test_what_is_held_stays_within_its_bound_however_many_partitions_bring_something() -> None:
+    """A fetch may bring what its broker's share has room for; beyond that the least there can be, here one batch."""
+    brokers = FetchBrokers(_TOPIC, {number: number % 2 for number in range(60)})
+    for number in brokers.logs:
+        brokers.append(number, b"x" * 40_000)
+    async with rig(brokers) as it:
+        it.move(dict.fromkeys(range(60), 0))
+        await asyncio.sleep(7.5 * _BACKOFF_S)
+        for node in (0, 1):
+            asked = [request.max_bytes for asked_of, request in brokers.requests if asked_of == node]
+            assert asked[0] == _FETCH_BYTES  # brings seven batches
+            assert _HOLD_BYTES // 2 - 7 * 40_100 < asked[1] < _HOLD_BYTES // 2 - 7 * 40_000  # brings five
+            assert asked[2:] == [_LEAST_BYTES] * (len(asked) - 2) != []
+            assert len(it.held(node)) == 7 + 5 + len(asked[2:])
+        assert len(await it.take(60)) == 60
+
+
+async def test_who_waits_gets_records_although_as_much_is_held_as_may_be() -> None:
+    """Those of others, who take none, may lie there for long."""
+    brokers = FetchBrokers(_TOPIC, dict.fromkeys(range(30), 1))
+    for number in range(29):
+        brokers.append(number, b"x" * 40_000)
+    async with rig(brokers) as it:
+        it.move(dict.fromkeys(range(30), 0))
+        await asyncio.sleep(10)
+        assert len(it.held(1)) == 29
+        brokers.append(29, b"y")
+        assert await it.take(1, 29) == [(0, b"y")]
+        assert {request.max_bytes for _, request in brokers.requests[-2:]} == {_LEAST_BYTES}
 
 
 async def test_a_paused_partition_is_not_fetched() -> None:
