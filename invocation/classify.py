@@ -85,11 +85,11 @@ _MAY_HAVE_RUN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response. `headers` looks names up whatever their case."""
+    """An HTTP response. `headers` looks names up whatever their case; a large body is a bytearray of its own."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = b""
+    body: bytes | bytearray = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def classify(
     version = None if kind is TargetKind.URL else came.headers.get("X-Amz-Executed-Version")
     if kind is TargetKind.RIE and (error := _emulator_error(came.body)):
         return FunctionFailed(error, _UNHANDLED, came.status, version)
-    return Delivered(came.body, came.status, version)
+    return Delivered(bytes(came.body), came.status, version)
 
 
 def _failed(kind: TargetKind, answer: Answer, now: float) -> FunctionFailed | Throttled | NotReached:
@@ -173,7 +173,7 @@ def _epoch(text: str) -> float | None:
         return None  # looks like a date and is none
 
 
-def _document(body: bytes) -> dict[str, Any] | None:
+def _document(body: bytes | bytearray) -> dict[str, Any] | None:
     """Read a JSON object, if the body is one of reasonable size."""
     if len(body) > _MAX_DOCUMENT_BYTES or not body[:64].lstrip().startswith(b"{"):
         return None
@@ -183,7 +183,7 @@ def _document(body: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _emulator_error(body: bytes) -> str | None:
+def _emulator_error(body: bytes | bytearray) -> str | None:
     """Find the error that the Runtime Interface Emulator hides in a body, whatever the status (spec section 6.2)."""
     if len(body) < MAX_TEXT and _TIMED_OUT.fullmatch(body):
         return _one_line("Sandbox.Timedout: " + body.decode(errors="replace").strip().strip('"'))

@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to a target: sends a request at a time and collects its answer. The adapter around httptools.
 
 It says how far a request got and what came back; `invocation.transport` decides what that means. Parsing is llhttp's,
-strict as it comes: what it does not take is no HTTP.
+strict as it comes: what it does not take is no HTTP. Only the body of a large answer of known length does not pass
+through it: the kernel writes it where it stays, which takes half of the CPU time (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ _PIECE_BYTES = 64 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _HOLD_BYTES = 128 * 1024  # of an answer that is read as it comes: more than this waits with the other side
 _FINAL = 200  # answers below are interim
+_BODILESS = (204, 304)
+_NOTHING = memoryview(b"")
+RECEIVED_BYTES = 64 * 1024  # at once, of what goes through the parser
 
 
-class Connection(asyncio.Protocol):
-    """A connection. `gone` is called once, when it has ended."""
+class Connection(asyncio.BufferedProtocol):
+    """A connection. `gone` is called once, when it has ended.
 
-    def __init__(self, gone: Callable[[Connection], None]) -> None:
+    `received` is where the event loop puts what came, and may be shared by all of its connections: each takes what
+    there is at once.
+    """
+
+    def __init__(self, gone: Callable[[Connection], None], received: memoryview) -> None:
         self._gone = gone
+        self._received = received
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._tls = False
@@ -44,6 +53,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0  # event-loop time
         self._expecting = False
         self._limit: int | None = 0
+        self._in_parts = False
         self._new_answer()
 
     def _new_answer(self) -> None:
@@ -58,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._whole: bytearray | None = None  # the body, where it is received in place
+        self._left = _NOTHING  # of that, what is still to come
 
     # The request
 
@@ -69,9 +81,10 @@ class Connection(asyncio.Protocol):
             return False
         return self.requests == 0 or not _readable(transport)
 
-    async def send(self, head: bytes, body: bytes, *, max_answer_bytes: int) -> None:
+    async def send(self, head: bytes, body: bytes, *, max_answer_bytes: int, in_parts: bool = False) -> None:
         """Send a request; return once the kernel has taken all of it, or when that is of no use any more.
 
+        `in_parts`: the answer's body may be wanted part by part (`stream`).
         Below TLS is a second buffer that does not report: large bodies are written in pieces so that it holds little,
         and that little counts as sent.
         """
@@ -81,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._new_answer()
         self._expecting = True
         self._limit = max_answer_bytes
+        self._in_parts = in_parts
         self.requests += 1
         if self._tls and len(body) > _PIECE_BYTES:
             transport.write(head)
@@ -124,8 +138,11 @@ class Connection(asyncio.Protocol):
         """Tell whether what came says by itself that the invocation failed."""
         return self._has_head and head_decides(self.status, self.headers)
 
-    def body(self) -> bytes:
+    def body(self) -> bytes | bytearray:
         """Return what came of the body, and forget it."""
+        if self._whole is not None:
+            whole, self._whole = self._whole, None
+            return whole
         body = self._body
         self._body = []
         self._body_bytes = 0
@@ -143,7 +160,7 @@ class Connection(asyncio.Protocol):
         """Wait for the next bytes of the body; none when nothing more will come. Cancelled: the next call has them."""
         while not (self._body or self.over):
             await self._changed()
-        return self.body()
+        return bytes(self.body())
 
     def failure(self) -> Failure:
         """Say why there is no answer."""
@@ -158,6 +175,7 @@ class Connection(asyncio.Protocol):
     def release(self) -> bool:
         """End the exchange; tell whether the connection can take another request."""
         self._expecting = False
+        self._left = _NOTHING
         return self.complete and self.sent_at is not None and not (self._spoilt or self.lost)
 
     def abort(self) -> None:
@@ -206,14 +224,24 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._wake()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # ours are of the size that they are
+        """Say where the next bytes go."""
+        return self._left or self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take a part of an answer; what nobody asked for spoils the connection."""
+        if self._left:
+            self._left = self._left[nbytes:]
+            if not self._left:
+                self._parser = HttpResponseParser(self)  # the one before still waits for the body
+                self._completed()
+            return
         if not self._expecting:
             self.abort()
             return
         self.answering = True
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._received[:nbytes])
         except (HttpParserError, HttpParserUpgrade):  # nobody asked for an upgrade
             self._refuse(FailureKind.GARBAGE)
 
@@ -247,13 +275,30 @@ class Connection(asyncio.Protocol):
             self.status = status
             self.headers = CIMultiDict(self._head)
             self._has_head = True
+            if not self._parser.should_keep_alive():
+                self._spoilt = True
+            self._receive_in_place()
             self._wake()
         self._head = []
         self._head_bytes = 0
 
+    def _receive_in_place(self) -> None:
+        """Have the event loop put a large body of known length where it stays."""
+        length = self.headers.get("Content-Length", "")
+        if self._in_parts or self._limit is None or not length.isdecimal() or self.status in _BODILESS:
+            return
+        # What came together with the head is less than that, so some of it is still to come.
+        if len(self._received) < int(length) <= self._limit:
+            self._whole = bytearray(int(length))
+            self._left = memoryview(self._whole)
+
     def on_body(self, data: bytes) -> None:
         """Keep a part of the body, but no more than wanted."""
         if self.complete or self.refused is not None:
+            return
+        if self._left:
+            self._left[: len(data)] = data
+            self._left = self._left[len(data) :]
             return
         self._body_bytes += len(data)
         if self._limit is not None and self._body_bytes > self._limit:
@@ -271,11 +316,11 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Take the end of the answer, unless of an interim one."""
-        if not self._has_head or self.complete or self.refused is not None:
-            return
+        if self._has_head and not self.complete and self.refused is None:
+            self._completed()
+
+    def _completed(self) -> None:
         self.complete = True
-        if not self._parser.should_keep_alive():
-            self._spoilt = True
         self._wake()
 
     def _refuse(self, kind: FailureKind) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohappyeyeballs import start_connection
 
 from invocation.classify import Failure, FailureKind
-from invocation.connection import Connection, tls_failure
+from invocation.connection import RECEIVED_BYTES, Connection, tls_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +45,7 @@ class Dialler:
         self._gone = gone
         self._connect_s = connect_s
         self._ssl_context = ssl_context
+        self._received = memoryview(bytearray(RECEIVED_BYTES))
         self._names: dict[Origin, tuple[float, Sequence[AddrInfoType]]] = {}
 
     async def dial(self, origin: Origin) -> Connection | Failure:
@@ -57,7 +58,7 @@ class Dialler:
                 sock = await start_connection(found, happy_eyeballs_delay=_SECOND_FAMILY_S, loop=loop)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 _, connection = await loop.create_connection(
-                    partial(Connection, self._gone),
+                    partial(Connection, self._gone, self._received),
                     sock=sock,
                     ssl=self._context() if origin.tls else None,
                     server_hostname=origin.host if origin.tls else None,

@@ -106,7 +106,7 @@ def _with_retry_after(answer: Answer, retry_after_s: float | None) -> Answer:
 def _error_document(came: Answer | Failure, failed: FunctionFailed, *, timeout_s: float, request_id: str) -> bytes:
     """Return the function's own error document, or one in AWS's words."""
     if isinstance(came, Answer) and _is_error_document(came.body, declared=FUNCTION_ERROR in came.headers):
-        return came.body
+        return bytes(came.body)
     if isinstance(came, Failure) and came.kind is FailureKind.TIMEOUT_AFTER_SENT:
         ended = explain(TimedOut(timeout_s), request_id)
         return failure_document(ended.error_type, ended.message, None)
@@ -117,7 +117,7 @@ def _error_document(came: Answer | Failure, failed: FunctionFailed, *, timeout_s
     return failure_document("Function.Unknown", failed.error, request_id)
 
 
-def _is_error_document(body: bytes, *, declared: bool) -> bool:
+def _is_error_document(body: bytes | bytearray, *, declared: bool) -> bool:
     """Tell whether a body explains the failure: JSON of any kind where the function says so itself."""
     try:
         found = _read_error.decode(body)
@@ -126,7 +126,7 @@ def _is_error_document(body: bytes, *, declared: bool) -> bool:
     return declared or found.errorMessage is not None or found.errorType is not None
 
 
-def _is_json(body: bytes) -> bool:
+def _is_json(body: bytes | bytearray) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):

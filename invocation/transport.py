@@ -158,7 +158,7 @@ class Transport:
                 if isinstance(came, Failure):
                     return came
                 connection = came
-                await came.send(self._head(url, body, headers), body, max_answer_bytes=max_answer_bytes)
+                await came.send(self._head(url, body, headers), body, max_answer_bytes=max_answer_bytes, in_parts=True)
                 await came.head()
                 if came.status == HTTPStatus.OK:
                     came.stream()

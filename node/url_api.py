@@ -114,11 +114,11 @@ def _as_it_came(request: web.Request, body: bytes, hidden: frozenset[str]) -> Ur
 def _response(answer: Answer) -> UrlResponse:
     """Return what a caller gets for what the Invoke API would have answered."""
     if answer.status == _OK:
-        found = None if FUNCTION_ERROR in answer.headers else response_of(answer.body)
+        found = None if FUNCTION_ERROR in answer.headers else response_of(bytes(answer.body))
         return found or MALFORMED
     # Content-Encoding and the like are of the answer of a function elsewhere; these are not.
     kept = [(name, value) for name, value in answer.headers.items() if name in ("x-amzn-ErrorType", "Retry-After")]
-    return UrlResponse(answer.status, [("Content-Type", "application/json"), *kept], answer.body)
+    return UrlResponse(answer.status, [("Content-Type", "application/json"), *kept], bytes(answer.body))
 
 
 def _no_url(name: str) -> UrlResponse:

@@ -76,7 +76,7 @@ def after(
         status=answer.status,
         executed_version=answer.headers.get(EXECUTED_VERSION) or "$LATEST",
         function_error=answer.headers.get(FUNCTION_ERROR),
-        payload=answer.body or b"null",
+        payload=bytes(answer.body) or b"null",
     )
     tried = replace(standing, attempts=standing.attempts + 1, deferrals=0, last=_kept(response))
     if answer.status == _OK and not failed:

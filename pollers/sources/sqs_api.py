@@ -213,7 +213,7 @@ class SqsQueue:
         if not isinstance(came, Answer):
             raise SourceUnavailableError(f"{what}: {came.kind}")
         if came.status == _OK:
-            return came.body
+            return bytes(came.body)
         error = aws_error(came)
         text = f"{what}: {error.code}: {error.message}"
         if error.code in _NOT_FOUND:

@@ -95,7 +95,7 @@ async def test_a_required_client_certificate_is_not_reached(tmp_path: Path) -> N
 async def test_an_alert_after_the_handshake_is_no_function_error() -> None:
     """TLS 1.3 servers refuse a client when its first bytes are already on the way; no function saw them."""
     alert = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required")
-    connection = Connection(lambda _: None)
+    connection = Connection(lambda _: None, memoryview(bytearray(10)))
     connection.sent_at = 0.0
     connection.connection_lost(alert)
     assert connection.failure().kind is FailureKind.TLS

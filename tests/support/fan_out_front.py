@@ -88,7 +88,7 @@ class FanOutFront:
         )
         assert isinstance(came, Answer), came
         kept = {name: value for name, value in came.headers.items() if name.lower() in ("content-type", "date")}
-        await exchange.write(response(came.status, came.body, kept))
+        await exchange.write(response(came.status, bytes(came.body), kept))
 
     async def _events(self, api: KinesisApi, request: dict[str, Any], taken: asyncio.Event) -> AsyncIterator[bytes]:
         """Give events as they come, and nothing now and then."""

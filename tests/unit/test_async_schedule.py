@@ -44,7 +44,7 @@ def test_errors_of_the_function_are_retried_after_one_minute_then_two() -> None:
     third = next_step(FAILED, second.standing, age_s=200)
     assert isinstance(third, Over)
     assert (third.result.condition, third.result.invocations) == (Condition.RETRIES_EXHAUSTED, 3)
-    assert third.result.response == Response(200, "$LATEST", "Unhandled", FAILED.body)
+    assert third.result.response == Response(200, "$LATEST", "Unhandled", bytes(FAILED.body))
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
@@ -102,7 +102,7 @@ def test_nothing_waits_beyond_the_events_age() -> None:
     over = before(follows.standing, config, age_s=60, at_ms=9, new_id="id")
     assert over is not None
     assert (over.result.condition, over.result.invocations) == (Condition.EVENT_AGE_EXCEEDED, 1)
-    assert over.result.response == Response(200, "$LATEST", "Unhandled", FAILED.body)
+    assert over.result.response == Response(200, "$LATEST", "Unhandled", bytes(FAILED.body))
     assert before(follows.standing, config, age_s=59.9, at_ms=9, new_id="id") is None
 
 
