@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PREFETCH_MAX_BYTES = 64 * 1024 * 1024
-_ANSWER_MAX_BYTES = 4 * 1024 * 1024  # a shard gives two a second
+_ANSWER_MAX_BYTES = 10 * 1024 * 1024  # AWS gives no more, and nothing for five seconds after that
 _ANSWER_MIN_BYTES = 256 * 1024  # so that nobody starves
+_ASKING = 4  # readers that are thought to ask at the same time
 _RETENTION_FRESH_S = 600.0
 _RETENTION_AGAIN_S = 60.0
 
@@ -130,8 +131,10 @@ class KinesisSource:
         return self._retention_s
 
     def room(self) -> int:
-        """Bytes that one answer may have now."""
-        return max(_ANSWER_MIN_BYTES, min(_ANSWER_MAX_BYTES, self._prefetch_max_bytes - self._held))
+        """Bytes that one answer may have now: a reader's share, or more of what others leave for those who ask next."""
+        left = self._prefetch_max_bytes - self._held
+        share = min(left, self._prefetch_max_bytes // max(1, len(self._readers)))
+        return max(_ANSWER_MIN_BYTES, min(_ANSWER_MAX_BYTES, max(share, left // _ASKING)))
 
     def holds(self, delta: int) -> None:
         """Note that a reader holds more bytes, or less."""

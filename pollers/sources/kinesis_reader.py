@@ -1,7 +1,7 @@
 """One shard of a stream being read: an iterator, a pace, and what was read and not yet handed out.
 
-One request is under way at most. An answer that was asked for holds a share of what the source may hold in memory; the
-next one is asked for when everything was handed out, which the pump does as its lanes get room.
+One request is under way at most. It holds what its answer may have of what the source may hold in memory, then what the
+answer has; the next one is asked for when everything was handed out, which the pump does as its lanes get room.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class KinesisReader:
         self._closed = False
         self._records: list[KinesisRecord] = []  # of the last answer, until the last one was handed out
         self._next = 0  # of those, the first not handed out
-        self._held = 0  # bytes of the answer
+        self._held = 0  # bytes of the answer, or of the one asked for
         self._record_bytes: float | None = None  # average of the last answer
         self._behind_ms: int | None = None
         self._ailing = False  # the last call failed, and the pump knows
@@ -119,10 +119,12 @@ class KinesisReader:
         if self._pace.due_at > loop.time():
             await asyncio.sleep(self._pace.due_at - loop.time())
         self._pace.asking(loop.time())
+        room = self._owner.room()
+        self._holds(room)
         try:
             if self._iterator is None:
                 self._iterator = await self._api.iterator(self.shard, self._after, self._origin)
-            page = await self._api.get_records(self._iterator, limit=self._limit())
+            page = await self._api.get_records(self._iterator, limit=self._limit(room))
         except IteratorExpiredError:
             self._iterator = None  # the next one begins after the last record received
             self._pace.failed(loop.time())
@@ -137,12 +139,15 @@ class KinesisReader:
         else:
             self._received(page)
             self._pace.answered(loop.time(), records=len(page.Records), behind_ms=page.MillisBehindLatest)
+        finally:
+            if not self._records:
+                self._holds(0)
 
-    def _limit(self) -> int:
+    def _limit(self, room: int) -> int:
         """Return how many records fit into the room there is, going by those of the last answer."""
         if self._record_bytes is None:
             return _FIRST_LIMIT
-        return max(1, min(MAX_RECORDS, int(self._owner.room() / self._record_bytes)))
+        return max(1, min(MAX_RECORDS, int(room / self._record_bytes)))
 
     def _received(self, page: Page) -> None:
         self._iterator = page.NextShardIterator

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +14,11 @@ import pytest
 from model.errors import SourceRefusedError, SourceUnavailableError
 from model.ids import Position, ShardId
 from model.shard import BEGINNING
+from pollers.sources.kinesis import PREFETCH_MAX_BYTES, KinesisSource
 from pollers.sources.kinesis_api import IteratorExpiredError, KinesisRecord, Page, ThrottledError
 from pollers.sources.kinesis_reader import KinesisReader
+from tests.support.kinesis_streams import kinesis_mapping
+from tests.support.simulated_kinesis import ARN, SimulatedStream, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +29,7 @@ pytestmark = pytest.mark.looptime
 
 SHARD = ShardId("shardId-000000000000")
 BASE = 10**55
+CALM = Trouble(throttled=0, failed=0, unanswered=0, expired=0, slow=0)
 
 
 def gives(*numbers: int, then: str | None = "on", behind_ms: int = 0, size: int = 10) -> Page:
@@ -205,6 +211,49 @@ async def test_an_answer_is_asked_for_no_larger_than_there_is_room() -> None:
     owner.space = 10
     await take(reader)
     assert api.limits == [1000, 10, 1]
+
+
+@pytest.mark.parametrize("ends", [gives(), gives(1), IteratorExpiredError("it"), SourceUnavailableError("down"), None])
+async def test_an_answer_under_way_holds_the_room_it_was_given(ends: Page | Exception | None) -> None:
+    """Readers that ask at the same time share what there is; afterwards only what came is held. None: cancelled."""
+    owner = FakeOwner()
+    api = FakeApi(*([] if ends is None else [ends]))
+    api.blocked = asyncio.Event()
+    reader = opened(api, owner)
+
+    async def read() -> None:
+        with suppress(SourceUnavailableError):
+            await reader.read(100)
+
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        await api.asked.wait()
+        assert owner.held == owner.space
+        if ends is None:
+            reading.cancel()
+        api.blocked.set()
+        await asyncio.sleep(0.1)
+        assert owner.held == 0
+        reading.cancel()
+
+
+@pytest.mark.parametrize("shards", [1, 8, 50, 1000])
+async def test_readers_that_ask_together_share_what_a_source_may_hold(shards: int) -> None:
+    """The first ones get much, everyone gets some, and all together no more than that."""
+    calls: Any = SimulatedStream(Random(1), shards=shards, trouble=CALM)
+    source = KinesisSource(kinesis_mapping(ARN), calls)
+    for listed in await source.shards():
+        await source.reader(listed.id, None, BEGINNING)
+    rooms = []
+    for _ in range(shards):
+        rooms.append(source.room())
+        source.holds(rooms[-1])
+    least = 256 * 1024
+    assert rooms == sorted(rooms, reverse=True)
+    assert rooms[0] == 10 * 1024 * 1024
+    assert rooms[-1] >= least
+    assert min(rooms[:10]) > 1_500_000
+    assert sum(room for room in rooms if room > least) <= PREFETCH_MAX_BYTES
 
 
 async def test_lag_is_what_kinesis_says_and_records_are_counted_only_at_the_end() -> None:
