@@ -123,13 +123,14 @@ class SourceFilter:
         if not rules or any(rule.data is None for rule in rules):
             return [bool(rules)] * len(raws)
         judges = {form: _either([rule.judges[form] for rule in rules]) for form in rules[0].judges}
-        of_json, decode = judges[DataForm.JSON], self._projection.decode
+        of_json, payloads = judges[DataForm.JSON], self._view.payloads(raws)
+        quick, decode = self._projection.quick(payloads), self._projection.decode
         keep: list[bool] = []
-        for payload in self._view.payloads(raws):
+        for payload in payloads:
             try:
-                document = None if payload is None else decode(payload)
+                document = quick(payload)
             except (ValueError, RecursionError):
-                document = None
+                document = decode(payload)
             if type(document) is dict or type(document) is list:
                 keep.append(of_json(document))
             else:

@@ -1,8 +1,8 @@
 """Read of a JSON text only what compiled patterns will look at. Pure.
 
 Decoding is what a filter spends its time on. msgspec skips the keys a type does not name at a third of the cost of
-decoding them, and still checks their syntax. `Projection.decode` answers as a full decode would, as far as the
-patterns can see.
+decoding them, and still checks their syntax. `Projection` answers as a full decode would, as far as the patterns can
+see.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import msgspec
 from model.pattern_operators import Leaf, WrittenFloat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from model.pattern_tree import ObjectNode
+
+    Decode = Callable[[Any], object]
 
 
 class Projection:
@@ -28,15 +30,27 @@ class Projection:
         self._partial = msgspec.json.Decoder(_type_of(list(nodes)), float_hook=WrittenFloat)
         self._full: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=WrittenFloat)
 
-    def decode(self, data: bytes) -> object:
-        """Return the document. Raises ValueError (a UnicodeDecodeError if so) or RecursionError if it is not JSON."""
+    def quick(self, payloads: Iterable[bytes | None]) -> Decode:
+        """Return what to decode these with: where it raises ValueError or RecursionError, `decode` is to be asked."""
         try:
-            document: object = self._partial.decode(data)
-        except msgspec.ValidationError:
-            # JSON, but not of the expected shape: an array where an object was named, a number out of range.
-            return self._full.decode(data)
-        if not data.isascii():
-            data.decode()  # what is skipped is not checked to be UTF-8
+            return self._partial.decode if all(map(bytes.isascii, payloads)) else self.decode  # type: ignore[arg-type]
+        except TypeError:  # one of them is None
+            return self.decode
+
+    def decode(self, payload: bytes | None) -> object:
+        """Return the document; None if there is none, or no JSON."""
+        if payload is None:
+            return None
+        try:
+            try:
+                document: object = self._partial.decode(payload)
+            except msgspec.ValidationError:
+                # JSON, but not of the expected shape: an array where an object was named, a number out of range.
+                return self._full.decode(payload)
+            if not payload.isascii():
+                payload.decode()  # what is skipped is not checked to be UTF-8
+        except (ValueError, RecursionError):
+            return None
         return document
 
 
