@@ -12,8 +12,9 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.arrivals import ArrivalLog
 from benchmarks.results import Figure, Row, percentile
-from benchmarks.sampling import ratios, read_arrivals, take, wait_for
+from benchmarks.sampling import ratios, take, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -189,6 +190,6 @@ class Deliveries:
         with bench.child(self.source.load_module, arguments, measured=False, env=feed.env) as load:
             load.finish(seconds + 60)
         wait_for(lambda: sink.counts().records >= records, f"{records} records", within_s=_ARRIVE_S)
-        arrivals = read_arrivals(sink.log)
+        arrivals = ArrivalLog(sink.log).all()
         settled_us = min(sent for one in arrivals for _, sent in one.records) + settle_s * 1_000_000
         return [(one.at_us - sent) / 1000 for one in arrivals for _, sent in one.records if sent >= settled_us]

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from confluent_kafka import Consumer, TopicPartition
 
-from benchmarks.gaps import distinct, duplicates, longest_gap_s, partitions_since
+from benchmarks.arrivals import ArrivalLog
+from benchmarks.gaps import LastSeen, distinct, duplicates, longest_gap_s
 from benchmarks.kafka import mapping_of
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
-from benchmarks.sampling import read_arrivals, wait_for
+from benchmarks.sampling import wait_for
 from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ class Fleet:
             member = contender.start(bench, running, place)
             members = [member() for _ in range(_MEMBERS)]
             load = running.enter_context(self._load(bench, topic))
-            flowing = _Flow(sink)
+            log = ArrivalLog(sink.log)
+            flowing = _Flow(log)
             flowing.wait(members)
             bounds = [_now_us()]
             for _ in range(1 if quick else _MEMBERS):
@@ -186,9 +188,9 @@ class Fleet:
             load.end(signal.SIGKILL)
             records = _written(bench.kafka.bootstrap_servers, topic)
             with contextlib.suppress(BenchmarkFailedError):  # then some are lost
-                wait_for(lambda: distinct(read_arrivals(sink.log)) >= records, "every record", within_s=30)
+                wait_for(lambda: distinct(log.all()) >= records, "every record", within_s=30)
             bounds.append(_now_us())
-            arrivals = read_arrivals(sink.log)
+            arrivals = log.all()
         gaps = [longest_gap_s(arrivals, first, after) for first, after in itertools.pairwise(bounds)]
         twice = duplicates(arrivals, bounds)
         seen = Seen((gaps[0], gaps[1], gaps[2]), (twice[0], twice[1], twice[2]), records - distinct(arrivals))
@@ -208,8 +210,9 @@ class Fleet:
 class _Flow:
     """Waits until nothing stands still."""
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, log: ArrivalLog) -> None:
+        self._log = log
+        self._last_seen = LastSeen()
 
     def wait(self, members: list[Member]) -> None:
         """Return when everybody has a share and every partition has delivered for two spans in a row.
@@ -224,7 +227,8 @@ class _Flow:
         wait_for(lambda: self._flows(quiet_us), "every partition again", within_s=_LIMIT_S)
 
     def _flows(self, since_us: int) -> bool:
-        return partitions_since(read_arrivals(self._sink.log), since_us) == _PARTITIONS
+        self._last_seen.add(self._log.new())
+        return self._last_seen.since(since_us) == _PARTITIONS
 
 
 def _figures(seen: list[Seen]) -> tuple[Figure, ...]:

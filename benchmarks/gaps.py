@@ -18,6 +18,23 @@ def _seen(arrivals: Iterable[Arrival]) -> Iterator[tuple[int, str]]:
             yield one.at_us, place
 
 
+class LastSeen:
+    """When each partition delivered last, by what came so far."""
+
+    def __init__(self) -> None:
+        self._at_us: dict[str, int] = {}
+
+    def add(self, arrivals: Iterable[Arrival]) -> None:
+        """Take more arrivals, in any order."""
+        for at_us, place in _seen(arrivals):
+            partition = place.rpartition("/")[0]
+            self._at_us[partition] = max(at_us, self._at_us.get(partition, at_us))
+
+    def since(self, since_us: int) -> int:
+        """Count the partitions that have delivered since a moment, epoch microseconds."""
+        return sum(at_us >= since_us for at_us in self._at_us.values())
+
+
 def longest_gap_s(arrivals: Iterable[Arrival], from_us: int, to_us: int) -> float:
     """Return the longest time that a partition stood still which had records before, and that ended in the span.
 
@@ -43,11 +60,6 @@ def duplicates(arrivals: Iterable[Arrival], bounds: Sequence[int]) -> list[int]:
                 counts[number] += first <= at_us < after
         known.add(place)
     return counts
-
-
-def partitions_since(arrivals: Iterable[Arrival], since_us: int) -> int:
-    """Return how many partitions have delivered since a moment."""
-    return len({place.rpartition("/")[0] for at_us, place in _seen(arrivals) if at_us >= since_us})
 
 
 def distinct(arrivals: Iterable[Arrival]) -> int:

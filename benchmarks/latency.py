@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from benchmarks.arrivals import ArrivalLog
 from benchmarks.kafka import Kafka
 from benchmarks.results import Figure, Row, percentile
-from benchmarks.sampling import read_arrivals, wait_for
+from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,7 +91,7 @@ def acknowledged(acks: Path, topic: str) -> dict[str, int]:
 def latencies(timed: Mapping[str, int], log: Path | None) -> dict[str, float]:
     """Return how long after its acknowledgement each record arrived first, in ms."""
     found: dict[str, float] = {}
-    for arrival in read_arrivals(log):
+    for arrival in ArrivalLog(log).all():
         for place, _ in arrival.records:
             at_us = timed.get(place)
             if at_us is not None:

@@ -6,14 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from benchmarks.processes import BenchmarkFailedError
-from benchmarks.sink import Arrival, Counts
+from benchmarks.sink import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from benchmarks.bench import Bench, Sink
     from benchmarks.processes import Child
@@ -112,14 +109,6 @@ def _warm_up(subject: Child, sink: Sink, *, name: str, records: float, until: fl
 def ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[float]:
     """Return what one subject did for another's CPU-second, round by round."""
     return [our.records_per_cpu_s / their.records_per_cpu_s for our, their in zip(ours, theirs, strict=True)]
-
-
-def read_arrivals(log: Path | None) -> list[Arrival]:
-    """Read a sink's log; a last line that is still being written is left out."""
-    if log is None:
-        raise ValueError("the sink keeps no log")
-    lines = log.read_bytes().split(b"\n")[:-1]
-    return [msgspec.json.decode(line, type=Arrival) for line in lines]
 
 
 def wait_for(true: Callable[[], bool], what: str, *, within_s: float = 60.0) -> None:

@@ -9,10 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.arrivals import ArrivalLog
 from benchmarks.kafka import mapping_of
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
-from benchmarks.sampling import read_arrivals, wait_for
+from benchmarks.sampling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,8 +76,9 @@ class TakeOver:
             killed_us = time.time_ns() // 1000
             nodes[0].child.end(signal.SIGKILL)
             wait_for(lambda: sending.process.poll() is not None, "the end of the load", within_s=self.ttl_s + 60)
-            wait_for(lambda: len(seen(read_arrivals(sink.log))) >= records, "every record", within_s=30)
-            arrivals = read_arrivals(sink.log)
+            log = ArrivalLog(sink.log)
+            wait_for(lambda: len(seen(log.all())) >= records, "every record", within_s=30)
+            arrivals = log.all()
         again_s = [_again_s(arrivals, shard, killed_us) for shard in theirs]
         records_seen = seen(arrivals)
         twice = sum(records_seen.values()) - len(records_seen)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import secrets
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from leasing.clock import trust_clock
+from leasing.eligibility import Eligibility
 from leasing.handover import HandOver
 from leasing.held import HeldLease, Reason
 from leasing.keeper import Keeper, Session
@@ -45,9 +45,7 @@ _TAKEN_AT_ONCE = 500  # shards in one store call
 _IN_A_THREAD = 2_000  # shards from which on an assignment would hold up the event loop
 _SOON_S = 0.01  # a clock may not tell shorter times apart
 _AGAIN_S = 1.0  # how soon to look again for a shard that could not be taken
-_COOL_DOWN_S = (1.0, 60.0)  # before taking a shard again that its host gave up: the first time, and at most
 _LEAVE_S = 1.0
-_REMEMBERED = 1_000  # leases that ended, before those of shards that are wanted no more are forgotten
 
 
 class Listener(Protocol):
@@ -105,9 +103,7 @@ class LeasingService:
         )
         self._held: dict[ShardKey, HeldLease] = {}
         self._floor = FencingToken(0)  # the highest token ever seen
-        self._hold_off_until = -math.inf  # after a wiped store: others may still work under leases of the lost one
-        self._cooling: dict[ShardKey, tuple[float, float]] = {}  # given up: not before (clock), next pause
-        self._over_here: dict[ShardKey, FencingToken] = {}  # the last lease that ended here, by shard
+        self._eligibility = Eligibility()
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self._version_seen: int | None = None
@@ -192,11 +188,7 @@ class LeasingService:
         held = self._held.get(key)
         if held is None:
             return
-        now = self._clock()
-        not_before, pause_s = self._cooling.get(key, (now, _COOL_DOWN_S[0]))
-        if now - not_before > _COOL_DOWN_S[1]:  # worked well for a while
-            pause_s = _COOL_DOWN_S[0]
-        self._cooling[key] = (now + pause_s, min(_COOL_DOWN_S[1], 2 * pause_s))
+        self._eligibility.cool_down(key, self._clock())
         self._over(held, Reason.GIVEN_UP)
         self._hand_over.let_go(held.lease)
 
@@ -235,7 +227,7 @@ class LeasingService:
         """See `Membership.store_replaced`."""
         self.mappings_revision = None
         # Who has not noticed yet may work on for this long, and can publish its positions until then.
-        self._hold_off_until = self._clock() + self._ttl_s
+        self._eligibility.hold_off(self._clock() + self._ttl_s)
         if self._listener is not None:
             self._listener.store_replaced(incarnation)
 
@@ -288,12 +280,13 @@ class LeasingService:
         missing = 0
         if not self._draining:
             await self._pass_on(session, plan.pass_on)
-            missing = len(plan.take) + len(plan.reserved) - await self._take(session, self._due(plan.take))
+            due = self._eligibility.due(plan.take, self._clock())
+            missing = len(plan.take) + len(plan.reserved) - await self._take(session, due)
         self.awaited = missing + len(plan.awaited)
         self.balanced = self.awaited == 0 and not session.ended()
         if not missing:
             return None
-        left_s = self._hold_off_until - self._clock()  # nobody tells when a reservation or a pause is over
+        left_s = self._eligibility.held_off_s(self._clock())  # nobody tells when a reservation or a pause is over
         return _AGAIN_S if left_s <= 0 else min(_AGAIN_S, max(_SOON_S, left_s))
 
     async def _plan(self, session: Session, snapshot: FleetSnapshot) -> Plan:
@@ -310,23 +303,13 @@ class LeasingService:
         self.snapshot = snapshot
         self._version_seen = snapshot.version
         self._floor = max(self._floor, highest_token(snapshot) or self._floor)
-        if self._cooling or len(self._over_here) > _REMEMBERED:
-            wanted = {shard.key for shard in snapshot.wanted}
-            self._cooling = {key: pause for key, pause in self._cooling.items() if key in wanted}
-            if len(self._over_here) > _REMEMBERED:
-                self._over_here = {key: token for key, token in self._over_here.items() if key in wanted}
+        self._eligibility.forget_unwanted(snapshot)
         for key in contradicted(snapshot, {key: held.lease for key, held in self._held.items()}):
             held = self._held[key]
             held.end(Reason.TAKEN)
             self._hand_over.forget(key)
             self._host.lost(key)
             self._over(held, Reason.TAKEN)
-
-    def _due(self, keys: Sequence[ShardKey]) -> list[ShardKey]:
-        now = self._clock()
-        if now < self._hold_off_until:
-            return []
-        return [key for key in keys if self._cooling.get(key, (now, 0.0))[0] <= now]
 
     def _give(self, plan: Plan, until: float) -> None:
         if self._tasks is None:
@@ -353,7 +336,7 @@ class LeasingService:
             for key, (lease, progress) in granted.items():
                 if key in self._held or key in self._hand_over:
                     continue
-                if lease.token <= self._over_here.get(key, 0):
+                if self._eligibility.is_over(lease):
                     # The store has lost its release: somebody may have had the shard since, under a newer token.
                     self._hand_over.let_go(lease)
                 else:
@@ -363,7 +346,7 @@ class LeasingService:
 
     async def _pass_on(self, session: Session, recipients: Mapping[ShardKey, NodeId]) -> None:
         """Do not let shards wait that were left to this node and are not its own any more."""
-        if recipients and self._clock() >= self._hold_off_until:
+        if recipients and self._eligibility.held_off_s(self._clock()) <= 0:
             for key, (lease, _) in (await self._acquire(session, list(recipients)[:_TAKEN_AT_ONCE])).items():
                 if not session.ended() and key not in self._held:
                     self._hand_over.let_go(lease, recipients[key])
@@ -392,7 +375,7 @@ class LeasingService:
     def _over(self, held: HeldLease, reason: Reason) -> None:
         """Note that a lease is over. The host has stopped already, or been told to."""
         held.end(reason)
-        self._over_here[held.key] = held.token
+        self._eligibility.end(held.lease)
         if self._held.get(held.key) is held:
             del self._held[held.key]
         self.transitions[reason] += 1

@@ -20,9 +20,8 @@ from node.uploaded_functions import UploadedFunctions
 from statemgr.function_view import FunctionView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from aiohttp import web
     from prometheus_client.metrics_core import Metric
 
     from config.settings import Settings
@@ -64,12 +63,9 @@ class FunctionSide(Collector):
             tasks.create_task(self.counting.run(), name="counting")
             tasks.create_task(self.uploaded.run(self.definitions.sweep), name="functions of the API")
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
-        """Return the Lambda API's operations on functions, for `node.serve.Surface`."""
-        return [
-            *LambdaDefinitionsApi(self.definitions).routes(),
-            *LambdaFunctionsApi(LambdaFunctions(self._store.functions, self)).routes(),
-        ]
+    def apis(self) -> tuple[LambdaDefinitionsApi, LambdaFunctionsApi]:
+        """Return the Lambda API's operations on functions, to be had over HTTP."""
+        return LambdaDefinitionsApi(self.definitions), LambdaFunctionsApi(LambdaFunctions(self._store.functions, self))
 
     # `controlplane.lambda_functions.FunctionSurroundings`
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,66 +13,36 @@ import structlog
 
 from config.load import load
 from config.secrets import Secrets
-from controlplane.explain import read_explanation
-from controlplane.lambda_mappings import LambdaMappings
 from controlplane.mappings import Desired, apply
-from controlplane.status import present_shards, read_status
 from invocation.client import Targets
-from invocation.frontend import Room
-from model.async_event import ASYNC_QUEUE
 from model.errors import ConflictError, UnavailableError
-from model.ids import TRACKER, NodeId
-from model.lease import Role
 from model.mapping_rules import canonical_document
 from model.problem import InvalidConfigurationError
-from model.progress import ShardState
 from node import collector
 from node.async_queue import AsyncQueue
-from node.console_api import ConsoleApi
-from node.console_feed import Feed, reading
-from node.credentials import Access, FleetNodes
+from node.credentials import Access
 from node.engine import Engine
-from node.environments_api import EnvironmentsApi
+from node.fleet_view import FleetView
 from node.function_side import FunctionSide
-from node.health import Readiness, readiness
-from node.invoke_api import InvokeApi
-from node.invoke_metrics import InvokeMeters
-from node.lambda_api import LambdaApi
-from node.lambda_definitions_api import upload_room
-from node.lambda_surroundings import NodeSurroundings
-from node.mapping_api import MappingApi
-from node.openapi_api import OpenApi
+from node.http_side import HttpSide
 from node.parts import Parts, unsupported_settings, works_alike
 from node.placement import Placement
-from node.plan_api import PlanApi
-from node.rate_limits import RateLimits
-from node.redrive import Redrives
 from node.redrive_parts import RedriveParts
-from node.replay import Replays
-from node.sandboxing import SandboxCollector, worker_manager
-from node.seek import Seeks
-from node.serve import Surface, application, serving
+from node.sandboxing import worker_manager
+from node.serve import application, serving
 from node.servers import open_store, sources_reached, start_aws, start_kafka
-from node.telemetry import FOLLOWERS, NodeCollector, Telemetry
 from node.tls import ServerTls
 from node.tracing import NodeTraces, tracing
-from node.url_api import FunctionUrls
 from node.watchdog import Watchdog
 from pollers.checkpointer import Checkpointer
 from pollers.counters import Meters
 from pollers.destinations.aws_clients import AwsClients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from aiohttp import web
+    from collections.abc import Callable
 
     from config.settings import ConfiguredMapping, Settings
-    from controlplane.explain import Explanation
-    from controlplane.status import Status
     from invocation.worker_manager import WorkerManager
-    from model.ids import MappingId, ShardKey
-    from model.progress import ShardProgress
     from model.secret import SecretResolver
     from node.options import RunOptions
     from node.signals import Shutdown
@@ -81,8 +50,6 @@ if TYPE_CHECKING:
     from statemgr.stores import Store
 
 log = structlog.get_logger(__name__)
-
-_AGAIN_S = 0.5
 
 
 async def run_node(
@@ -189,9 +156,6 @@ class Node:
         self._embedded_kafka = embedded_kafka
         self._embedded_aws = embedded_aws
         self._meters = Meters()
-        self._invoke_meters = InvokeMeters()
-        self._room = Room()
-        self._draining = False
         self._name = _node_name()
 
     async def run(self, shutdown: Shutdown, access: Access, tls: ServerTls | None = None) -> None:
@@ -211,7 +175,7 @@ class Node:
                 embedded_aws=self._embedded_aws,
                 traces=self._traces.of,
             )
-            self._events = AsyncQueue(self._store, self._parts, self._functions.view, self._aws, self._traces.events)
+            events = AsyncQueue(self._store, self._parts, self._functions.view, self._aws, self._traces.events)
             self._engine = Engine(
                 self._store,
                 checkpointer,
@@ -223,37 +187,42 @@ class Node:
                 hand_over_s=settings.drain_timeout_s,
                 desired=self._desired,
                 functions=self._functions.files,
-                make_partition_worker=self._events.worker,
+                make_partition_worker=events.worker,
             )
             self._functions.uploaded.changed = self._functions_changed
-            redriving = RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws)
-            self._redrives = Redrives(
-                self._engine.catalogue, self._engine.runtimes, self._store, redriving, present=self._present_shards
+            leasing = self._engine.leasing
+            http = HttpSide(
+                self._store,
+                self._engine,
+                self._parts,
+                view=FleetView(self._store, leasing, self._meters.view, name=self._name),
+                meters=self._meters,
+                events=events,
+                functions=self._functions,
+                placement=self._placement,
+                workers=self._workers,
+                redriving=RedriveParts(self._parts, resolver=self._resolver, targets=self._targets, aws=self._aws),
+                traces=self._traces,
+                roles=self._options.roles,
             )
-            self._replays = Replays(
-                self._engine.catalogue, self._engine.runtimes, self._store, redriving, self._redrives
-            )
-            self._seeks = Seeks(self._engine.runtimes, self._store)
-            self._feed = Feed(reading(self._engine.catalogue, self._meters, self._status))
             async with shutdown.starting():
                 await self._bring_up()
-            self._leasing = self._engine.leasing
-            self._watchdog = Watchdog(on_lag=lambda _lag_s: self._leasing.check())
-            app, context = application(self._surface(access)), None if tls is None else tls.context
+            watchdog = Watchdog(on_lag=lambda _lag_s: leasing.check())
+            app, context = application(http.surface(access, watchdog)), None if tls is None else tls.context
             async with serving(app, self._options.listen, context, listener=self._listener) as address:
-                self._leasing.address = str(address)
+                leasing.address = str(address)
                 self._placement.joined(
-                    self._leasing,
+                    leasing,
                     address,
                     roles=self._options.roles,
                     tls=tls is not None,
                     guarded=bool(access.methods),
                 )
                 background = [
-                    tasks.create_task(self._watchdog.run(), name="watchdog"),
+                    tasks.create_task(watchdog.run(), name="watchdog"),
                     tasks.create_task(self._workers.run(), name="worker manager"),
-                    tasks.create_task(self._feed.run(), name="console"),
-                    tasks.create_task(self._events.run(), name="asynchronous queue"),
+                    tasks.create_task(http.run(), name="console"),
+                    tasks.create_task(events.run(), name="asynchronous queue"),
                     tasks.create_task(self._functions.run(), name="functions"),
                     tasks.create_task(self._placement.run(), name="placement"),
                     tasks.create_task(self._follow_reloads(shutdown), name="follow reloads"),
@@ -265,98 +234,16 @@ class Node:
                 collector.settle()
                 log.info("node.started", node=self._name, roles=sorted(self._options.roles), listen=str(address))
                 await shutdown.drain.wait()
-                self._draining = True
-                self._redrives.stop()
-                self._feed.stop()
+                http.begin_drain()
                 async with asyncio.TaskGroup() as draining:
                     draining.create_task(self._placement.withdraw())
-                    draining.create_task(self._room.drain(settings.drain_timeout_s))
+                    draining.create_task(http.drain(settings.drain_timeout_s))
                     draining.create_task(self._engine.drain(settings.drain_timeout_s))
                 await engine
                 for task in background:
                     task.cancel()
         await self._functions.counting.aclose()
         log.info("node.stopped", node=self._name)
-
-    def _surface(self, access: Access) -> Surface:
-        collector = NodeCollector(
-            self._meters,
-            leasing=self._leasing,
-            loop_lag=self._watchdog.lag,
-            labels=self._engine.catalogue.labels,
-            known=self._engine.catalogue.all_labels,
-        )
-        telemetry = Telemetry(collector)
-        telemetry.registry.register(SandboxCollector(self._workers))
-        telemetry.registry.register(self._invoke_meters)
-        telemetry.registry.register(self._functions)
-        telemetry.registry.register(self._traces)
-        console = ConsoleApi(self._feed)
-        limits = RateLimits(self._settings.rate_limits)
-        telemetry.registry.register(limits)
-        telemetry.gauge(*FOLLOWERS, lambda: self._feed.followers)
-        telemetry.registry.register(self._events.collector)
-        telemetry.registry.register(self._placement)
-        return Surface(
-            alive=lambda: self._watchdog.alive,
-            ready=self._ready,
-            metrics=telemetry.exposition,
-            status=self._status,
-            before=[upload_room(lambda: self._functions.uploaded.creating)],
-            credentials=(FleetNodes(self._placement.secret), *access.methods) if access.methods else (),
-            routes=[
-                *MappingApi(
-                    explain=self._explain, redrives=self._redrives, replays=self._replays, seeks=self._seeks
-                ).routes(),
-                *console.routes(),
-                *OpenApi(guarded=bool(access.methods)).routes(),
-                *EnvironmentsApi(self._placement, self._workers, self._room).routes(),
-                *self._front_end(guarded=bool(access.methods)),
-                *self._control_plane(trusted=bool(access.methods)),
-            ],
-            public=console.public_paths,
-            limits=limits,
-        )
-
-    def _front_end(self, *, guarded: bool) -> Sequence[web.AbstractRouteDef]:
-        if Role.FRONTEND not in self._options.roles:
-            return ()
-        front_end = self._events.front_end
-        urls = FunctionUrls(front_end, self._room, self._invoke_meters, guarded=guarded)
-        return [*InvokeApi(front_end, self._room, self._invoke_meters).routes(), *urls.routes()]
-
-    def _control_plane(self, *, trusted: bool) -> list[web.AbstractRouteDef]:
-        around = NodeSurroundings(lambda: self._settings, self._parts, trusted=trusted)
-        mappings = LambdaMappings(
-            self._store, around, live=self._meters.view, node=lambda: self._leasing.node or NodeId(self._name)
-        )
-        return [
-            *self._functions.routes(),
-            *LambdaApi(mappings).routes(),
-            *PlanApi(self._store, around).routes(),
-        ]
-
-    def _ready(self) -> Readiness:
-        unread = {
-            key
-            for key in self._leasing.held
-            if key.shard != TRACKER
-            and key.mapping != ASYNC_QUEUE  # has no positions
-            and ((view := self._meters.view(key)) is None or view.report.state is ShardState.STARTING)
-        }
-        return readiness(self._leasing, unread=unread, draining=self._draining)
-
-    async def _status(self) -> Status:
-        return await read_status(self._store, self._leasing.node or NodeId(self._name), self._meters.view)
-
-    async def _explain(self, mapping: str) -> Explanation:
-        node = self._leasing.node or NodeId(self._name)
-        return await read_explanation(self._store, node, mapping, self._meters.view, now_s=time.time())
-
-    async def _present_shards(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
-        snapshot, progress = await self._store.snapshot(), await self._store.load_mapping(mapping)
-        node = self._leasing.node or NodeId(self._name)
-        return present_shards(node, snapshot, (), progress, self._meters.view)
 
     def _desired(self) -> list[Desired]:
         return [_desired(configured) for configured in self._settings.event_source_mappings]

@@ -101,7 +101,7 @@ class LaneMaker:
             finishing=finishing,
             random=parts.random,
             draining=self.draining,
-            caution=Caution(note=self.standing.noted, quarantine=parts.quarantine, draining=self.draining),
+            caution=Caution(note=self.standing.saves.noted, quarantine=parts.quarantine, draining=self.draining),
             lag=self.standing.lag,
             handing_over=self._handing_over(),
             now_ms=lambda: parts.now_s() * 1000,

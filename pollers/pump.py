@@ -107,7 +107,7 @@ class Pump:
                 if reader is not None:
                     await self._note_start(reader)
                     await self._pump(reader)
-                    await self._standing.all_saved()
+                    await self._standing.saves.all_saved()
                 return self._standing.troubles.state is ShardState.DRAINED
             finally:
                 self._standing.close()
@@ -131,8 +131,7 @@ class Pump:
         if self._standing.position is None and reader.start is not None:
             self._standing.position = reader.start
             self._standing.log.info("shard.started", position=reader.start)
-            self._standing.changed()
-            await self._standing.all_saved()
+            await self._standing.saves.noted()
 
     async def _pump(self, reader: ShardReader) -> None:
         self._settled_at = asyncio.get_running_loop().time()
@@ -150,14 +149,14 @@ class Pump:
         self._standing.holders = [*self._lanes, self._unparking]
         try:
             async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(self._standing.watch_refusal(), name=f"watch {self.key}")
+                watching = tasks.create_task(self._standing.saves.watch_refusal(), name=f"watch {self.key}")
                 lanes = [tasks.create_task(lane.run(), name=f"lane {self.key}") for lane in self._lanes]
                 unparking = tasks.create_task(self._unparking.run(), name=f"unpark {self.key}")
                 reading = tasks.create_task(self._read(reader), name=f"read {self.key}")
                 await self._ended.wait()
                 if self._draining.is_set():
                     self._standing.troubles.state = ShardState.DRAINING
-                    self._standing.changed()  # being cut off from now on is no death
+                    self._standing.saves.changed()  # being cut off from now on is no death
                     self._unparking.stop()
                     reading.cancel()
                 for lane in self._lanes:
@@ -178,7 +177,7 @@ class Pump:
         if self._restart is not None:
             self._standing.log.warning("shard.rewound", why=str(self._restart), position=self._restart.position)
             self._standing.rewind(self._restart.position)
-        self._standing.changed()
+        self._standing.saves.changed()
 
     # Reading
 
@@ -239,7 +238,7 @@ class Pump:
 
     async def room_to_run_ahead(self) -> None:
         """Wait until no more than one finished batch per lane is unsaved."""
-        await self._standing.saved_up_to(_RUN_AHEAD * len(self._lanes))
+        await self._standing.saves.saved_up_to(_RUN_AHEAD * len(self._lanes))
 
     def batch_taken(self) -> None:
         """Let the reader go on, unless there is no room yet."""
@@ -248,7 +247,7 @@ class Pump:
 
     def batch_finished(self) -> None:
         """Count a finished batch."""
-        self._standing.batch_finished()
+        self._standing.saves.batch_finished()
 
     def delivered(self, records: Records) -> None:
         """Count records as delivered and let the checkpoint move; with it goes the state of their tumbling window."""
@@ -267,7 +266,7 @@ class Pump:
             log = self._standing.log
             log.warning("window.dropped", condition=discard.condition, invocations=discard.work.invocations)
             self._window_closed()
-            self._standing.changed()
+            self._standing.saves.changed()
             return
         self._count_given_up(discard, fate)
         self._finish(discard.records)
@@ -316,7 +315,7 @@ class Pump:
 
     def setback_parked(self) -> None:
         """Have the counts of parked records saved."""
-        self._standing.changed()
+        self._standing.saves.changed()
 
     def _left_lot(self, records: Records) -> None:
         if records.order_keys[0] not in self._standing.lot.queues:

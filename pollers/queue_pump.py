@@ -112,7 +112,7 @@ class QueuePump:
 
     def refresh(self) -> None:
         """Have the report brought up to date."""
-        self._standing.changed()
+        self._standing.saves.changed()
 
     @property
     def held(self) -> int:
@@ -149,8 +149,7 @@ class QueuePump:
                 if await self._open():
                     await self._work()
                     self._standing.state = ShardState.DRAINED  # nothing of the queue is held here any more
-                    self._standing.changed()
-                    await self._standing.all_saved()
+                    await self._standing.saves.noted()
             finally:
                 self._parts.gate.unwatch(self._changed.set)
                 self._place.leave()
@@ -168,7 +167,7 @@ class QueuePump:
             else:
                 self._standing.source_answers()
                 await self._following.read_allotment()
-                self._standing.changed()
+                self._standing.saves.changed()
                 return True
         return False
 
@@ -178,7 +177,7 @@ class QueuePump:
                 background = [
                     tasks.create_task(coroutine, name=f"{what} {self.key}")
                     for what, coroutine in (
-                        ("watch", self._standing.watch_refusal()),
+                        ("watch", self._standing.saves.watch_refusal()),
                         ("settle", self._settling.run()),
                         ("keep hidden", self._settling.keep_hidden()),
                         ("follow", self._following.run()),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from model.errors import LeaseLostError
 from model.outcome import Delivered, FunctionFailed, NotReached, Outcome, PartlyFailed, Throttled
 from model.progress import Ledger, ProgressUpdate, SaveResult, ShardReport, ShardState, WaitsFor
 from pollers.blocking import tenures
@@ -22,6 +21,7 @@ from pollers.circuit import held_up
 from pollers.counters import ShardView
 from pollers.load import LoadMeter
 from pollers.queue_failing import Failing
+from pollers.shard_saves import ShardSaves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,26 +76,15 @@ class QueueStanding:
         self._holder = holder
         self._circuit = parts.gate.report
         self._lease = lease
-        self._checkpointer = parts.checkpointer
+        self.saves = ShardSaves(self, lease, parts.checkpointer)
         self._last_result = lease.progress.report.last_result
         self._last_error: str | None = None
         self._error_time: float | None = None
         self._tenures = tenures(lease.progress, lease.lease, time.time())
         self._load = LoadMeter(asyncio.get_running_loop().time, lease.progress.report.load)
         self._imbalance = 0
-        self._changes = 0
-        self._changes_saved = 0
-        self._saving = 0
-        self._refused: SaveResult | None = None
-        self._closed = False
-        self._news = asyncio.Event()
         self._counting: asyncio.TimerHandle | None = None
         self.log = log.bind(mapping=parts.mapping.name, shard=lease.key.shard, token=lease.token)
-
-    def changed(self) -> None:
-        """Have the present state saved soon."""
-        self._changes += 1
-        self._checkpointer.mark(self)
 
     def counted(self) -> None:
         """Have counts saved before long. Nothing waits for them, so they need no save each."""
@@ -104,7 +93,7 @@ class QueueStanding:
 
     def _counts_due(self) -> None:
         self._counting = None
-        self.changed()
+        self.saves.changed()
 
     def polled(self, messages: int, size: int) -> None:
         """Count messages received, of so many bytes: they are to be finished here."""
@@ -163,7 +152,7 @@ class QueueStanding:
         if result is not None:
             self._last_result = result
         if new:
-            self.changed()
+            self.saves.changed()
         return new
 
     def source_answers(self) -> None:
@@ -174,32 +163,13 @@ class QueueStanding:
         elif self.state is ShardState.STARTING:
             self.state = ShardState.READING
 
-    async def all_saved(self) -> None:
-        """Wait until the store has everything as it is now. Raises `LeaseLostError`."""
-        while self._changes_saved < self._changes:
-            self._check_refused()
-            self._lease.check()
-            self._news.clear()
-            await self._news.wait()
-
-    async def watch_refusal(self) -> None:
-        """Raise `LeaseLostError` as soon as the store refuses a save; return never."""
-        while True:
-            self._check_refused()
-            self._news.clear()
-            await self._news.wait()
-
-    def _check_refused(self) -> None:
-        if self._refused is not None:
-            raise LeaseLostError(self.key, f"the store refused a report: {self._refused}")
-
     # The checkpointer's side
 
     def to_save(self) -> ProgressUpdate | None:
         """Return the state for the store; None once nothing may be written any more."""
-        if self._closed or self._refused is not None:
+        if self.saves.over:
             return None
-        self._saving = self._changes
+        self.saves.sent()
         return ProgressUpdate(
             key=self.key,
             token=self._lease.token,
@@ -212,18 +182,13 @@ class QueueStanding:
 
     def saved(self, update: ProgressUpdate, result: SaveResult) -> None:  # noqa: ARG002 - `Saving` passes it
         """Learn what became of the last save."""
-        if result is SaveResult.SAVED:
-            self._changes_saved = self._saving
-        else:
-            self._refused = result
-        self._news.set()
+        self.saves.answered(result)
 
     def close(self) -> None:
         """Save nothing more."""
-        self._closed = True
         if self._counting is not None:
             self._counting.cancel()
-        self._checkpointer.forget(self)
+        self.saves.close()
 
     # The account and the report
 

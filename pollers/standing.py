@@ -24,6 +24,7 @@ from pollers.lot_loading import load_lot
 from pollers.parking_lot import ParkingLot
 from pollers.ports import Lag
 from pollers.positions import Positions
+from pollers.shard_saves import ShardSaves
 from pollers.shard_state import StoredState
 from pollers.troubles import Troubles
 
@@ -73,20 +74,13 @@ class Standing:
         self.reader: ShardReader | None = None
         self._lease = lease
         self._checkpointer = checkpointer
+        self.saves = ShardSaves(self, lease, checkpointer)
         self._imbalance = 0
         self._rewind = False
         self._strayed = False  # and said so
-        self._changes = 0  # counts what is worth saving
-        self._changes_saved = 0
-        self._batches = 0  # finished
-        self._batches_saved = 0
-        self._saving = (0, 0)  # changes and batches covered by the save under way
-        self._refused: SaveResult | None = None
-        self._closed = False
         self._again_at = 0.0
         self._before_parked: dict[int, Position | None] = {}  # the checkpoint before each record was parked, here
         self._without_lot: ProgressUpdate | None = None  # what was last saved, as it is to be without the parking lot
-        self._news = asyncio.Event()  # a save came back
         self.log = log.bind(mapping=mapping, shard=lease.key.shard, token=lease.token)
         self.troubles = Troubles(self.log, self._describe_anew, last_result=lease.progress.report.last_result)
         self.load = LoadMeter(clock, lease.progress.report.load)
@@ -97,21 +91,16 @@ class Standing:
 
     # What happens
 
-    def changed(self) -> None:
-        """Have the present state saved soon."""
-        self._changes += 1
-        self._checkpointer.mark(self)
-
     def _describe_anew(self) -> None:
         self._description.outdated()
-        self.changed()
+        self.saves.changed()
 
     def moved(self) -> None:
         """Take up the checkpoint that the finished records allow."""
         finished_to = self.positions.finished_to
         if finished_to is not None and self.reader is not None:
             self.position = self.reader.after(finished_to)
-        self.changed()
+        self.saves.changed()
 
     def polled(self, chunk: Chunk) -> tuple[Sequence[object], Places, int]:
         """Account for what was read. Returns what is to be worked on, with its places, and the number of strays.
@@ -161,7 +150,7 @@ class Standing:
         self.lot.clear()
         self.holders = ()
         self._rewind = True
-        self.changed()
+        self.saves.changed()
 
     def parked(self, records: Records, attempts: Attempts | None = None) -> None:
         """Note records as parked: finished for the checkpoint, which is saved together with the lot."""
@@ -178,7 +167,7 @@ class Standing:
         for position in records.positions:
             self.known_failures.pop(position, None)
             self._before_parked.pop(position, None)
-        self.changed()
+        self.saves.changed()
 
     @property
     def parked_tries(self) -> int:
@@ -206,12 +195,7 @@ class Standing:
             known = self.known_failures.get(queue.records[0].position)
             queue.failures = 0 if known is None else known.failures
         self._stored_lot = 0
-        self.changed()
-
-    def batch_finished(self) -> None:
-        """Count a finished batch."""
-        self._batches += 1
-        self.changed()
+        self.saves.changed()
 
     def succeeded(self) -> None:
         """Note that the function took records."""
@@ -225,42 +209,7 @@ class Standing:
         """
         again = asyncio.get_running_loop().time() >= self._again_at
         if again or self._description.has_changed(self.lag(), self.holders, self.lot):
-            self.changed()
-
-    # Waiting for saves
-
-    async def saved_up_to(self, batches: int) -> None:
-        """Wait until at most `batches` finished ones are not saved."""
-        while self._batches - self._batches_saved > batches:
-            self._checkpointer.hurry()
-            self._news.clear()
-            await self._news.wait()
-
-    async def noted(self) -> None:
-        """Have the present state saved, and wait for that. Raises `LeaseLostError`."""
-        self.changed()
-        await self.all_saved()
-
-    async def all_saved(self) -> None:
-        """Wait until the store has everything as it is now. Raises `LeaseLostError`."""
-        wanted = self._changes
-        while self._changes_saved < wanted:
-            self._check_refused()
-            self._lease.check()
-            self._checkpointer.hurry()
-            self._news.clear()
-            await self._news.wait()
-
-    async def watch_refusal(self) -> None:
-        """Raise `LeaseLostError` as soon as the store refuses a save; return never."""
-        while True:
-            self._check_refused()
-            self._news.clear()
-            await self._news.wait()
-
-    def _check_refused(self) -> None:
-        if self._refused is not None:
-            raise LeaseLostError(self.key, f"the store refused a checkpoint: {self._refused}")
+            self.saves.changed()
 
     # The checkpointer's side
 
@@ -269,9 +218,9 @@ class Standing:
 
         Without the lot the account would not balance, and the next holder would be told that nothing is parked.
         """
-        if self._closed or self._refused is not None or self._stored_lot:
+        if self.saves.over or self._stored_lot:
             return None
-        self._saving = (self._changes, self._batches)
+        self.saves.sent()
         failures = dict(self.known_failures)
         for holder in self.holders:
             failures.update(holder.failures())
@@ -296,7 +245,6 @@ class Standing:
     def saved(self, update: ProgressUpdate, result: SaveResult) -> None:
         """Learn what became of the last save."""
         if result is SaveResult.SAVED:
-            self._changes_saved, self._batches_saved = self._saving
             self._again_at = asyncio.get_running_loop().time() + _AGAIN_S
             if update.parked is not None:
                 self.lot.saved(update.parked)
@@ -311,15 +259,12 @@ class Standing:
         elif result is SaveResult.INCOMPLETE:
             self.log.warning("parked.saved_again", why="the store has lost parked records", records=len(self.lot))
             self.lot.lost()
-            self.changed()
-        else:
-            self._refused = result
-        self._news.set()
+            self.saves.changed()
+        self.saves.answered(result)
 
     def close(self) -> None:
         """Save nothing more."""
-        self._closed = True
-        self._checkpointer.forget(self, instead=self._without_lot)
+        self.saves.close(instead=self._without_lot)
 
     def _warn_of_loss(self, **facts: float | None) -> None:
         self.log.warning("retention.loss_near", **facts)

@@ -13,34 +13,32 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model.errors import ConflictError
-from model.ids import TRACKER, FencingToken, ShardKey
+from model.ids import TRACKER, ShardKey
 from model.lease import FleetSnapshot, Holding, Lease, Member, ShardKind, TickReply, WantedShard
-from model.progress import ParkedRecords, ProgressUpdate, SaveResult, ShardProgress
+from model.progress import SaveResult
 from statemgr.memory_code import MemoryCode
 from statemgr.memory_concurrency import MemoryConcurrency
 from statemgr.memory_event_queue import MemoryEventQueue
 from statemgr.memory_functions import MemoryFunctions
 from statemgr.memory_placement import MemoryPlacement
+from statemgr.memory_progress import MemoryProgress
 from statemgr.memory_tables import (
     Reservation,
     Session,
     asks_alike,
     awaited,
     carried_over,
-    changed_lot,
-    copy_of,
     drop,
-    goes_back,
     standing,
-    written,
 )
 from statemgr.stores import check_tracker, wanted_sources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from model.ids import MappingId, NodeId, ShardId, ShardOrigin
+    from model.ids import FencingToken, MappingId, NodeId, ShardId, ShardOrigin
     from model.mapping import MappingRecord, MappingState
+    from model.progress import ParkedRecords, ProgressUpdate, ShardProgress
 
 
 class MemoryStore:
@@ -53,6 +51,7 @@ class MemoryStore:
         self.code = MemoryCode(clock)
         self.concurrency = MemoryConcurrency(clock, reserved=self.functions.reserved)
         self.placement = MemoryPlacement(self._members)
+        self.progress = MemoryProgress(clock)
         self._forget()
 
     def wipe(self) -> None:
@@ -62,22 +61,19 @@ class MemoryStore:
         self.code.wipe()
         self.concurrency.wipe()
         self.placement.wipe()
+        self.progress.wipe()
 
     def _forget(self) -> None:
         self._incarnation = uuid.uuid4().hex
         self._version = 0
         self._mappings_revision = 0
-        self._highest_token = 0  # ever given out or seen, over all shards
         self._sessions: dict[NodeId, Session] = {}
         self._mappings: dict[MappingId, MappingRecord] = {}
-        self._removed: dict[MappingId, int] = {}  # every token below is stale: late writers cannot bring it back
         self._wanted: dict[ShardKey, WantedShard] = {}
         self._holdings: dict[ShardKey, Holding] = {}
         self._reserved: dict[ShardKey, Reservation] = {}
-        self._tokens: dict[ShardKey, int] = {}
-        self._progress: dict[ShardKey, ShardProgress] = {}
-        self._parked: dict[ShardKey, ParkedRecords] = {}
-        self.events = MemoryEventQueue(self._clock, self._wanted, self._snapshot_changed, self._token_of)
+        newest_token = self.progress.newest_token
+        self.events = MemoryEventQueue(self._clock, self._wanted, self._snapshot_changed, newest_token)
 
     def _members(self) -> Mapping[NodeId, Session]:
         self._reap()
@@ -127,16 +123,15 @@ class MemoryStore:
             if key not in self._wanted:
                 continue
             holding = self._holdings.get(key)
-            if holding is None or (holding.node == node and holding.token < self._token_of(key)):
+            if holding is None or (holding.node == node and holding.token < self.progress.newest_token(key)):
                 if self._is_reserved(key, node, ttl_s):
                     continue
-                holding = Holding(node, self._new_token(floor))
+                holding = Holding(node, self.progress.new_token(key, floor))
                 self._holdings[key] = holding
-                self._tokens[key] = holding.token
                 self._reserved.pop(key, None)
                 changed = True
             if holding.node == node:
-                taken[key] = (Lease(key, node, holding.token), copy_of(self._progress.get(key, ShardProgress())))
+                taken[key] = (Lease(key, node, holding.token), self.progress.of(key))
         if changed:
             self._snapshot_changed()
         return taken
@@ -171,7 +166,7 @@ class MemoryStore:
 
     async def load(self, keys: Sequence[ShardKey]) -> Mapping[ShardKey, ShardProgress]:
         """See `ProgressStore.load`."""
-        return {key: copy_of(self._progress[key]) for key in keys if key in self._progress}
+        return self.progress.of_shards(keys)
 
     async def save(self, updates: Sequence[ProgressUpdate]) -> Sequence[SaveResult]:
         """See `ProgressStore.save`."""
@@ -179,11 +174,11 @@ class MemoryStore:
 
     async def load_parked(self, key: ShardKey) -> ParkedRecords:
         """See `ProgressStore.load_parked`."""
-        return self._parked.get(key, ParkedRecords())
+        return self.progress.parked_of(key)
 
     async def load_mapping(self, mapping: MappingId) -> Mapping[ShardKey, ShardProgress]:
         """See `ProgressStore.load_mapping`."""
-        return {key: copy_of(progress) for key, progress in self._progress.items() if key.mapping == mapping}
+        return self.progress.of_mapping(mapping)
 
     # Mappings
 
@@ -244,11 +239,7 @@ class MemoryStore:
         wanted = wanted_sources(mapping, shards)
         if not self._speaks_for(tracker, mapping):
             return False
-        for shard, origin in (origins or {}).items():
-            key = ShardKey(mapping, shard)
-            before = self._progress.get(key, ShardProgress())
-            if before.origin is None:
-                self._progress[key] = replace(before, origin=origin)
+        self.progress.note_origins(mapping, origins or {})
         present = {key: shard for key, shard in self._wanted.items() if key.mapping == mapping and key.shard != TRACKER}
         if present != wanted:
             for key in present.keys() - wanted.keys():
@@ -261,7 +252,7 @@ class MemoryStore:
     async def report_drained(self, lease: Lease) -> bool:
         """See `MappingStore.report_drained`."""
         mapping = lease.key.mapping
-        if mapping not in self._mappings or self._token_of(lease.key) > lease.token:
+        if mapping not in self._mappings or self.progress.newest_token(lease.key) > lease.token:
             return False
         self._mappings[mapping] = replace(self._mappings[mapping], drained=self._mappings[mapping].drained + 1)
         self._mappings_changed()
@@ -294,15 +285,8 @@ class MemoryStore:
         present = self._mappings[mapping]
         if present.seeks != wish or not present.seek:
             return SaveResult.SAVED
-        lots = {update.key: changed_lot(self._parked.get(update.key), update.parked) for update in updates}
-        if None in lots.values():
+        if self.progress.move(updates) is SaveResult.INCOMPLETE:
             return SaveResult.INCOMPLETE
-        fence = self._new_token(FencingToken(0))
-        for update in updates:
-            self._tokens[update.key] = fence
-            self._progress[update.key] = written(update, update.position, update.origin)
-            if update.parked is not None:
-                self._parked[update.key] = lots[update.key] or ParkedRecords()
         self._mappings[mapping] = replace(present, seek="")
         self._mappings_changed()
         return SaveResult.SAVED
@@ -312,12 +296,7 @@ class MemoryStore:
         mapping = tracker.key.mapping
         if not self._speaks_for(Lease(tracker.key, tracker.node, tracker.token), mapping):
             return False
-        for shard in shards:
-            self._tokens.pop(ShardKey(mapping, shard), None)
-            self._progress.pop(ShardKey(mapping, shard), None)
-            self._parked.pop(ShardKey(mapping, shard), None)
-        self._highest_token += 1
-        self._removed[mapping] = self._highest_token
+        self.progress.retire(mapping, shards)
         return self._save(tracker) is SaveResult.SAVED
 
     async def remove_mapping(self, mapping: MappingId, *, tracker: Lease) -> bool:
@@ -325,9 +304,8 @@ class MemoryStore:
         if not self._speaks_for(tracker, mapping):
             return False
         del self._mappings[mapping]
-        drop(mapping, self._wanted, self._holdings, self._reserved, self._tokens, self._progress, self._parked)
-        self._highest_token += 1
-        self._removed[mapping] = self._highest_token
+        drop(mapping, self._wanted, self._holdings, self._reserved)
+        self.progress.remove(mapping)
         self._version = self._raised(self._version)
         self._mappings_changed()
         return True
@@ -374,42 +352,18 @@ class MemoryStore:
         kept = self._reserved.get(key)
         return kept is not None and kept.successor != node and awaited(kept, self._sessions, self._clock(), ttl_s)
 
-    def _token_of(self, key: ShardKey) -> int:
-        return self._tokens.get(key) or self._removed.get(key.mapping, 0)
-
-    def _new_token(self, floor: FencingToken) -> FencingToken:
-        self._highest_token = max(self._highest_token + 1, floor + 1, int(self._clock() * 1_000_000))
-        return FencingToken(self._highest_token)
-
     def _raised(self, number: int) -> int:
         """Return a higher number that never was: not even when the last writes were lost, since it comes from time."""
         return max(number + 1, int(self._clock() * 1_000_000))
 
-    def _note_token(self, key: ShardKey, token: FencingToken) -> None:
-        self._tokens[key] = token
-        self._highest_token = max(self._highest_token, token)
-
     def _save(self, update: ProgressUpdate) -> SaveResult:
-        newest = self._token_of(update.key)
-        if newest > update.token:
-            return SaveResult.STALE
-        before = self._progress.get(update.key, ShardProgress())
-        if newest == update.token and goes_back(update, before):
-            return SaveResult.BACKWARD
-        lot = changed_lot(self._parked.get(update.key), update.parked)
-        if lot is None:
-            return SaveResult.INCOMPLETE
-        if update.parked is not None:
-            self._parked[update.key] = lot
-        self._note_token(update.key, update.token)
-        self._progress[update.key] = written(update, update.position or before.position, before.origin or update.origin)
-        return SaveResult.SAVED
+        return self.progress.save(update)
 
     def _speaks_for(self, tracker: Lease, mapping: MappingId) -> bool:
         check_tracker(tracker, mapping)
-        if mapping not in self._mappings or self._token_of(tracker.key) > tracker.token:
+        if mapping not in self._mappings or self.progress.newest_token(tracker.key) > tracker.token:
             return False
-        self._note_token(tracker.key, tracker.token)
+        self.progress.note_token(tracker.key, tracker.token)
         return True
 
     def _snapshot_changed(self) -> None:

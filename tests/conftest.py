@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.support.browser_fixtures",
+    "tests.support.closed_ports",
     "tests.support.folder_fixtures",
     "tests.support.log_fixtures",
     "tests.support.no_stray_loop",

@@ -14,7 +14,8 @@ from pollers.destinations.aws_clients import AwsClients
 from pollers.destinations.s3 import S3Destination
 from pollers.destinations.sns import SnsDestination
 from pollers.destinations.sqs import SqsDestination
-from tests.integration.test_aws_servers import client, loopback_only
+from tests.integration.test_aws_servers import loopback_only
+from tests.support.aws_servers import aws_client
 from tests.support.failures import documents, failure
 from tests.support.scripted_http import ScriptedServer, answer
 from tests.support.servers import free_ports, unique_name
@@ -62,14 +63,14 @@ async def clients_of() -> AsyncIterator[Callable[[str | None], AwsClients]]:
 
 def new_queue(endpoint_url: str, name: str = "", **attributes: str) -> tuple[str, str]:
     """Create a queue; returns its URL and its ARN."""
-    url = client("sqs", endpoint_url).create_queue(QueueName=name or unique_name("failed"), Attributes=attributes)
-    got = client("sqs", endpoint_url).get_queue_attributes(QueueUrl=url["QueueUrl"], AttributeNames=["QueueArn"])
+    url = aws_client("sqs", endpoint_url).create_queue(QueueName=name or unique_name("failed"), Attributes=attributes)
+    got = aws_client("sqs", endpoint_url).get_queue_attributes(QueueUrl=url["QueueUrl"], AttributeNames=["QueueArn"])
     return url["QueueUrl"], got["Attributes"]["QueueArn"]
 
 
 def receive(endpoint_url: str, url: str) -> list[str]:
     """Return the bodies of the messages in a queue."""
-    got = client("sqs", endpoint_url).receive_message(QueueUrl=url, WaitTimeSeconds=2, MaxNumberOfMessages=10)
+    got = aws_client("sqs", endpoint_url).receive_message(QueueUrl=url, WaitTimeSeconds=2, MaxNumberOfMessages=10)
     return [message["Body"] for message in got.get("Messages", [])]
 
 
@@ -151,7 +152,7 @@ async def test_a_topic_publishes_the_document(
     """What subscribers of an SNS topic get as Message is the document, with the event on request."""
     endpoint_url = moto_server.endpoint_url
     assert loopback_only(moto_server.pid)
-    sns = client("sns", endpoint_url)
+    sns = aws_client("sns", endpoint_url)
     topic = sns.create_topic(Name=unique_name("failed"))["TopicArn"]
     url, queue = new_queue(endpoint_url)
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
@@ -167,7 +168,7 @@ async def test_a_large_failure_fits_into_a_topics_message(
 ) -> None:
     """SNS takes 256 KB: an event beyond that stays out of the message, and the message arrives."""
     endpoint_url = moto_server.endpoint_url
-    sns = client("sns", endpoint_url)
+    sns = aws_client("sns", endpoint_url)
     topic = sns.create_topic(Name=unique_name("failed"))["TopicArn"]
     url, queue = new_queue(endpoint_url)
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
@@ -190,7 +191,7 @@ async def test_a_bucket_takes_the_complete_event(
     moto_server: MotoServer, clients_of: Callable[[str | None], AwsClients]
 ) -> None:
     """One object under the specification's key, also for the largest event; delivered again it replaces itself."""
-    s3, bucket = client("s3", moto_server.endpoint_url), unique_name("failed")
+    s3, bucket = aws_client("s3", moto_server.endpoint_url), unique_name("failed")
     destination = S3Destination(f"arn:aws:s3:::{bucket}", documents(), clients_of(moto_server.endpoint_url))
     given_up = failure(b"x" * 4_700_000)
     with pytest.raises(RefusedError, match=f"S3 bucket {bucket}: NoSuchBucket"):
@@ -245,7 +246,7 @@ async def test_the_sdks_own_endpoint_variables_count(
     variable: str,
 ) -> None:
     """Without `aws.endpoint_url` the SDK decides; a bucket is then part of the path, as emulators want it."""
-    s3, bucket = client("s3", moto_server.endpoint_url), unique_name("failed")
+    s3, bucket = aws_client("s3", moto_server.endpoint_url), unique_name("failed")
     s3.create_bucket(Bucket=bucket)
     monkeypatch.setenv(variable, moto_server.endpoint_url.replace("127.0.0.1", "localhost"))
     async with asyncio.timeout(20):

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import botocore.session
 import psutil
 
+from tests.support.aws_servers import aws_client
 from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
     from tests.support.elasticmq import ElasticMQ
     from tests.support.kinesis_local import KinesisLocal
-
-
-def client(service: str, endpoint_url: str) -> Any:
-    """Make botocore's client for a server on this machine."""
-    return botocore.session.get_session().create_client(
-        service,
-        region_name="us-east-1",
-        endpoint_url=endpoint_url,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
 
 
 def loopback_only(pid: int) -> bool:
@@ -34,7 +23,7 @@ def loopback_only(pid: int) -> bool:
 
 def test_a_message_goes_through_a_fifo_queue(elasticmq: ElasticMQ) -> None:
     """A FIFO queue takes a message, hands it out once with its group, and forgets it when deleted."""
-    sqs = client("sqs", elasticmq.endpoint_url)
+    sqs = aws_client("sqs", elasticmq.endpoint_url)
     attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "30"}
     url = sqs.create_queue(QueueName=f"{unique_name('queue')}.fifo", Attributes=attributes)["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="hello", MessageGroupId="g")
@@ -51,7 +40,7 @@ def test_a_message_goes_through_a_fifo_queue(elasticmq: ElasticMQ) -> None:
 
 def test_a_record_goes_through_a_stream_that_splits(kinesis_local: KinesisLocal) -> None:
     """A stream takes a record, gives it back, and splits its shard into two children."""
-    kinesis = client("kinesis", kinesis_local.endpoint_url)
+    kinesis = aws_client("kinesis", kinesis_local.endpoint_url)
     name = unique_name("stream")
     kinesis.create_stream(StreamName=name, ShardCount=1)
     kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
@@ -78,4 +67,4 @@ def test_a_killed_server_comes_back_at_its_address(elasticmq: ElasticMQ) -> None
     finally:
         elasticmq.start()
     assert elasticmq.endpoint_url == url
-    assert client("sqs", url).list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert aws_client("sqs", url).list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200

@@ -19,7 +19,7 @@ from tests.support.kafka_admin import KafkaAdmin
 from tests.support.kafka_load import expected, keyed, load
 from tests.support.node_process import NodeProcess, eventually, kafka_document, kafka_mapping, owners, url_target
 from tests.support.processes import wait_gone
-from tests.support.scripted_http import ScriptedServer, answer, answer_when, free_port, hang
+from tests.support.scripted_http import ScriptedServer, answer, answer_when, hang
 from tests.support.target_process import TargetProcess
 
 if TYPE_CHECKING:
@@ -81,34 +81,34 @@ async def test_a_missing_file_is_told(tmp_path: Path) -> None:
     assert (status, str(node.config) in printed, "Traceback" in printed) == (2, True, False)
 
 
-async def test_redis_that_cannot_be_reached(tmp_path: Path, embedded_kafka: EmbeddedBroker) -> None:
+async def test_redis_that_cannot_be_reached(
+    tmp_path: Path, embedded_kafka: EmbeddedBroker, closed_address: str
+) -> None:
     """It says what it waits for and why, without the password, and ends with status 3 after the limit."""
-    address = f"127.0.0.1:{free_port()}"
     document = kafka_document(
         embedded_kafka.bootstrap_servers,
         "t",
-        redis_url=f"redis://user:{SECRET}@{address}/0",
+        redis_url=f"redis://user:{SECRET}@{closed_address}/0",
         functions=url_target("http://127.0.0.1:9/"),
     )
     node = NodeProcess(tmp_path, document, env={"ESMD_START_LIMIT": "1"})
     status, printed = await ending(node)
     assert status == 3
     (waiting,) = node.find("startup.waiting")
-    assert waiting["what"] == f"Redis at redis://{address}/0"
-    assert f"esmd: Redis at redis://{address}/0 could not be reached within 1 s" in printed
+    assert waiting["what"] == f"Redis at redis://{closed_address}/0"
+    assert f"esmd: Redis at redis://{closed_address}/0 could not be reached within 1 s" in printed
     assert SECRET not in printed
 
 
-async def test_a_broker_that_cannot_be_reached(tmp_path: Path, redis_url: str) -> None:
+async def test_a_broker_that_cannot_be_reached(tmp_path: Path, redis_url: str, closed_address: str) -> None:
     """It says which mapping's source it waits for, and ends with status 3 after the limit."""
-    broker = f"127.0.0.1:{free_port()}"
-    document = kafka_document(broker, "t", redis_url=redis_url, functions=url_target("http://127.0.0.1:9/"))
+    document = kafka_document(closed_address, "t", redis_url=redis_url, functions=url_target("http://127.0.0.1:9/"))
     node = NodeProcess(tmp_path, document, env={"ESMD_START_LIMIT": "2"})
     status, printed = await ending(node)
     assert status == 3
     assert "the event source of mapping orders" in node.find("startup.waiting")[0]["what"]
     assert "could not be reached within 2 s" in printed
-    assert broker in printed
+    assert closed_address in printed
 
 
 async def test_an_address_in_use_is_told(tmp_path: Path, redis_url: str) -> None:
@@ -122,9 +122,9 @@ async def test_an_address_in_use_is_told(tmp_path: Path, redis_url: str) -> None
     assert "Traceback" not in printed
 
 
-async def test_stopping_while_waiting_is_a_clean_stop(tmp_path: Path) -> None:
+async def test_stopping_while_waiting_is_a_clean_stop(tmp_path: Path, closed_address: str) -> None:
     """SIGTERM during start-up ends it with status 0, whatever it waits for."""
-    document = {"redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}}
+    document = {"redis": {"url": f"redis://{closed_address}/0"}}
     async with NodeProcess(tmp_path, document) as node:
         node.spawn()
         await node.logged("startup.waiting")

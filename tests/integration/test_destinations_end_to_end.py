@@ -23,8 +23,8 @@ from pollers.destinations.aws_clients import AwsClients
 from pollers.pump import Pump
 from pollers.pump_parts import PumpParts
 from pollers.sources.kafka import KafkaSource
-from tests.integration.test_aws_servers import client
 from tests.integration.test_kafka_destination import read
+from tests.support.aws_servers import aws_client
 from tests.support.kafka_source import Secrets
 from tests.support.kinesis_streams import Stream
 from tests.support.mapping_rig import MappingRig, SavedProgress
@@ -102,7 +102,7 @@ async def test_a_failing_batch_ends_in_the_queue_and_the_rest_is_delivered(
     """The queue is missing first: the batch waits; created, it gets the document, and the ledger balances."""
     topic, queue = embedded_kafka.new_topic(1), unique_name("failed")
     await produce(embedded_kafka.bootstrap_servers, topic, b"one", b"two", b"three", b"four")
-    sqs, saves = client("sqs", elasticmq.endpoint_url), SavedProgress()
+    sqs, saves = aws_client("sqs", elasticmq.endpoint_url), SavedProgress()
     async with ScriptedServer(answer(200)) as function:
         function.then(answer(500), answer(500))
         path = tmp_path / "esmd.yaml"
@@ -167,7 +167,7 @@ async def test_failed_kinesis_records_are_told_of_key_by_key(
     """The document is the specification's, made of the stream's own numbers; an object holds the event besides."""
     stream, name = await asyncio.to_thread(Stream, moto_server.endpoint_url), unique_name("failed")
     placed = await asyncio.to_thread(stream.put, [("k", b"one"), ("k", b"two")])
-    made = client(service, moto_server.endpoint_url)
+    made = aws_client(service, moto_server.endpoint_url)
     if service == "sqs":
         queue = (await asyncio.to_thread(made.create_queue, QueueName=name))["QueueUrl"]
         destination = f"arn:aws:sqs:us-east-1:123456789012:{name}"

@@ -14,12 +14,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import yaml
 from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
-from tests.support.aws_servers import CREDENTIALS
+from tests.support.aws_servers import CREDENTIALS, aws_client
 from tests.support.doc_reader import Reader
 from tests.support.moto_server import MotoServer
 from tests.support.node_process import NodeProcess, eventually, kafka_mapping
@@ -67,13 +66,7 @@ class World:
 
     def client(self, service: str, region: str = REGION) -> Any:
         """Return a client of the embedded account."""
-        return boto3.client(
-            service,
-            endpoint_url=self.aws_url,
-            region_name=region,
-            aws_access_key_id="any",
-            aws_secret_access_key="any",
-        )
+        return aws_client(service, self.aws_url, region=region)
 
     def type(self, page: str, node: NodeProcess, **replaced: str) -> None:
         """Type the commands of a page, in their order, in one shell."""

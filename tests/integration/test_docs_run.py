@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import psutil
 import pytest
 
+from tests.support.aws_cli import aws_program
+from tests.support.aws_servers import aws_client
 from tests.support.doc_reader import Reader, ReaderError
-from tests.support.missing import skip_or_fail
 from tests.support.moto_server import MotoServer
 from tests.support.node_process import NodeProcess
-from tests.support.servers import ServerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +24,6 @@ DOCS = ROOT / "docs"
 ALONE = ["tutorial.md", "howto/dead-letters.md", "howto/exactly-once.md", "howto/ordering.md"]
 PREPARED = ["howto/from-kcl.md", "howto/from-lambda.md", "howto/from-localstack.md", "howto/kubernetes.md"]
 KEYS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
-AWS_CLI = os.pathsep.join([str(Path(sys.prefix) / "awscli" / "bin"), os.environ.get("PATH", "")])
 LOCALSTACK = 4566
 LEFT = {"tutorial.md": 1, "howto/kubernetes.md": 2}
 """How many blocks are marked as not run; everything else is."""
@@ -47,13 +43,7 @@ class Account:
 
     def client(self, service: str) -> Any:
         """Return a client of a service."""
-        return boto3.client(
-            service,
-            endpoint_url=self._url,
-            region_name=self._region,
-            aws_access_key_id="any",
-            aws_secret_access_key="any",
-        )
+        return aws_client(service, self._url, region=self._region)
 
 
 @pytest.fixture
@@ -66,8 +56,8 @@ def moto() -> Iterator[MotoServer]:
 def follow(page: str, folder: Path, environment: Mapping[str, str], ports: Mapping[int, int] | None = None) -> None:
     """Follow a page, and see that it left out no more than it may."""
     text = (DOCS / page).read_text()
-    if re.search(r"^\$ (.*\()?aws ", text, re.MULTILINE) and shutil.which("aws", path=AWS_CLI) is None:
-        skip_or_fail(ServerUnavailableError("the AWS CLI is not installed; `make test` does it"))
+    if re.search(r"^\$ (.*\()?aws ", text, re.MULTILINE):
+        aws_program()
     with Reader(folder, text, environment, ports=ports) as reader:
         reader.follow()
     assert len([left for left in reader.left if not left.reason.startswith("no ")]) == LEFT.get(page, 0)

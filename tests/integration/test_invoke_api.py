@@ -17,7 +17,7 @@ from node.embedded_redis import EmbeddedRedis
 from tests.support.folder_fixtures import folder_for_all
 from tests.support.invoke_rig import invoke_rig
 from tests.support.node_process import eventually
-from tests.support.scripted_http import ScriptedServer, answer, answer_when, free_port
+from tests.support.scripted_http import ScriptedServer, answer, answer_when
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -184,14 +184,14 @@ async def test_functions_follow_the_files(rig: InvokeRig) -> None:
     assert json.loads((await rig.invoke("local", 1))["Payload"])["errorType"] == "Runtime.HandlerNotFound"
 
 
-async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_path: Path) -> None:
+async def test_functions_elsewhere_as_boto3_invokes_them(redis_url: str, tmp_path: Path, closed_address: str) -> None:
     """A URL, an emulator's container and a function in AWS answer alike, each by its own target."""
     async with asyncio.timeout(90), ScriptedServer() as url, ScriptedServer() as rie, ScriptedServer() as aws:
         functions = {
             "url": {"url": url.url, "headers": {"X-Own": "yes", "x-amzn-trace-id": "mine"}},
             "rie": {"rie": [rie.url]},
             "cloud": {"arn": "arn:aws:lambda:us-east-1:000000000000:function:there:live"},
-            "away": {"url": f"http://127.0.0.1:{free_port()}"},
+            "away": {"url": f"http://{closed_address}"},
         }
         settings = {"region": "us-east-1", "endpoint_url": aws.url}
         async with invoke_rig(tmp_path, redis_url, functions, env=CREDENTIALS, aws=settings) as rig:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.integration.test_aws_servers import client
-from tests.support.aws_servers import CREDENTIALS
+from tests.support.aws_servers import CREDENTIALS, aws_client
 from tests.support.kinesis_streams import Stream
 from tests.support.mendable import Mendable, RedriveCommand, redrive
 from tests.support.node_process import NodeProcess, eventually, kafka_document, url_target
@@ -173,7 +172,7 @@ async def test_from_a_bucket_through_the_death_of_the_node(
     embedded_kafka: EmbeddedBroker, moto_server: MotoServer, redis_url: str, tmp_path: Path
 ) -> None:
     """Delivered documents are moved; killed in the middle, at most the batch under way comes twice."""
-    s3, bucket = client("s3", moto_server.endpoint_url), unique_name("failed")
+    s3, bucket = aws_client("s3", moto_server.endpoint_url), unique_name("failed")
     s3.create_bucket(Bucket=bucket)
 
     def keys(prefix: str) -> list[str]:

@@ -29,7 +29,7 @@ from pollers.sources.kafka_security import KafkaSecurity
 from pollers.sources.kinesis_api import KinesisApi
 from pollers.sources.kinesis_envelope import KinesisEnvelope
 from pollers.sources.kpl import HashKeyRange
-from tests.integration.test_aws_servers import client
+from tests.support.aws_servers import aws_client
 from tests.support.kinesis_streams import Stream, aws_json
 from tests.support.kpl_encoding import User, encode
 from tests.support.servers import unique_name
@@ -194,7 +194,7 @@ async def test_a_bucket_is_read_page_by_page_and_what_was_delivered_is_moved(
 ) -> None:
     """Only the mapping's own objects, each once; those that are gone meanwhile are nobody's trouble."""
     monkeypatch.setattr(s3, "_LISTED", 3)
-    store, bucket = client("s3", moto_server.endpoint_url), unique_name("failed")
+    store, bucket = aws_client("s3", moto_server.endpoint_url), unique_name("failed")
     store.create_bucket(Bucket=bucket)
     keys = [f"{PREFIX}{MAPPING}/orders-0/{n:02}" for n in range(8)]
     for key in [*keys, f"{PREFIX}another/orders-0/00", "unrelated"]:
@@ -221,7 +221,7 @@ async def test_a_bucket_is_read_page_by_page_and_what_was_delivered_is_moved(
 
 async def test_objects_from_before_are_not_even_read(moto_server: MotoServer, aws: AwsClients) -> None:
     """An object is written after its document was made, so its own time is enough."""
-    store, bucket = client("s3", moto_server.endpoint_url), unique_name("failed")
+    store, bucket = aws_client("s3", moto_server.endpoint_url), unique_name("failed")
     store.create_bucket(Bucket=bucket)
     store.put_object(Bucket=bucket, Key=f"{PREFIX}{MAPPING}/a", Body=b"a")
     later_ms = datetime.now(UTC).timestamp() * 1000 + 60_000

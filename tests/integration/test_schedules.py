@@ -8,9 +8,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import botocore.session
-
-from tests.support.aws_servers import CREDENTIALS
+from tests.support.aws_servers import CREDENTIALS, aws_client
 from tests.support.fast_clock import environment
 from tests.support.node_process import NodeProcess, eventually, url_target
 from tests.support.scripted_http import ScriptedServer, answer
@@ -120,13 +118,7 @@ async def test_a_firing_that_fails_goes_to_the_destination_and_the_next_one_is_f
     """With its event in the document, as asked for; `explain` says when the schedule fires next."""
     name = unique_name("failed")
     aws = {**CREDENTIALS, "AWS_ENDPOINT_URL_SQS": elasticmq.endpoint_url}
-    sqs = botocore.session.get_session().create_client(
-        "sqs",
-        region_name="us-east-1",
-        endpoint_url=elasticmq.endpoint_url,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
+    sqs = aws_client("sqs", elasticmq.endpoint_url)
     queue_url = (await asyncio.to_thread(sqs.create_queue, QueueName=name))["QueueUrl"]
     mapping = {
         "Name": "hourly",

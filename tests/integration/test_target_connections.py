@@ -18,7 +18,6 @@ from tests.support.scripted_http import (
     answer,
     answer_when,
     close_silently,
-    free_port,
     hang,
     reset,
     say,
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
 
 @on_both_loops
-async def test_a_refused_connection_is_not_reached() -> None:
+async def test_a_refused_connection_is_not_reached(closed_address: str) -> None:
     """Nobody listens: no retry is used up."""
     async with Targets(Secrets()) as targets:
-        outcome = await targets.make(UrlFunction("f", f"http://127.0.0.1:{free_port()}")).invoke(invocation())
+        outcome = await targets.make(UrlFunction("f", f"http://{closed_address}")).invoke(invocation())
     assert outcome == NotReached("connection refused")
 
 

@@ -15,6 +15,7 @@ from invocation.settings import HandlerFunction, LambdaFunction, RieFunction, Ur
 from model.errors import RefusedError, UnavailableError
 from model.outcome import Delivered, FunctionFailed, NotReached, Throttled
 from model.secret import SecretText
+from tests.support.closed_ports import closed_port
 from tests.support.loops import on_both_loops
 from tests.support.scripted_http import (
     Exchange,
@@ -22,7 +23,6 @@ from tests.support.scripted_http import (
     answer,
     answer_early,
     answer_when,
-    free_port,
     piecemeal,
     response,
     say,
@@ -288,18 +288,19 @@ async def test_no_container_is_called_while_it_is_busy() -> None:
 @on_both_loops
 async def test_dead_containers_are_passed_over() -> None:
     """While one container lives, every invocation reaches it; when none does, the batch was not reached."""
-    async with ScriptedServer() as server, Targets(Secrets()) as targets:
-        dead = tuple(f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        target = targets.make(RieFunction("f", (*dead, server.url)))
-        server.then(answer(200, b"Task timed out after 3.00 seconds"))
-        assert await target.invoke(invocation()) == FunctionFailed(
-            "Sandbox.Timedout: Task timed out after 3.00 seconds"
-        )
-        for _ in range(5):
-            assert await target.invoke(invocation()) == Delivered(b"null")
-        nobody = targets.make(RieFunction("g", dead))
-        for _ in range(2):
-            assert await nobody.invoke(invocation()) == NotReached("connection refused")
+    with closed_port() as one, closed_port() as other:
+        dead = (f"http://{one}", f"http://{other}")
+        async with ScriptedServer() as server, Targets(Secrets()) as targets:
+            target = targets.make(RieFunction("f", (*dead, server.url)))
+            server.then(answer(200, b"Task timed out after 3.00 seconds"))
+            assert await target.invoke(invocation()) == FunctionFailed(
+                "Sandbox.Timedout: Task timed out after 3.00 seconds"
+            )
+            for _ in range(5):
+                assert await target.invoke(invocation()) == Delivered(b"null")
+            nobody = targets.make(RieFunction("g", dead))
+            for _ in range(2):
+                assert await nobody.invoke(invocation()) == NotReached("connection refused")
 
 
 async def test_an_unknown_host_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,9 +329,9 @@ async def test_whatever_the_loop_calls_a_failed_connection_is_not_reached(
     assert outcome == NotReached("connection refused")
 
 
-async def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch, closed_address: str) -> None:
     """A proxy in the environment of the node does not get in the way of its functions."""
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://{closed_address}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     async with ScriptedServer() as server:

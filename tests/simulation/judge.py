@@ -211,7 +211,7 @@ class Judge:
     def retired(self, shards: Sequence[ShardKey]) -> None:
         """Late writes under leases on what was forgotten are refused."""
         for key in shards:
-            self._tokens[key] = self._redis._token_of(key)
+            self._tokens[key] = self._redis.progress.newest_token(key)
             self._pass(key, lambda judge: judge.retired(key))  # noqa: B023 - called at once
 
     def moved(self, shards: Sequence[ShardKey]) -> None:
@@ -219,15 +219,15 @@ class Judge:
         for key in shards:
             if key in self._redis._holdings:
                 self.wrong(f"seek: {key} is moved while it is held")
-            if self._redis._token_of(key) <= self._tokens.get(key, 0):
+            if self._redis.progress.newest_token(key) <= self._tokens.get(key, 0):
                 self.wrong(f"fencing: {key} is moved, and a save under {self._tokens.get(key)} would be accepted")
-            self._tokens[key] = self._redis._token_of(key)
+            self._tokens[key] = self._redis.progress.newest_token(key)
             self._pass(key, lambda judge: judge.moved(key))  # noqa: B023 - called at once
 
     def forgotten(self) -> None:
         """Begin the book anew with what the store still knows; until nodes have seen it, leases are in doubt."""
         self._holders = dict(self._redis._holdings)
-        self._tokens = dict(self._redis._tokens)
+        self._tokens = dict(self._redis.progress.tokens)
         self.excuse(self._ttl_s)
         for judge in self.records.values():
             judge.forgotten()

@@ -60,14 +60,13 @@ class Plant:
 
 
 _STORE = "statemgr.memory_store:MemoryStore"
+_SAVE = "statemgr.memory_progress:MemoryProgress.save"
 _OLDER = "if newest > update.token:"
 
 PLANTS: dict[str, Plant] = {
-    "no token on the checkpoint": Plant(f"{_STORE}._save", ((_OLDER, "if False:"),), shown_by=22),
-    "tokens compared as text": Plant(
-        f"{_STORE}._save", ((_OLDER, "if str(newest) > str(update.token):"),), shown_by=143
-    ),
-    "present token taken for an old one": Plant(f"{_STORE}._save", ((_OLDER, "if newest >= update.token:"),)),
+    "no token on the checkpoint": Plant(_SAVE, ((_OLDER, "if False:"),), shown_by=22),
+    "tokens compared as text": Plant(_SAVE, ((_OLDER, "if str(newest) > str(update.token):"),), shown_by=143),
+    "present token taken for an old one": Plant(_SAVE, ((_OLDER, "if newest >= update.token:"),)),
     "trust counted from the reply": Plant(
         "leasing.keeper:Keeper._keep", (("session.term.renewed(asked_at)", "session.term.renewed(self._clock())"),)
     ),

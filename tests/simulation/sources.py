@@ -88,7 +88,7 @@ class StreamSource:
 
 def _check_account(records: StreamJudge, judge: Judge, redis: SimulatedRedis, mapping: MappingId) -> None:
     total, taken = Ledger(), records.taken
-    for key, progress in redis._progress.items():
+    for key, progress in redis.progress.stored.items():
         if key.mapping == mapping:
             total = total.plus(progress.ledger)
     told = (total.polled, total.delivered + total.destination, total.filtered)

@@ -247,7 +247,7 @@ class StreamJudge:
     def saved(self, update: ProgressUpdate) -> None:
         """Judge a checkpoint: it moves forward only, and past nothing that is owed (invariant 3)."""
         shard = self.shard(str(update.key.shard))
-        position = self._end_of(self._redis._progress[update.key].position)
+        position = self._end_of(self._redis.progress.stored[update.key].position)
         ahead = StoredState.decode(update.state).ahead
         self._look_at_lot(update, shard, position, ahead)
         reached = bisect_right(shard.sequences, position)
@@ -269,7 +269,7 @@ class StreamJudge:
         """Judge what leaves the parking lot: it is done, or will be read again."""
         if update.parked is None:
             return
-        parked = {record.position for record in self._redis._parked[update.key].records}
+        parked = {record.position for record in self._redis.progress.parked[update.key].records}
         for sequence in shard.parked - parked:
             if sequence <= position or _holds(ahead, sequence):
                 record = shard.records[shard.sequences.index(sequence)]
@@ -307,7 +307,7 @@ class StreamJudge:
                 record.was, record.done = record.done, ""
                 record.failures = record.cut_off = record.failures_here = 0
                 record.line.owed_from = min(record.line.owed_from, record.number)
-        lot = self._redis._parked.get(shard)
+        lot = self._redis.progress.parked.get(shard)
         found.parked = {record.position for record in lot.records} if lot else set()
         found.unsaved.clear()
         found.checked, found.begins, found.ahead, found.failures, found.begun = 0, -1, (), (), False
@@ -321,10 +321,10 @@ class StreamJudge:
                     self._done(record, record.was)
         for name, shard in self.shards.items():
             key = ShardKey(self._mapping.id, ShardId(name))
-            progress = self._redis._progress.get(key)
+            progress = self._redis.progress.stored.get(key)
             position = progress.position if progress is not None else None
             shard.checked = bisect_right(shard.sequences, self._end_of(position))
-            lot = self._redis._parked.get(key)
+            lot = self._redis.progress.parked.get(key)
             shard.parked = {record.position for record in lot.records} if lot else set()
             shard.unsaved.clear()
             shard.begins, shard.ahead, shard.failures = -1, (), ()

@@ -169,7 +169,7 @@ class World:
         """Return what is missing from calm."""
         redis = self.redis
         missing = [f"{key} has no holder" for key in redis._wanted if key not in redis._holdings]
-        for key, progress in redis._progress.items():
+        for key, progress in redis.progress.stored.items():
             # What a wiped store was told again of a shard long read to its end may be of before that.
             if (progress.ledger.in_flight or progress.ledger.parked) and (key in redis._wanted or not self.wiped):
                 missing.append(f"{key} has {progress.ledger}")

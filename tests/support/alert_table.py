@@ -28,6 +28,21 @@ class Case:
     quiet: Mapping[str, str]
     minute: int = 25
 
+    @classmethod
+    def of_one(
+        cls,
+        alert: str,
+        labels: Mapping[str, str],
+        summary: str,
+        series: str,
+        *,
+        fires: str,
+        quiet: str,
+        minute: int = 25,
+    ) -> Case:
+        """Return the case of one series: values that the alert fires for, and values that it is quiet for."""
+        return cls(alert, labels, summary, {series: fires}, {series: quiet}, minute)
+
     def tests(self, rule: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the two tests."""
         description = rule["annotations"]["description"]
@@ -59,12 +74,13 @@ def _series(metric: str, **labels: str) -> str:
 
 
 CASES = [
-    Case(
+    Case.of_one(
         "EsmdLedgerImbalance",
         _MAPPING,
         "orders: 3 records are unaccounted for",
-        {_of("esm_ledger_imbalance"): "0x20 3x20"},
-        {_of("esm_ledger_imbalance"): "0x24 3x20"},  # not for a minute yet
+        _of("esm_ledger_imbalance"),
+        fires="0x20 3x20",
+        quiet="0x24 3x20",  # not for a minute yet
     ),
     Case(
         "EsmdRecordsLostSoon",
@@ -100,12 +116,13 @@ CASES = [
             _series("esm_lease_transitions_total", reason="taken"): "4x40",
         },
     ),
-    Case(
+    Case.of_one(
         "EsmdHandOversTimeOut",
         {},
         "Shards did not become quiet in time when they moved",
-        {_series("esm_lease_transitions_total", reason="drain_timeout"): "0x20 1x20"},
-        {_series("esm_lease_transitions_total", reason="drain_timeout"): "2x40"},
+        _series("esm_lease_transitions_total", reason="drain_timeout"),
+        fires="0x20 1x20",
+        quiet="2x40",
     ),
     Case(
         "EsmdEventLoopSlow",
@@ -124,12 +141,13 @@ CASES = [
         {_of("esm_iterator_age_seconds"): "600x40", _of("esm_iterator_age_seconds", instance="b"): "1x40"},
         {_of("esm_iterator_age_seconds"): "600x22 1x20"},
     ),
-    Case(
+    Case.of_one(
         "EsmdCircuitOpen",
         _MAPPING,
         "orders: its function is not reached",
-        {_of("esm_circuit_state"): "2 2 1 2 2 1 2x30"},  # half open at times
-        {_of("esm_circuit_state"): "2x20 0x20"},
+        _of("esm_circuit_state"),
+        fires="2 2 1 2 2 1 2x30",  # half open at times
+        quiet="2x20 0x20",
     ),
     Case(
         "EsmdFunctionFails",
@@ -144,12 +162,13 @@ CASES = [
             _of("esm_invoked_event_count_total"): "0+100x40",
         },
     ),
-    Case(
+    Case.of_one(
         "EsmdKeysParked",
         _MAPPING,
         "orders: 12 records of failing keys are parked",
-        {_of("esm_parked_event_count"): "12x40"},
-        {_of("esm_parked_event_count"): "12x20 0 12x20"},  # others each time
+        _of("esm_parked_event_count"),
+        fires="12x40",
+        quiet="12x20 0 12x20",  # others each time
         minute=35,
     ),
     Case(
@@ -165,34 +184,38 @@ CASES = [
             _of("esm_dropped_event_count_total", instance="b"): f"{NEW} 0x20",
         },
     ),
-    Case(
+    Case.of_one(
         "EsmdFiringsMissed",
         _MAPPING,
         "orders: 2 firings of the schedule came to nothing",
-        {_of("esm_missed_firings_total"): f"{NEW} 2x20"},  # the first thing a node does after an outage
-        {_of("esm_missed_firings_total"): "2x40"},
+        _of("esm_missed_firings_total"),
+        fires=f"{NEW} 2x20",  # the first thing a node does after an outage
+        quiet="2x40",
     ),
-    Case(
+    Case.of_one(
         "EsmdRecordsAtDestination",
         _MAPPING,
         "orders: 5 records went to the on-failure destination",
-        {_of("esm_on_failure_destination_delivered_event_count_total"): f"{NEW} 5x20"},
-        {_of("esm_on_failure_destination_delivered_event_count_total"): "5x40"},
+        _of("esm_on_failure_destination_delivered_event_count_total"),
+        fires=f"{NEW} 5x20",
+        quiet="5x40",
     ),
-    Case(
+    Case.of_one(
         "EsmdDestinationRefuses",
         _MAPPING,
         "orders: its on-failure destination does not take what fails",
-        {_of("esm_on_failure_destination_delivery_error_count_total"): "0+1x40"},
-        {_of("esm_on_failure_destination_delivery_error_count_total"): "0x20 1x20"},  # once
+        _of("esm_on_failure_destination_delivery_error_count_total"),
+        fires="0+1x40",
+        quiet="0x20 1x20",  # once
         minute=35,
     ),
-    Case(
+    Case.of_one(
         "EsmdAsyncEventsDropped",
         _FUNCTION,
         "bill: 1 asynchronous invocations failed and are kept nowhere",
-        {_series("esm_async_events_dropped_total", function="bill", instance="a"): f"{NEW} 1x20"},
-        {_series("esm_async_events_dropped_total", function="bill", instance="a"): f"{NEW} 0x20"},
+        _series("esm_async_events_dropped_total", function="bill", instance="a"),
+        fires=f"{NEW} 1x20",
+        quiet=f"{NEW} 0x20",
     ),
     Case(
         "EsmdAsyncDestinationRefuses",
@@ -207,19 +230,21 @@ CASES = [
             _series("esm_async_dead_letter_errors_total", function="bill"): "0x40",
         },
     ),
-    Case(
+    Case.of_one(
         "EsmdFunctionDoesNotStart",
         _FUNCTION,
         "bill: its execution environments fail while they start",
-        {_series("esm_failed_inits_total", function="bill"): "0+1x40"},
-        {_series("esm_failed_inits_total", function="bill"): "0 1x40"},
+        _series("esm_failed_inits_total", function="bill"),
+        fires="0+1x40",
+        quiet="0 1x40",
     ),
-    Case(
+    Case.of_one(
         "EsmdFunctionThrottled",
         _FUNCTION,
         "bill: invocations are throttled",
-        {_series("esm_function_throttles_total", function="bill"): "0+3x40"},
-        {_series("esm_function_throttles_total", function="bill"): "0+3x4 12x40"},  # a burst
+        _series("esm_function_throttles_total", function="bill"),
+        fires="0+3x40",
+        quiet="0+3x4 12x40",  # a burst
     ),
     Case(
         "EsmdConcurrencyUsedUp",
@@ -254,12 +279,13 @@ CASES = [
             _series("esm_function_reserved_concurrency", function="bill", instance="a"): "20x40",
         },
     ),
-    Case(
+    Case.of_one(
         "EsmdConcurrencyShared",
         {},
         "Concurrency is limited by fixed shares of the nodes",
-        {_series("esm_concurrency_fallback", instance="a"): "0x20 1x20"},
-        {_series("esm_concurrency_fallback", instance="a"): "1x20 0x20"},
+        _series("esm_concurrency_fallback", instance="a"),
+        fires="0x20 1x20",
+        quiet="1x20 0x20",
     ),
     Case(
         "EsmdFunctionCodeMissing",

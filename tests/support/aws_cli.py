@@ -17,8 +17,18 @@ from tests.support.servers import ServerUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PLACES = os.pathsep.join([str(Path(sys.prefix) / "awscli" / "bin"), os.environ.get("PATH", "")])
+FOLDER = Path(sys.prefix) / "awscli" / "bin"
+"""Where `make test` puts it."""
+
 _LIMIT_S = 60.0
+
+
+def aws_program() -> str:
+    """Return where the program is. Skips the test on a laptop without it."""
+    program = shutil.which("aws", path=os.pathsep.join([str(FOLDER), os.environ.get("PATH", "")]))
+    if program is None:
+        skip_or_fail(ServerUnavailableError("the AWS CLI is not installed; `make test` does it"))
+    return program
 
 
 class AwsCliError(Exception):
@@ -30,10 +40,7 @@ class AwsCli:
 
     def __init__(self, folder: Path, endpoints: Mapping[str, str]) -> None:
         """`endpoints`: URL by service. Nothing of the user's own configuration is read."""
-        program = shutil.which("aws", path=_PLACES)
-        if program is None:
-            skip_or_fail(ServerUnavailableError("the AWS CLI is not installed; `make test` does it"))
-        self._program = program
+        self._program = aws_program()
         self._endpoints = endpoints
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))},

@@ -114,12 +114,17 @@ def real_aws() -> AwsServer:
     return AwsServer(None)
 
 
-def aws_client(service: str, endpoint_url: str | None, *, attempts: int | None = None) -> Any:
-    """Make the SDK's client of a server. `attempts`: how often it tries a call; None leaves it to the SDK."""
+def aws_client(
+    service: str, endpoint_url: str | None, *, region: str | None = None, attempts: int | None = None
+) -> Any:
+    """Make the SDK's client of a server. `region`: another one than where everything is made.
+
+    `attempts`: how often it tries a call; None leaves it to the SDK.
+    """
     own = {"aws_access_key_id": "test", "aws_secret_access_key": "test"} if endpoint_url is not None else {}
     return botocore.session.get_session().create_client(
         service,
-        region_name=AwsServer(endpoint_url).region,
+        region_name=region or AwsServer(endpoint_url).region,
         endpoint_url=endpoint_url,
         config=Config(retries={"total_max_attempts": attempts}) if attempts else None,
         **own,

@@ -78,7 +78,8 @@ async def definitions_rig(
     """Serve the API on a free port."""
     rig = DefinitionsRig(folder, store or MemoryStore(), functions or {}, on)
     before = [upload_room(lambda: rig.side.uploaded.creating)]
-    async with bare_node(rig.side.routes(), credentials=credentials, before=before) as address:
+    routes = [route for api in rig.side.apis() for route in api.routes()]
+    async with bare_node(routes, credentials=credentials, before=before) as address:
         rig.url = f"http://{address}"
         async with lambda_calls(rig.url) as rig.client:
             yield rig

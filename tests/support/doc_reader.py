@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from tests.support import leash
+from tests.support import aws_cli, leash
 from tests.support.doc_pages import Command, File, Left, matches, steps
 from tests.support.servers import free_ports
 
@@ -85,7 +85,7 @@ class Reader:
         ours = self._moved(_OURS)
         program.write_text(_RUN.format(address=ours, python=shlex.quote(sys.executable)))
         program.chmod(0o755)
-        places = [str(program.parent), str(_BIN), str(_BIN.parent / "awscli" / "bin"), os.environ.get("PATH", "")]
+        places = [str(program.parent), str(_BIN), str(aws_cli.FOLDER), os.environ.get("PATH", "")]
         root = str(Path(__file__).parents[2])
         kept = {
             name: value for name, value in os.environ.items() if name in ("LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE")

@@ -289,7 +289,7 @@ class ScriptedServer:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface where nothing listens."""
+    """Return a port of the loopback interface to listen at later. Another process may take it before."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tests.support.virtual_loop import VirtualLoop
 
 
+Backup = tuple[dict[str, Any], dict[str, Any]]
+"""What is stored: by the store itself, and by its progress."""
+
+
 class StoreWatch(Protocol):
     """Who sees what the store grants, takes back and accepts."""
 
@@ -70,19 +74,18 @@ class SimulatedRedis(MemoryStore):
         self.watch: StoreWatch | None = None
         self._loop = loop
         super().__init__(lambda: loop.now + self.ahead_s)
-        self._names = [name for name in vars(self) if name not in _NOT_STORED]
 
     # What befalls it
 
-    def backup(self) -> dict[str, Any]:
+    def backup(self) -> Backup:
         """Return all that is stored; nothing stored is ever changed in place."""
-        state = {name: getattr(self, name) for name in self._names}
-        return {name: dict(value) if isinstance(value, dict) else value for name, value in state.items()}
+        return _copied(vars(self)), _copied(vars(self.progress))
 
-    def restore(self, backup: dict[str, Any]) -> None:
+    def restore(self, backup: Backup) -> None:
         """Go back to a backup: a replica that had not got what came later took over. Who listens connects anew."""
-        for name, value in backup.items():
-            setattr(self, name, dict(value) if isinstance(value, dict) else value)
+        own, progress = backup
+        vars(self).update(_copied(own))
+        vars(self.progress).update(_copied(progress))
         if self.watch is not None:
             self.watch.forgotten()
         self._wake()
@@ -154,7 +157,7 @@ class SimulatedRedis(MemoryStore):
     async def retire(self, shards: Sequence[ShardId], *, tracker: ProgressUpdate) -> bool:
         """See `MappingStore.retire`."""
         self._writable()
-        known = [key for key in self._progress if key.mapping == tracker.key.mapping and key.shard in shards]
+        known = [key for key in self.progress.stored if key.mapping == tracker.key.mapping and key.shard in shards]
         retired = await super().retire(shards, tracker=tracker)
         if self.watch is not None and retired:
             self.watch.retired(known)
@@ -200,3 +203,8 @@ class SimulatedRedis(MemoryStore):
 
 
 _NOT_STORED = {"door", "ahead_s", "read_only", "watch", "_loop", "_clock", "_listeners"}
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    stored = {name: value for name, value in state.items() if name not in _NOT_STORED}
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in stored.items()}

@@ -8,6 +8,7 @@ from invocation.frontend import Room
 from node.admission import BODY_LIMIT_S
 from node.console_api import ConsoleApi
 from node.environments_api import EnvironmentsApi
+from node.http_side import Apis, routes
 from node.invoke_api import InvokeApi
 from node.invoke_metrics import InvokeMeters
 from node.lambda_api import LambdaApi
@@ -40,16 +41,17 @@ class AnyFunction:
 def whole_surface(*, body_limit_s: float = BODY_LIMIT_S, **more: Any) -> web.Application:
     """Make the application. Whatever works on a request finds nothing to work with, and fails."""
     functions: Any = AnyFunction()
-    apis: list[Any] = [
-        MappingApi(explain=_NOTHING, redrives=_NOTHING, replays=_NOTHING, seeks=_NOTHING),
-        ConsoleApi(_NOTHING),
-        OpenApi(guarded=True),
-        EnvironmentsApi(_NOTHING, _NOTHING, Room()),
-        InvokeApi(functions, Room(), InvokeMeters(), body_limit_s=body_limit_s),
-        FunctionUrls(functions, Room(), InvokeMeters(), guarded=True, body_limit_s=body_limit_s),
-        LambdaDefinitionsApi(_NOTHING),
-        LambdaFunctionsApi(_NOTHING),
-        LambdaApi(_NOTHING),
-        PlanApi(_NOTHING, _NOTHING),
-    ]
-    return application(bare_surface([route for api in apis for route in api.routes()], **more))
+    called = (functions, Room(), InvokeMeters())
+    apis = Apis(
+        mapping=MappingApi(explain=_NOTHING, redrives=_NOTHING, replays=_NOTHING, seeks=_NOTHING),
+        console=ConsoleApi(_NOTHING),
+        openapi=OpenApi(guarded=True),
+        environments=EnvironmentsApi(_NOTHING, _NOTHING, Room()),
+        invoke=InvokeApi(*called, body_limit_s=body_limit_s),
+        urls=FunctionUrls(*called, guarded=True, body_limit_s=body_limit_s),
+        definitions=LambdaDefinitionsApi(_NOTHING),
+        functions=LambdaFunctionsApi(_NOTHING),
+        mappings=LambdaApi(_NOTHING),
+        plan=PlanApi(_NOTHING, _NOTHING),
+    )
+    return application(bare_surface(routes(apis), **more))

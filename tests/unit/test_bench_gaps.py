@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from benchmarks.gaps import distinct, duplicates, longest_gap_s, partitions_since
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from benchmarks.arrivals import ArrivalLog
+from benchmarks.gaps import LastSeen, distinct, duplicates, longest_gap_s
 from benchmarks.sink import Arrival
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _arrivals(*seen: tuple[float, str]) -> list[Arrival]:
@@ -38,6 +46,20 @@ def test_a_record_that_comes_again_counts_where_it_came_again() -> None:
 
 
 def test_a_partition_is_silent_until_it_delivers() -> None:
-    """Only what came since then counts."""
-    arrivals = _arrivals((1, "t-0/0"), (2, "t-1/0"), (3, "t-1/1"), (4, "t-12/0"))
-    assert [partitions_since(arrivals, int(at * 1e6)) for at in (0, 2, 3.5, 5)] == [3, 2, 1, 0]
+    """Only what came since then counts, whichever way round it is told."""
+    last_seen = LastSeen()
+    last_seen.add(_arrivals((4, "t-12/0"), (3, "t-1/1"), (1, "t-0/0")))
+    last_seen.add(_arrivals((2, "t-1/0")))
+    assert [last_seen.since(int(at * 1e6)) for at in (0, 2, 3.5, 5)] == [3, 2, 1, 0]
+
+
+def test_a_log_is_read_on_from_where_it_was_read(tmp_path: Path) -> None:
+    """Also from the middle of a line, which counts once it is whole."""
+    path = tmp_path / "log"
+    lines = [msgspec.json.encode(one) + b"\n" for one in _arrivals((1, "t-0/0"), (2, "t-0/1"), (3, "t-0/2"))]
+    log = ArrivalLog(path)
+    path.write_bytes(lines[0] + lines[1][:9])
+    assert [distinct(log.new()), distinct(log.new())] == [1, 0]
+    path.write_bytes(b"".join(lines))
+    assert log.new() == _arrivals((2, "t-0/1"), (3, "t-0/2"))
+    assert log.all() == _arrivals((1, "t-0/0"), (2, "t-0/1"), (3, "t-0/2"))

@@ -11,7 +11,7 @@ from invocation.invoking import Request
 from invocation.settings import HandlerFunction
 from invocation.transport import Transport
 from model.placement import Capacity, Offer
-from tests.support.scripted_http import ScriptedServer, answer, close_silently, free_port, reset, response, say
+from tests.support.scripted_http import ScriptedServer, answer, close_silently, reset, response, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,9 +76,9 @@ async def plain_http(exchange: Exchange) -> None:
         await answer()(exchange)
 
 
-async def test_what_is_not_there_was_not_reached() -> None:
+async def test_what_is_not_there_was_not_reached(closed_address: str) -> None:
     """Neither a closed port nor a server without TLS where there should be some."""
-    assert await sent_to(offer(f"127.0.0.1:{free_port()}")) == Refused("connection refused", away=True)
+    assert await sent_to(offer(closed_address)) == Refused("connection refused", away=True)
     async with ScriptedServer(plain_http) as server:
         came = await sent_to(offer(server.url[7:], tls=True))
         assert came == Refused("TLS failed: WRONG_VERSION_NUMBER", away=True)

@@ -213,7 +213,7 @@ async def test_a_stale_token_ends_a_delivery_under_way() -> None:
     async with rig.running() as (pump, done):
         await rig.destination.tried.wait()
         rig.saves.answer = SaveResult.STALE
-        pump._standing.changed()
+        pump._standing.saves.changed()
         with pytest.raises(LeaseLostError):
             await done
         assert rig.destination.running == 0

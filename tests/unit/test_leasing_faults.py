@@ -184,7 +184,7 @@ async def test_a_forgotten_membership_is_lost_at_the_next_heartbeat() -> None:
 async def test_a_wiped_store_is_reported_and_joined_anew() -> None:
     """The listener hears of it before the leases are lost; tokens stay above all that were ever seen."""
     async with fleet_of(3) as fleet:
-        fleet.store._highest_token = 2**40  # the lost store had a clock far ahead
+        fleet.store.progress.highest_token = 2**40  # the lost store had a clock far ahead
         nodes = [fleet.node("ann"), fleet.node("bob")]
         await fleet.settled(within_s=2)
         await fleet.run_for(1)
@@ -223,7 +223,7 @@ async def test_a_lease_that_the_store_lost_is_lost_here() -> None:
         other = ann.service.held[shard(2)]
         del fleet.store._holdings[shard(1)]
         fleet.store._holdings[shard(2)] = Holding(NodeId("ann-1"), FencingToken(other.token + 1))
-        fleet.store._tokens[shard(2)] = other.token + 1
+        fleet.store.progress.tokens[shard(2)] = other.token + 1
         fleet.store._snapshot_changed()
         await fleet.until(lambda: lease.over is not None, within_s=1)
         await fleet.whole(within_s=1)

@@ -17,11 +17,8 @@ from botocore.exceptions import ClientError
 from config.load import load
 from config.settings import RateLimitSettings
 from node.credentials import BearerTokens, SignedRequests
-from node.health import Readiness
-from node.options import ListenAddress
 from node.rate_limits import Kind, RateLimits, address_of, identity, kind_of
-from node.serve import Surface, application, serving
-from node.telemetry import Exposition
+from tests.support.bare_surface import bare_node
 from tests.support.lambda_client import lambda_client
 
 if TYPE_CHECKING:
@@ -50,17 +47,11 @@ async def served(limits: RateLimits, *credentials: Any) -> AsyncIterator[aiohttp
     async def empty(_request: web.Request) -> web.Response:
         return web.json_response({"EventSourceMappings": []})
 
-    surface = Surface(
-        alive=lambda: True,
-        ready=Readiness,
-        metrics=lambda _accept: Exposition("text/plain", b""),
-        status=lambda: asyncio.sleep(0),  # type: ignore[arg-type, return-value]
-        credentials=credentials,
-        routes=[web.route("*", "/{path:.*}", empty)],
-        limits=limits,
-    )
-    anywhere = ListenAddress("127.0.0.1", 0)
-    async with serving(application(surface), anywhere) as address, aiohttp.ClientSession(f"http://{address}") as client:
+    routes = [web.route("*", "/{path:.*}", empty)]
+    async with (
+        bare_node(routes, credentials=credentials, limits=limits) as address,
+        aiohttp.ClientSession(f"http://{address}") as client,
+    ):
         yield client
 
 

@@ -134,7 +134,7 @@ async def test_what_is_saved_is_saved_again_after_a_while() -> None:
     rig = Standings()
     async with asyncio.TaskGroup() as tasks:
         saving = tasks.create_task(rig.checkpointer.run())
-        rig.standing.changed()
+        rig.standing.saves.changed()
         for _ in range(60):
             await asyncio.sleep(5)
             rig.standing.refresh()
@@ -150,7 +150,7 @@ async def test_a_shard_that_ended_while_its_save_failed_is_saved_no_more() -> No
     rig.saves.away, rig.saves.slow_s = True, 1.0
     async with asyncio.TaskGroup() as tasks:
         saving = tasks.create_task(rig.checkpointer.run())
-        rig.standing.changed()
+        rig.standing.saves.changed()
         await asyncio.sleep(0.5)
         rig.standing.close()
         await asyncio.sleep(1)

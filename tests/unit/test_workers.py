@@ -178,11 +178,11 @@ async def test_a_store_that_lost_the_end_of_a_shard_is_told_again() -> None:
         saving = tasks.create_task(rig.checkpointer.run())
         working = tasks.create_task(worker.run())
         await asyncio.sleep(1)
-        before = rig.store._progress[SHARD]
+        before = rig.store.progress.stored[SHARD]
         rig.sources[0].readers[0].at_end = True
         rig.sources[0].readers[0].arrived.set()
         await asyncio.sleep(1)
-        rig.store._progress[SHARD] = before
+        rig.store.progress.stored[SHARD] = before
         await asyncio.sleep(20)
         assert (await rig.store.load([SHARD]))[SHARD].report.state is ShardState.DRAINED
         _, (record,) = await rig.store.mappings()
@@ -197,7 +197,7 @@ async def test_a_shard_that_was_read_to_its_end_stays_so_whoever_takes_it_next()
     rig = Rig()
     await rig.put(3)
     ended = ShardProgress(Position("7"), FencingToken(1), NODE, report=ShardReport(ShardState.DRAINED))
-    rig.store._progress[SHARD] = ended
+    rig.store.progress.stored[SHARD] = ended
     lease = cast("HeldLease", FakeLease(token=FencingToken(2), progress=ended))
     worker = PumpWorker(lease, rig.catalogue, rig.runtimes, rig.store)
     async with asyncio.TaskGroup() as tasks:
@@ -220,7 +220,7 @@ async def test_the_end_of_a_shard_that_the_store_lost_is_found_again() -> None:
     rig = Rig()
     await rig.put(3)
     lost = ShardProgress(Position("5"), FencingToken(1), NODE)
-    rig.store._progress[SHARD] = lost
+    rig.store.progress.stored[SHARD] = lost
     lease = FakeLease(token=FencingToken(2), progress=replace(lost, report=ShardReport(ShardState.DRAINED)))
     worker = PumpWorker(cast("HeldLease", lease), rig.catalogue, rig.runtimes, rig.store)
     async with asyncio.TaskGroup() as tasks:
