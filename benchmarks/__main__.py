@@ -44,7 +44,8 @@ CASES: tuple[Case, ...] = (
     *filtering.cases(),
     Commands(), Sandbox(), InvokeOverHttp(), CountingCost(),
     *[case for source in _SOURCES for case in Deliveries.cases(source)],
-    Peers(_KAFKA, versus.KAFKA), Peers(_KINESIS, versus.KINESIS), Peers(_SQS, versus.SQS),
+    Peers(_KAFKA, versus.KAFKA), Peers(_KAFKA, versus.KAFKA, filtered=True),
+    Peers(_KINESIS, versus.KINESIS), Peers(_KINESIS, versus.KINESIS, filtered=True), Peers(_SQS, versus.SQS),
     Latency(), TwoProcesses(_KAFKA), Growth(), IdleShards(), TakeOver(3), TakeOver(10), Fleet(),
 )  # fmt: skip
 

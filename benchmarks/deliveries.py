@@ -61,6 +61,23 @@ class DeliverySource(Protocol):
         """Return the arguments that make the load module send records that all pass the filter, at a rate."""
 
 
+def node_mapping(source: DeliverySource, feed: Feed, batch: int, *, filtered: bool) -> dict[str, object]:
+    """Return what a node is told."""
+    filters = {"FilterCriteria": {"Filters": [{"Pattern": source.pattern}]}} if filtered else {}
+    return {**feed.mapping, "BatchSize": batch, **filters}
+
+
+def reader_arguments(source: DeliverySource, feed: Feed, url: str, batch: int, *, filtered: bool) -> list[str]:
+    """Return what the floor script, the plain client and every peer are told: `benchmarks.command_line`."""
+    keep = ["--keep", source.kept] if filtered else []
+    return [*feed.floor, "--url", url, "--batch", str(batch), *keep]
+
+
+def read_for_one(source: DeliverySource, *, filtered: bool) -> int:
+    """Return how many records are read for one that the function is given."""
+    return source.kept_one_in if filtered else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Deliveries:
     """One case: `benchmarks.bench.Case`."""
@@ -119,12 +136,10 @@ class Deliveries:
         ]
 
     def _mapping(self, feed: Feed) -> dict[str, object]:
-        filters = {"FilterCriteria": {"Filters": [{"Pattern": self.source.pattern}]}} if self.filtered else {}
-        return {**feed.mapping, "BatchSize": self.batch, **filters}
+        return node_mapping(self.source, feed, self.batch, filtered=self.filtered)
 
     def _floor_arguments(self, feed: Feed, url: str) -> list[str]:
-        keep = ["--keep", self.source.kept] if self.filtered else []
-        return [*feed.floor, "--url", url, "--batch", str(self.batch), *keep]
+        return reader_arguments(self.source, feed, url, self.batch, filtered=self.filtered)
 
     def _node(self, bench: Bench, feed: Feed) -> Sample:
         with (
@@ -146,7 +161,7 @@ class Deliveries:
             return sample
 
     def _sample(self, bench: Bench, feed: Feed, sink: Sink, subject: Child) -> Sample:
-        share = self.source.kept_one_in if self.filtered else 1
+        share = read_for_one(self.source, filtered=self.filtered)
         return take(bench, subject, sink, name=self.name, total=feed.records // share, share=share)
 
     # Latency

@@ -11,6 +11,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmarks.deliveries import node_mapping, read_for_one, reader_arguments
 from benchmarks.peering import Peer
 from benchmarks.processes import BenchmarkFailedError
 from benchmarks.results import Figure, Row
@@ -52,15 +53,16 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """One source's peers and a node. `benchmarks.bench.Case`."""
+    """One source's peers and a node, with or without a filter. `benchmarks.bench.Case`."""
 
     source: DeliverySource
     peers: Sequence[Peer]
+    filtered: bool = False
 
     @property
     def name(self) -> str:
         """The case's name."""
-        return f"peers-{self.source.name}"
+        return f"peers-{self.source.name}{'-filter' if self.filtered else ''}"
 
     def run(self, bench: Bench) -> Iterable[Row]:
         """Measure everybody in turn."""
@@ -124,13 +126,14 @@ class Peers:
             bench.say(f"{self.name} {peer.title}: {found.samples[-1].told()}")
 
     def _node(self, bench: Bench, feed: Feed) -> Sample:
-        mapping = {**feed.mapping, "BatchSize": self.source.batches[0]}
+        mapping = node_mapping(self.source, feed, self.source.batches[0], filtered=self.filtered)
         with (
             bench.redis() as redis,
             bench.sink(mark=self.source.mark) as sink,
             bench.node(mapping, redis=redis, sink=sink.url, env=feed.env) as node,
         ):
-            sample = take(bench, node.child, sink, name=self.name, total=feed.records)
+            share = read_for_one(self.source, filtered=self.filtered)
+            sample = take(bench, node.child, sink, name=self.name, total=feed.records // share, share=share)
             node.child.end(signal.SIGKILL)  # the Redis goes too; nobody takes over
             return sample
 
@@ -138,19 +141,13 @@ class Peers:
         with bench.redis() as redis, bench.sink(mark=self.source.mark) as sink:
             needed = ["--redis", redis] if "redis" in peer.needs else []
             needed += ["--dynamodb", bench.moto] if "dynamodb" in peer.needs else []
-            arguments = [
-                *feed.floor,
-                "--url",
-                sink.url,
-                "--batch",
-                str(self.source.batches[0]),
-                *peer.arguments,
-                *needed,
-            ]
+            arguments = reader_arguments(self.source, feed, sink.url, self.source.batches[0], filtered=self.filtered)
+            arguments += [*peer.arguments, *needed]
+            share = read_for_one(self.source, filtered=self.filtered)
             with bench.child(peer.module, arguments, measured=True, env=feed.env, command=command) as child:
                 sample = take(
-                    bench, child, sink,
-                    name=f"{self.name} {peer.title}", total=feed.records, warm_s=peer.warm_s, within_s=peer.within_s,
+                    bench, child, sink, name=f"{self.name} {peer.title}", total=feed.records // share, share=share,
+                    warm_s=peer.warm_s, within_s=peer.within_s,
                 )  # fmt: skip
                 child.end(signal.SIGKILL)
                 return sample

@@ -17,6 +17,7 @@ import aioboto3
 import aiohttp
 
 from benchmarks.command_line import KINESIS, reader
+from benchmarks.peers.by_hand import kept
 
 if TYPE_CHECKING:
     import argparse
@@ -63,7 +64,7 @@ async def read(kinesis: Any, shard: str, session: aiohttp.ClientSession, argumen
         page = await kinesis.get_records(StreamARN=arguments.stream, ShardIterator=iterator, Limit=_LIMIT)
         iterator, records = page.get("NextShardIterator"), page["Records"]
         if keep is not None:
-            records = [record for record in records if json.loads(record["Data"])["type"] == keep]
+            records = [record for record in records if kept(record["Data"], keep)]
         for at in range(0, len(records), size):
             body = event(arguments.stream, shard, records[at : at + size])
             async with session.post(arguments.url, data=body, headers=_HEADERS) as response:

@@ -1,6 +1,7 @@
-"""The plain way: receive, POST, delete, as aioboto3 users write it.
+r"""The plain way: receive, POST, delete, as aioboto3 users write it.
 
-    python -m benchmarks.peers.aioboto3_sqs.loop --endpoint URL --queue ARN --loops 20 --url URL --batch 10
+    python -m benchmarks.peers.aioboto3_sqs.loop --endpoint URL --queue ARN --loops 20 --url URL --batch 10 \
+        [--keep click]
 
 Several loops with AWS's client model, the event as dicts through the standard library's `json`, a POST with aiohttp.
 Nothing that a node promises, and nothing made fast.
@@ -17,6 +18,7 @@ import aiohttp
 from aiobotocore.config import AioConfig
 
 from benchmarks.command_line import SQS, reader
+from benchmarks.peers.by_hand import kept
 
 if TYPE_CHECKING:
     import argparse
@@ -59,7 +61,7 @@ async def work(sqs: Any, queue_url: str, session: aiohttp.ClientSession, argumen
             continue
         wanted = messages
         if keep is not None:
-            wanted = [message for message in messages if json.loads(message["Body"])["type"] == keep]
+            wanted = [message for message in messages if kept(message["Body"], keep)]
         if wanted:
             async with session.post(arguments.url, data=event(arguments.queue, wanted), headers=_HEADERS) as response:
                 await response.read()

@@ -1,6 +1,7 @@
-"""async-kinesis's consumer with its checkpoints in Redis: gathers a batch, posts it, checkpoints.
+r"""async-kinesis's consumer with its checkpoints in Redis: gathers a batch, posts it, checkpoints.
 
-    python -m benchmarks.peers.async_kinesis.loop --endpoint URL --stream ARN --redis URL --url URL --batch 100
+    python -m benchmarks.peers.async_kinesis.loop --endpoint URL --stream ARN --redis URL --url URL --batch 100 \
+        [--keep click]
 
 It hands out the data of records one by one, without their sequence numbers, shards or keys, so the event has none.
 Checkpoints are written by hand after a POST: its own would pass records that are still being gathered.
@@ -20,6 +21,7 @@ import aiohttp
 from kinesis import Consumer, RedisCheckPointer, StringProcessor
 
 from benchmarks.command_line import KINESIS, reader
+from benchmarks.peers.by_hand import kept
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +49,7 @@ def event(arn: str, texts: list[str]) -> bytes:
 
 async def run(arguments: argparse.Namespace) -> None:
     """Gather, make, post, checkpoint; for ever."""
-    redis = urlsplit(arguments.redis)
+    redis, keep = urlsplit(arguments.redis), arguments.keep
     os.environ["REDIS_HOST"], os.environ["REDIS_PORT"] = redis.hostname or "", str(redis.port)
     checkpoints = RedisCheckPointer(name=f"peer-{uuid.uuid4().hex}", auto_checkpoint=False)
     async with (
@@ -63,7 +65,8 @@ async def run(arguments: argparse.Namespace) -> None:
         texts: list[str] = []
         while True:
             async for text in consumer:  # ends when nothing has come for a while
-                texts.append(text)
+                if keep is None or kept(text, keep):
+                    texts.append(text)
                 if len(texts) >= arguments.batch:
                     break
             if texts:
@@ -75,7 +78,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run as a program."""
-    parser = reader("Delivers a stream's records with async-kinesis.", KINESIS)
+    parser = reader("Delivers a stream's records with async-kinesis.", KINESIS, filters=True)
     parser.add_argument("--redis", required=True, help="URL of the server for checkpoints")
     asyncio.run(run(parser.parse_args()))
 

@@ -1,6 +1,7 @@
-"""The plain way: a loop of consume, POST and commit as confluent-kafka users write it.
+r"""The plain way: a loop of consume, POST and commit as confluent-kafka users write it.
 
-    python -m benchmarks.peers.confluent_kafka.loop --servers HOST:PORT --topic TOPIC --url URL --batch 100
+    python -m benchmarks.peers.confluent_kafka.loop --servers HOST:PORT --topic TOPIC --url URL --batch 100 \
+        [--keep click]
 
 librdkafka reads, the event is made of dicts by the standard library's `json`, urllib3 posts it, offsets are committed
 in the background. One batch in flight. A failed POST ends it; nothing of what a node promises beyond that.
@@ -8,7 +9,6 @@ in the background. One batch in flight. A failed POST ends it; nothing of what a
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import urllib3
 from confluent_kafka import Consumer
 
 from benchmarks.command_line import KAFKA, reader
+from benchmarks.peers.by_hand import kept
 from benchmarks.peers.confluent_kafka.event import event
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _OK = 200
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, make, post, commit; for ever."""
-    http = urllib3.PoolManager()
+    http, keep = urllib3.PoolManager(), arguments.keep
     consumer = Consumer(
         {
             "bootstrap.servers": arguments.servers,
@@ -40,9 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         while True:
             messages = [message for message in consumer.consume(arguments.batch, timeout=0.5) if not message.error()]
-            if arguments.keep is not None:
-                kept = arguments.keep
-                messages = [message for message in messages if json.loads(message.value() or b"{}").get("type") == kept]
+            if keep is not None:
+                messages = [message for message in messages if kept(message.value(), keep)]
             if not messages:
                 continue
             answer = http.request("POST", arguments.url, body=event(arguments.servers, messages), headers=_HEADERS)

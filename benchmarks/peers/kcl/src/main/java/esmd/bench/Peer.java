@@ -50,12 +50,15 @@ public final class Peer {
     }
 
     /** What all shards' processors share. */
-    private record Delivery(HttpClient http, ObjectMapper json, URI url, String arn, int batch) {
+    private record Delivery(HttpClient http, ObjectMapper json, URI url, String arn, int batch, String keep) {
         void deliver(String shard, List<KinesisClientRecord> records) {
             ArrayNode shown = json.createArrayNode();
             for (KinesisClientRecord record : records) {
                 byte[] data = new byte[record.data().remaining()];
                 record.data().get(data);
+                if (keep != null && !kept(data)) {
+                    continue;
+                }
                 shown.add(shown(shard, record, data));
                 if (shown.size() == batch) {
                     post(shown);
@@ -64,6 +67,14 @@ public final class Peer {
             }
             if (!shown.isEmpty()) {
                 post(shown);
+            }
+        }
+
+        private boolean kept(byte[] data) {
+            try {
+                return keep.equals(json.readTree(data).path("type").textValue());
+            } catch (IOException exc) {
+                throw new IllegalStateException(exc);
             }
         }
 
@@ -153,7 +164,7 @@ public final class Peer {
         }
     }
 
-    /** Run as a program: {@code --endpoint URL --dynamodb URL --stream ARN --url URL --batch 100}. */
+    /** Run as a program: {@code --endpoint URL --dynamodb URL --stream ARN --url URL --batch 100 [--keep click]}. */
     public static void main(String[] arguments) {
         Map<String, String> given = new HashMap<>();
         for (int at = 0; at < arguments.length; at += 2) {
@@ -176,7 +187,8 @@ public final class Peer {
             new ObjectMapper(),
             URI.create(given.get("--url")),
             arn,
-            Integer.parseInt(given.get("--batch")));
+            Integer.parseInt(given.get("--batch")),
+            given.get("--keep"));
         ConfigsBuilder configs = new ConfigsBuilder(
             new SingleStreamTracker(
                 StreamIdentifier.singleStreamInstance(stream),
