@@ -46,7 +46,7 @@ CASES: tuple[Case, ...] = (
     *[case for source in _SOURCES for case in Deliveries.cases(source)],
     Peers(_KAFKA, versus.KAFKA), Peers(_KAFKA, versus.KAFKA, filtered=True),
     Peers(_KINESIS, versus.KINESIS), Peers(_KINESIS, versus.KINESIS, filtered=True), Peers(_SQS, versus.SQS),
-    Latency(), TwoProcesses(_KAFKA), Growth(), IdleShards(), TakeOver(3), TakeOver(10), Fleet(),
+    Latency(), TwoProcesses(_KAFKA), Growth(), *IdleShards.cases(), TakeOver(3), TakeOver(10), Fleet(),
 )  # fmt: skip
 
 _LATEST = Path(__file__).parent / "results" / "latest.json"

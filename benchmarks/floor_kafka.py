@@ -3,8 +3,9 @@
     python -m benchmarks.floor_kafka --servers HOST:PORT --topic TOPIC --url URL --batch 100 [--keep click]
 
 aiokafka's `getmany` over all partitions, the event of Kafka mappings made with msgspec, a POST with aiohttp on uvloop,
-one batch in flight per partition. No leases, checkpoints, retries, fencing, back-pressure or metrics. It is the
-shortest script we know to be fast; what a node uses beyond it is the price of what a node promises.
+one batch in flight per partition; with `--keep` orjson and a comparison. No leases, checkpoints, retries, fencing,
+back-pressure or metrics. It is the shortest script we know to be fast; what a node uses beyond it is the price of what
+a node promises.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
+import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer
 
@@ -69,7 +71,7 @@ def event(encode: Any, servers: str, partition: TopicPartition, records: Sequenc
 
 async def run(arguments: argparse.Namespace) -> None:
     """Read, make, post; for ever."""
-    encode, decode, keep = msgspec.json.Encoder().encode, msgspec.json.decode, arguments.keep
+    encode, decode, keep = msgspec.json.Encoder().encode, orjson.loads, arguments.keep
     size = arguments.batch
     consumer = AIOKafkaConsumer(  # without a group it reads every partition
         arguments.topic, bootstrap_servers=arguments.servers, enable_auto_commit=False, auto_offset_reset="earliest"

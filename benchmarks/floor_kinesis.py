@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import botocore.session
 import msgspec
+import orjson
 import uvloop
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -112,7 +113,7 @@ class Stream:
 async def read(stream: Stream, shard: str, session: aiohttp.ClientSession, arguments: argparse.Namespace) -> None:
     """Read a shard, make, post; for ever."""
     loop, size, keep = asyncio.get_running_loop(), arguments.batch, arguments.keep
-    decode, decode_page = msgspec.json.decode, msgspec.json.Decoder(_Page).decode
+    decode, decode_page = orjson.loads, msgspec.json.Decoder(_Page).decode
     answer = await stream.call("GetShardIterator", ShardId=shard, ShardIteratorType="TRIM_HORIZON")
     iterator = decode(answer)["ShardIterator"]
     while iterator:

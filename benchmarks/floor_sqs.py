@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import botocore.session
 import msgspec
+import orjson
 import uvloop
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -98,7 +99,7 @@ class Queue:
 async def work(queue: Queue, queue_url: str, session: aiohttp.ClientSession, arguments: argparse.Namespace) -> None:
     """Receive, make, post, delete; for ever."""
     keep = arguments.keep
-    decode, decode_received = msgspec.json.decode, msgspec.json.Decoder(_Received).decode
+    decode_received, decode_text = msgspec.json.Decoder(_Received).decode, msgspec.json.Decoder(str).decode
     receive = {
         "QueueUrl": queue_url,
         "MaxNumberOfMessages": arguments.batch,
@@ -112,7 +113,7 @@ async def work(queue: Queue, queue_url: str, session: aiohttp.ClientSession, arg
             continue
         wanted = messages
         if keep is not None:
-            wanted = [message for message in messages if decode(decode(message.Body, type=str))["type"] == keep]
+            wanted = [message for message in messages if orjson.loads(decode_text(message.Body))["type"] == keep]
         if wanted:
             async with session.post(arguments.url, data=queue.event(wanted), headers=_HEADERS) as response:
                 await response.read()

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
 
-_SHARDS = 8
-
 
 class Kinesis:
     """`benchmarks.deliveries.DeliverySource`."""
@@ -39,22 +37,25 @@ class Kinesis:
     per_s = 300_000
     batches: Sequence[int] = (100, 1000)
 
-    def __init__(self) -> None:
+    def __init__(self, *, shards: int = 8, quiet: bool = False) -> None:
+        self._shards = shards
+        self._quiet = quiet  # an empty stream is only to be read
         self._backlog: Feed | None = None
 
     def backlog(self, bench: Bench, records: int) -> Feed:
         """Serve a stream, or return the one that is served already."""
         if self._backlog is None or self._backlog.records < records:
             bench.say(f"making a backlog of {records:,} records")
-            arguments = ["--shards", str(_SHARDS), "--records", str(records)]
-            self._backlog = _feed(bench.serve("benchmarks.kinesis_pages", arguments), ARN, records)
+            self._backlog = self._pages(bench, records)
         return self._backlog
 
     def empty(self, bench: Bench) -> Feed:
         """Make a stream."""
+        if self._quiet:
+            return self._pages(bench, 0)
         name = unique_name("bench")
         kinesis = client(bench.kinesis, REGION)
-        kinesis.create_stream(StreamName=name, ShardCount=_SHARDS)
+        kinesis.create_stream(StreamName=name, ShardCount=self._shards)
         for _ in range(600):
             found = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
             if found["StreamStatus"] == "ACTIVE":
@@ -65,7 +66,11 @@ class Kinesis:
     def load(self, bench: Bench, feed: Feed, *, records: int, rate: float) -> Sequence[str]:  # noqa: ARG002  # one server
         """Send only what the filter keeps, so that each record is one to time."""
         pace = ["--rate", str(rate), "--kept-one-in", "1"]
-        return [*feed.floor, "--shards", str(_SHARDS), "--records", str(records), *pace]
+        return [*feed.floor, "--shards", str(self._shards), "--records", str(records), *pace]
+
+    def _pages(self, bench: Bench, records: int) -> Feed:
+        arguments = ["--shards", str(self._shards), "--records", str(records)]
+        return _feed(bench.serve("benchmarks.kinesis_pages", arguments), ARN, records)
 
 
 def _feed(endpoint: str, arn: str, records: int = 0) -> Feed:
