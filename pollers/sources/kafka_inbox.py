@@ -8,6 +8,7 @@ bound delays no one to starvation; with thousands of partitions the excess is on
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _CHUNK_BYTES = 1024 * 1024  # no more is joined to one chunk than makes it this large
-_OBJECT_BYTES = 320  # what one aiokafka record takes in memory beside its key and value
+_OBJECT_BYTES = 240  # what one record takes in memory beside its key and value
 _NOBODY = TopicPartition("", -1)  # keeps `wanted` non-empty: empty would mean everyone to the client
-_value_size = attrgetter("serialized_value_size")
-_key_size = attrgetter("serialized_key_size")
+_value_of, _key_of = attrgetter("value"), attrgetter("key")
 
 
 class Inbox:
@@ -158,7 +158,8 @@ class Prefetch:
 def held_bytes(raws: Sequence[Any]) -> int:
     """Estimate the memory that records take, without looking at each in Python."""
     headers: Iterable[Any] = [raw.headers for raw in raws if raw.headers]
-    size: int = len(raws) * _OBJECT_BYTES + sum(map(_value_size, raws)) + sum(map(_key_size, raws))
+    sizes = map(len, filter(None, chain(map(_value_of, raws), map(_key_of, raws))))
+    size: int = len(raws) * _OBJECT_BYTES + sum(sizes)
     for several in headers:
         size += sum(200 + len(name) + len(value or b"") for name, value in several)
     return size

@@ -11,6 +11,7 @@ import pytest
 
 from node.embedded_kafka import FETCH_MAX_WAIT_MS
 from pollers.sources.kafka_client import PartitionConsumer, TopicPartition
+from pollers.sources.kafka_fetcher import KafkaRecord
 from pollers.sources.kafka_security import KafkaSecurity
 from tests.support.kafka_source import produce
 from tests.support.simulated_kafka import BROKERS, BrokersWay, SimulatedConsumer, SimulatedTopic
@@ -90,6 +91,7 @@ async def take(consumer: Any, count: int, *wanted: TopicPartition, most: int = _
             taken = await consumer.take(wanted, most)
             assert sum(map(len, taken.values())) <= most
             for partition, records in taken.items():
+                assert all(isinstance(record, KafkaRecord) for record in records)
                 found.setdefault(partition.partition, []).extend(int(record.value) for record in records)
             if not taken:
                 await consumer.arrival()

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError, UnknownError
-from aiokafka.structs import ConsumerRecord
 
 from pollers.sources import kafka
 from pollers.sources.kafka_client import Seen
+from pollers.sources.kafka_fetcher import KafkaRecord
 from tests.support.virtual_loop import OUTSIDE, true_time
 from tests.support.wire import NoAnswerError, RefusedByWireError, Wire
 
@@ -42,7 +42,7 @@ class SimulatedTopic:
     def __init__(self, name: str, random: Random, *, partitions: int) -> None:
         self.name = name
         self.fails = 0.0
-        self.logs: list[list[ConsumerRecord[bytes, bytes]]] = [[] for _ in range(partitions)]
+        self.logs: list[list[KafkaRecord]] = [[] for _ in range(partitions)]
         self.committed: dict[int, int] = {}  # by the one consumer group
         self.on_commit: Callable[[int, int], None] = lambda _partition, _offset: None
         self._random = random
@@ -52,9 +52,7 @@ class SimulatedTopic:
         """Write a record; return its offset."""
         log = self.logs[partition]
         at_ms = _EPOCH_MS + int(true_time() * 1000)
-        log.append(
-            ConsumerRecord(self.name, partition, len(log), at_ms, 0, key, value, None, len(key), len(value), headers=())
-        )
+        log.append(KafkaRecord(self.name, partition, len(log), at_ms, 0, key, value, ()))
         self._look()
         return len(log) - 1
 
@@ -102,7 +100,7 @@ class _Part:
 
     position: int
     highwater: int | None = None
-    records: deque[ConsumerRecord[bytes, bytes]] = field(default_factory=deque)
+    records: deque[KafkaRecord] = field(default_factory=deque)
     at_ms: int | None = None
     paused: bool = False
 

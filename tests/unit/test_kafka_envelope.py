@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from model.ids import ShardId
 from model.mapping import KafkaSource, SourceKind
 from model.record import Places
 from pollers.sources.kafka_envelope import KafkaEnvelope, KafkaRecordView
+from pollers.sources.kafka_fetcher import KafkaRecord
 
 SHARD = ShardId("mytopic-0")
 TOPICS = st.text("abcXYZ019._-", min_size=1, max_size=40)
@@ -32,10 +32,9 @@ def raw(
     headers: tuple[tuple[str, bytes | None], ...] = (),
     timestamp: int | None = 1545084650987,
     timestamp_type: int | None = 0,
-) -> ConsumerRecord[bytes, bytes]:
-    """Make a record as aiokafka does."""
-    sizes = [-1 if part is None else len(part) for part in (key, value)]
-    return ConsumerRecord(topic, partition, offset, timestamp, timestamp_type, key, value, None, *sizes, headers)
+) -> KafkaRecord:
+    """Make a record as the client does."""
+    return KafkaRecord(topic, partition, offset, timestamp, timestamp_type, key, value, headers)
 
 
 def envelope(topic: str = "mytopic", arn: str | None = None) -> KafkaEnvelope:

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 
-from pollers.sources.kafka_fetcher import _LEAST_BYTES, SessionFetcher
+from pollers.sources.kafka_fetcher import _LEAST_BYTES, KafkaRecord, SessionFetcher
 from tests.support.fetch_broker import FetchBrokers
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Rig:
             while len(found) < count:
                 records = await self.fetcher.fetched_records([tp(number) for number in numbers], 0, 2)
                 for partition, raws in records.items():
+                    assert all(isinstance(raw, KafkaRecord) for raw in raws)
                     new = [(raw.offset, raw.value) for raw in raws]
                     self.taken.setdefault(partition.partition, []).extend(new)
                     found += new
