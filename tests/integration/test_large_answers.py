@@ -57,6 +57,17 @@ async def test_large_and_small_answers_take_turns_on_one_connection(tmp_path: Pa
         assert {request.connection for request in server.requests} == {1}
 
 
+@on_both_loops
+async def test_an_idle_connection_does_not_hold_on_to_a_large_body() -> None:
+    """Whoever got it has it alone: a bytearray that somebody else looks into cannot be cleared."""
+    async with ScriptedServer() as server, Transport() as transport:
+        server.then(answer(200, BODY))
+        came = await post(transport, server)
+        assert isinstance(came, Answer)
+        assert isinstance(came.body, bytearray)
+        came.body.clear()
+
+
 @pytest.mark.parametrize("pieces", [2, 7, 1000])
 @on_both_loops
 async def test_a_large_answer_may_come_in_pieces(pieces: int) -> None:
