@@ -14,7 +14,7 @@ import msgspec
 from model.pattern_operators import Leaf, WrittenFloat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from model.pattern_tree import ObjectNode
 
@@ -30,7 +30,7 @@ class Projection:
         self._partial = msgspec.json.Decoder(_type_of(list(nodes)), float_hook=WrittenFloat)
         self._full: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=WrittenFloat)
 
-    def quick(self, payloads: Iterable[bytes | None]) -> Decode:
+    def quick(self, payloads: Sequence[bytes | None]) -> Decode:
         """Return what to decode these with: where it raises ValueError or RecursionError, `decode` is to be asked."""
         try:
             return self._partial.decode if all(map(bytes.isascii, payloads)) else self.decode  # type: ignore[arg-type]

@@ -105,6 +105,7 @@ FAILING = [
         FailureKind.TOO_LARGE,
     ),
     (say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (MAX_BYTES - 1)), FailureKind.CUT_SHORT),
+    (say(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\nTransfer-Encoding: chunked\r\n\r\n"), FailureKind.GARBAGE),
     (say(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n"), FailureKind.GARBAGE),
 ]
 

@@ -239,7 +239,7 @@ async def test_an_answer_under_way_holds_the_room_it_was_given(ends: Page | Exce
 
 @pytest.mark.parametrize("shards", [1, 8, 50, 1000])
 async def test_readers_that_ask_together_share_what_a_source_may_hold(shards: int) -> None:
-    """The first ones get much, everyone gets some, and all together no more than that."""
+    """The first ones get much, and all together no more than that; beyond it everyone gets the least."""
     calls: Any = SimulatedStream(Random(1), shards=shards, trouble=CALM)
     source = KinesisSource(kinesis_mapping(ARN), calls)
     for listed in await source.shards():
